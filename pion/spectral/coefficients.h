@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pion {
+
+// An odd quintic p(s) = a s + b s^3 + c s^5, applied to singular values: one step of
+// X <- a X + b (X X^T) X + c (X X^T)^2 X.
+struct Quintic {
+  double a = 0, b = 0, c = 0;
+  double operator()(double s) const { return s * (a + s * s * (b + s * s * c)); }
+};
+
+using QuinticSequence = std::vector<Quintic>;
+
+// The composition p_n(...p_1(s)).
+double evaluate(const QuinticSequence& sequence, double s);
+
+// Named Muon sequences and their sources; `steps` in [1, 64].
+//   "classic"        (3.4445, -4.7750, 2.0315) repeated; K. Jordan et al. 2024
+//   "quintic"        a different triple each step, last one repeated (per-step list)
+//   "polar_express"  arXiv:2505.16932, safety 1.01; its input is divided by 1.01 more
+//   "cans"           arXiv:2506.10935, last one repeated
+//   "cubic"          (1.5, -0.5, 0), the textbook Newton-Schulz iteration
+// Throws std::invalid_argument that lists the names if `name` is none of them.
+QuinticSequence muon_sequence(std::string_view name, int steps);
+std::vector<std::string> muon_sequence_names();
+
+// What the Frobenius norm is multiplied by before the first step: 1.01 for
+// "polar_express", 1 else.
+double muon_norm_margin(std::string_view name);
+
+// Pion as published (arXiv:2605.19282): `promotion_steps` times (1.875, -1.25, 0.375),
+// then steps - promotion_steps times (0, 2.5, -1.5). 0 <= promotion_steps <= steps.
+QuinticSequence high_pass_sequence(int promotion_steps, int steps);
+
+// The one-parameter family p_a(s) = a s + (5/2 - 2a) s^3 + (a - 3/2) s^5, p(1) = 1, p'(1) = 0.
+Quintic high_pass_quintic(double a);
+
+// A high-pass whose unstable fixed point is `cutoff`, in (0, sqrt(2/3)]: singular values
+// (relative to the norm) above it go to 1, below it to 0. Throws if `steps` cannot reach it,
+// naming the smallest cutoff that it can.
+QuinticSequence cutoff_sequence(double cutoff, int steps);
+double smallest_cutoff(int steps);
+inline constexpr double kLargestCutoff = 0.816496580927726;  // sqrt(2/3): no promotion at all
+
+// edge_factor (1/sqrt(rows) + 1/sqrt(cols)): where white noise of that shape has its largest
+// singular value, relative to its Frobenius norm (Marchenko-Pastur).
+double noise_edge(std::int64_t rows, std::int64_t cols);
+
+// Throws std::invalid_argument if a step of the sequence takes a value of [0, 1] below zero,
+// which would turn the update uphill, or if a coefficient is not finite. `name` is for the
+// message.
+void check_sequence(const QuinticSequence& sequence, std::string_view name);
+
+}  // namespace pion

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "pion/bfloat16.h"
+#include "pion/matrix_view.h"
+#include "pion/spectral/coefficients.h"
+
+namespace pion {
+
+enum class Normalization {
+  kFrobenius,  // divide by ||X||_F
+  kSpectral,   // divide by an estimate of sigma_1 (power iteration on the Gram matrix)
+};
+
+// A map of singular values: X = U S V^T becomes U f(S / norm) V^T.
+struct SpectralMap {
+  enum class Kind {
+    kPolynomial,  // f is `sequence`, no decomposition needed
+    kLowRank,     // exact SVD: the `rank` largest go to 1, the rest to 0
+    kLowPass,     // exact SVD: values with s / ||X||_F < cutoff go to 1, the rest to 0
+  };
+  Kind kind = Kind::kPolynomial;
+  QuinticSequence sequence;                                // kPolynomial
+  Normalization normalization = Normalization::kFrobenius;  // kPolynomial
+  double norm_margin = 1.0;  // the norm is multiplied by it; >= 1
+  std::int64_t rank = 0;     // kLowRank; > 0, min(rows, cols) at most is used
+  double cutoff = 0.0;       // kLowPass
+};
+
+// What one application did to one matrix; all zeros for a zero input.
+struct SpectrumStatistics {
+  double frobenius_norm = 0;    // ||X||_F
+  double sigma_max = 0;         // largest singular value of X (power iteration, 1 % or better)
+  double stable_rank = 0;       // ||X||_F^2 / sigma_max^2
+  double directions_passed = 0; // ||O||_F^2: the number of directions when f is 0 or 1
+  double energy_kept = 0;       // <X, O>^2 / (||X||_F^2 ||O||_F^2), in [0, 1]; 0 if O is zero
+};
+
+// Scratch memory that grows once and is kept. One per thread.
+class SpectralWorkspace {
+ public:
+  SpectralWorkspace();
+  ~SpectralWorkspace();
+  SpectralWorkspace(SpectralWorkspace&&) noexcept;
+  SpectralWorkspace& operator=(SpectralWorkspace&&) noexcept;
+
+  struct Buffers;
+  Buffers& buffers() { return *buffers_; }
+
+ private:
+  std::unique_ptr<Buffers> buffers_;
+};
+
+// output[i] = map(input[i]) for every matrix of a batch of equal shapes (heads of one
+// projection, experts of a stack). T is float, double or bfloat16 (computed in float).
+//
+//   input       read only; may have any row stride
+//   output      written; same shape; must not overlap `input`
+//   statistics  written if not empty; one per matrix
+//
+// A zero matrix gives zero. A matrix with a non-finite entry is refused: returns false for the
+// batch, nothing is written. Results do not depend on the batch a matrix is in.
+// Throws std::invalid_argument on shape mismatch or an invalid map.
+template <class T>
+bool apply_spectral_map(const SpectralMap& map, std::span<const MatrixViewOf<const T>> input,
+                        std::span<const MatrixViewOf<T>> output, SpectralWorkspace& workspace,
+                        std::span<SpectrumStatistics> statistics = {});
+
+// Singular values of X, largest first (exact SVD in double; for reports, not for training).
+template <class T>
+std::vector<double> singular_values(MatrixViewOf<const T> x);
+
+extern template bool apply_spectral_map<float>(
+    const SpectralMap&, std::span<const MatrixViewOf<const float>>,
+    std::span<const MatrixViewOf<float>>, SpectralWorkspace&, std::span<SpectrumStatistics>);
+extern template bool apply_spectral_map<double>(
+    const SpectralMap&, std::span<const MatrixViewOf<const double>>,
+    std::span<const MatrixViewOf<double>>, SpectralWorkspace&, std::span<SpectrumStatistics>);
+extern template bool apply_spectral_map<bfloat16>(
+    const SpectralMap&, std::span<const MatrixViewOf<const bfloat16>>,
+    std::span<const MatrixViewOf<bfloat16>>, SpectralWorkspace&,
+    std::span<SpectrumStatistics>);
+
+}  // namespace pion

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pion/optim/matrix_step.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+#include "pion/optim/gradient_scan.h"
+
+namespace pion {
+namespace {
+
+constexpr const char* kWhere = "matrix_step";
+
+template <class T>
+std::string shape_text(MatrixViewOf<T> x) {
+  return "[" + std::to_string(x.rows) + ", " + std::to_string(x.cols) + "]";
+}
+
+template <class T, class X>
+void check_shape(const char* what, MatrixViewOf<T> weight, MatrixViewOf<X> x) {
+  if (x.rows != weight.rows || x.cols != weight.cols) {
+    throw std::invalid_argument(std::string(kWhere) + ": " + what +
+                                " must have the shape of weight, " + shape_text(weight) +
+                                ", got " + shape_text(x));
+  }
+}
+
+// Whether two rules give the same map to the same shape, whatever their rates.
+bool same_map(const Rule& a, const Rule& b) {
+  if (a.index() != b.index()) return false;
+  return std::visit(
+      [&b]<class R>(const R& x) {
+        const R& y = std::get<R>(b);
+        if constexpr (std::is_same_v<R, PionRule>) {
+          return x.cutoff == y.cutoff && x.edge_factor == y.edge_factor &&
+                 x.promotion_steps == y.promotion_steps && x.steps == y.steps &&
+                 x.normalization == y.normalization;
+        } else if constexpr (std::is_same_v<R, MuonRule>) {
+          return x.coefficients == y.coefficients && x.steps == y.steps &&
+                 x.normalization == y.normalization;
+        } else if constexpr (std::is_same_v<R, LowRankMuonRule>) {
+          return x.rank == y.rank;
+        } else if constexpr (std::is_same_v<R, LowPassMuonRule>) {
+          return x.cutoff == y.cutoff;
+        } else {
+          return false;
+        }
+      },
+      a);
+}
+
+// The map of a rule and block shape, made once and then kept in the workspace.
+const MatrixStepWorkspace::PreparedMap& prepared_map(MatrixStepWorkspace& workspace,
+                                                     const Rule& rule, const Block& block) {
+  for (const auto& known : workspace.maps) {
+    if (known.rows == block.rows && known.cols == block.cols && same_map(known.rule, rule)) {
+      return known;
+    }
+  }
+  constexpr std::size_t kMostMaps = 256;  // a schedule on the cutoff must not fill the memory
+  if (workspace.maps.size() >= kMostMaps) workspace.maps.clear();
+  SpectralMap map = rule_map(rule, block.rows, block.cols);
+  const double half_pass =
+      std::holds_alternative<PionRule>(rule) ? half_pass_point(map.sequence) : 0.0;
+  workspace.maps.push_back({rule, block.rows, block.cols, std::move(map), half_pass});
+  return workspace.maps.back();
+}
+
+template <class T>
+MatrixStepWorkspace::Scratch<T>& scratch_of(MatrixStepWorkspace& workspace) {
+  if constexpr (std::is_same_v<T, double>) {
+    return workspace.f64;
+  } else {
+    return workspace.f32;
+  }
+}
+
+// mu M + (1 - mu) G, entry by entry: the new M, and once more the look-ahead of Nesterov.
+template <class T>
+struct Averaging {
+  T mu, share;
+  T operator()(T m, T g) const { return mu * m + share * g; }
+};
+
+// Calls visit(entry of G in T, i, j); entries that are not finite are 0 unless `clean`.
+template <class T, class G, class Visit>
+void for_each_entry(MatrixViewOf<const G> gradient, bool clean, Visit visit) {
+  for (std::int64_t i = 0; i < gradient.rows; ++i) {
+    const G* row = gradient.row(i);
+    if (clean) {
+      for (std::int64_t j = 0; j < gradient.cols; ++j) visit(gradient_entry<T>(row[j]), i, j);
+    } else {
+      for (std::int64_t j = 0; j < gradient.cols; ++j) visit(finite_or_zero<T>(row[j]), i, j);
+    }
+  }
+}
+
+// O_b = map(D_b) for all blocks, neighbours of one shape as one batch. False if an entry of D is
+// not finite. Adds to half_pass.
+template <class T>
+bool map_blocks(MatrixViewOf<T> direction, MatrixViewOf<T> output, const Rule& rule,
+                MatrixStepWorkspace& workspace, double& half_pass) {
+  auto& scratch = scratch_of<T>(workspace);
+  const std::vector<Block>& blocks = workspace.blocks;
+  if (workspace.collect_spectrum) workspace.spectrum.assign(blocks.size(), {});
+  for (std::size_t first = 0, last = 0; first < blocks.size(); first = last) {
+    const Block& shape = blocks[first];
+    scratch.input.clear();
+    scratch.output.clear();
+    for (; last < blocks.size() && blocks[last].rows == shape.rows &&
+           blocks[last].cols == shape.cols;
+         ++last) {
+      const Block& b = blocks[last];
+      scratch.input.push_back(direction.block(b.row, b.col, b.rows, b.cols));
+      scratch.output.push_back(output.block(b.row, b.col, b.rows, b.cols));
+    }
+    const auto& prepared = prepared_map(workspace, rule, shape);
+    half_pass = std::max(half_pass, prepared.half_pass);
+    std::span<SpectrumStatistics> statistics;
+    if (workspace.collect_spectrum) {
+      statistics = std::span(workspace.spectrum).subspan(first, last - first);
+    }
+    if (!apply_spectral_map<T>(prepared.map, scratch.input, scratch.output, workspace.spectral,
+                               statistics)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+template <class T>
+double squared_norm(MatrixViewOf<const T> x) {
+  double squares = 0;
+  for (std::int64_t i = 0; i < x.rows; ++i) {
+    for (std::int64_t j = 0; j < x.cols; ++j) {
+      squares += static_cast<double>(x(i, j)) * static_cast<double>(x(i, j));
+    }
+  }
+  return squares;
+}
+
+// W_b <- (1 - lr weight_decay) W_b - lr s O_b. Returns ||lr s O_b||_F^2.
+template <class T>
+double move_block(MatrixViewOf<T> weight, MatrixViewOf<const T> output, double squares,
+                  const MatrixRule& rule) {
+  double scale = rule_scale(rule, weight.rows, weight.cols);
+  if (rule.scale == Scale::kUnitRms) {
+    const double entries = static_cast<double>(weight.rows) * static_cast<double>(weight.cols);
+    scale *= std::sqrt(entries) / (std::sqrt(squares) + kUnitRmsFloor);
+  }
+  const double step = rule.lr * scale;
+  if (rule.lr != 0) {
+    const T decay = static_cast<T>(1.0 - rule.lr * rule.weight_decay), s = static_cast<T>(step);
+    for (std::int64_t i = 0; i < weight.rows; ++i) {
+      T* w = weight.row(i);
+      const T* o = output.row(i);
+      for (std::int64_t j = 0; j < weight.cols; ++j) w[j] = decay * w[j] - s * o[j];
+    }
+  }
+  return step * step * squares;
+}
+
+// Means and extremes over the blocks of one parameter.
+void summarize(const std::vector<SpectrumStatistics>& spectrum, UpdateStatistics& update) {
+  double smallest = 0, largest = 0;
+  for (const SpectrumStatistics& block : spectrum) {
+    update.stable_rank += block.stable_rank / static_cast<double>(spectrum.size());
+    update.energy_kept += block.energy_kept / static_cast<double>(spectrum.size());
+    if (block.frobenius_norm <= 0) continue;
+    update.sigma_max = std::max(update.sigma_max, block.sigma_max / block.frobenius_norm);
+    largest = std::max(largest, block.frobenius_norm);
+    smallest = smallest == 0 ? block.frobenius_norm : std::min(smallest, block.frobenius_norm);
+  }
+  update.head_spread = smallest > 0 ? largest / smallest : 1.0;
+}
+
+template <class T, class G>
+const MatrixRule& check_arguments(MatrixViewOf<T> weight, MatrixViewOf<const G> gradient,
+                                  MatrixViewOf<T> momentum, const Rule& rule) {
+  const MatrixRule* shared = matrix_rule(rule);
+  if (shared == nullptr) {
+    throw std::invalid_argument(std::string(kWhere) +
+                                ": the rule must be one for matrices, got \"" +
+                                std::string(rule_name(rule)) + "\"");
+  }
+  check_rule(rule, kWhere);
+  check_shape("gradient", weight, gradient);
+  check_shape("momentum", weight, momentum);
+  return *shared;
+}
+
+}  // namespace
+
+template <class T, class G>
+UpdateStatistics matrix_step(MatrixViewOf<T> weight, MatrixViewOf<const G> gradient,
+                             MatrixViewOf<T> momentum, const Rule& rule, const HeadLayout& layout,
+                             MatrixStepWorkspace& workspace) {
+  const MatrixRule& shared = check_arguments(weight, gradient, momentum, rule);
+  if (weight.rows == 0 || weight.cols == 0) return {};
+  fill_head_blocks(layout, weight.rows, weight.cols, workspace.blocks);
+  const GradientScan scan = scan_gradient<T>(gradient, shared.nonfinite, kWhere);
+  if (scan.skip) return {.skipped = true};
+
+  // D and O live in scratch memory: whatever fails from here, M and W are as they were
+  const auto entries = static_cast<std::size_t>(weight.rows * weight.cols);
+  auto& numbers = scratch_of<T>(workspace).numbers;
+  if (numbers.size() < 2 * entries) numbers.resize(2 * entries);
+  const MatrixViewOf<T> direction = view(numbers.data(), weight.rows, weight.cols);
+  const MatrixViewOf<T> output = view(numbers.data() + entries, weight.rows, weight.cols);
+  const Averaging<T> average{static_cast<T>(shared.momentum),
+                             static_cast<T>(1.0 - shared.momentum)};
+  for_each_entry<T>(gradient, scan.clean, [&](T g, std::int64_t i, std::int64_t j) {
+    const T m = average(momentum(i, j), g);
+    direction(i, j) = shared.nesterov ? average(m, g) : m;
+  });
+
+  UpdateStatistics update{.gradient_norm = scan.norm};
+  if (!map_blocks(direction, output, rule, workspace, update.half_pass)) {
+    if (shared.nonfinite == NonFinite::kSkip) return {.skipped = true};
+    throw std::invalid_argument(std::string(kWhere) + ": the momentum must be finite, got NaN or " +
+                                "Inf; restart it from zeros");
+  }
+
+  for_each_entry<T>(gradient, scan.clean, [&](T g, std::int64_t i, std::int64_t j) {
+    momentum(i, j) = average(momentum(i, j), g);
+  });
+  double moved = 0;
+  for (const Block& b : workspace.blocks) {
+    const MatrixViewOf<const T> o = output.block(b.row, b.col, b.rows, b.cols);
+    const double squares = squared_norm(o);
+    moved += move_block(weight.block(b.row, b.col, b.rows, b.cols), o, squares, shared);
+    update.directions_passed += squares;
+    update.directions += static_cast<double>(std::min(b.rows, b.cols));
+  }
+  update.update_rms = std::sqrt(moved / static_cast<double>(entries));
+  if (workspace.collect_spectrum) summarize(workspace.spectrum, update);
+  return update;
+}
+
+#define PION_MATRIX_STEP(T, G)                                                              \
+  template UpdateStatistics matrix_step<T, G>(MatrixViewOf<T>, MatrixViewOf<const G>,       \
+                                              MatrixViewOf<T>, const Rule&, const HeadLayout&, \
+                                              MatrixStepWorkspace&);
+PION_MATRIX_STEP(float, float)
+PION_MATRIX_STEP(float, double)
+PION_MATRIX_STEP(float, bfloat16)
+PION_MATRIX_STEP(double, float)
+PION_MATRIX_STEP(double, double)
+PION_MATRIX_STEP(double, bfloat16)
+#undef PION_MATRIX_STEP
+
+}  // namespace pion

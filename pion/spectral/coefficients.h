@@ -23,7 +23,8 @@ double evaluate(const QuinticSequence& sequence, double s);
 // Named Muon sequences and their sources; `steps` in [1, 64].
 //   "classic"        (3.4445, -4.7750, 2.0315) repeated; K. Jordan et al. 2024
 //   "quintic"        a different triple each step, last one repeated (per-step list)
-//   "polar_express"  arXiv:2505.16932, safety 1.01; its input is divided by 1.01 more
+//   "polar_express"  arXiv:2505.16932, safety 1.01; its input is divided by 1.01 more; from
+//                    the eighth step on (1.875, -1.25, 0.375)
 //   "cans"           arXiv:2506.10935, last one repeated
 //   "cubic"          (1.5, -0.5, 0), the textbook Newton-Schulz iteration
 // Throws std::invalid_argument that lists the names if `name` is none of them.
@@ -52,9 +53,15 @@ inline constexpr double kLargestCutoff = 0.816496580927726;  // sqrt(2/3): no pr
 // singular value, relative to its Frobenius norm (Marchenko-Pastur).
 double noise_edge(std::int64_t rows, std::int64_t cols);
 
-// Throws std::invalid_argument if a step of the sequence takes a value of [0, 1] below zero,
-// which would turn the update uphill, or if a coefficient is not finite. `name` is for the
-// message.
-void check_sequence(const QuinticSequence& sequence, std::string_view name);
+// The largest value that the sequence takes on [0, upper]. Exact up to rounding: the image of
+// an interval under a continuous function is an interval, whose ends lie at critical points.
+// Throws std::invalid_argument if a step takes a value of its interval below zero, which would
+// turn the update uphill, or if a coefficient is not finite. `name` is for the message.
+double largest_value(const QuinticSequence& sequence, double upper, std::string_view name);
+
+// Accepts the sequence for inputs in [0, upper]: throws what largest_value throws, and also if
+// a value ends above kLargestOutput, that is, if the iteration diverges.
+void check_sequence(const QuinticSequence& sequence, std::string_view name, double upper = 1.0);
+inline constexpr double kLargestOutput = 2.0;  // published maps reach 1.3 at most
 
 }  // namespace pion

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "pion/bfloat16.h"
 #include "pion/matrix_view.h"
@@ -11,9 +12,18 @@
 
 namespace pion {
 
+enum class CpuTarget : int;  // pion/kernels/cpu_target.h
+
+// Source: K. Jordan et al., "Muon", 2024 (the iteration); arXiv:2605.19282 (the high-pass).
+//
+//   X <- input / (norm_margin * norm), transposed if rows > cols
+//   X <- a X + (b A + c A^2) X, A = X X^T      for every (a, b, c) of the sequence
+//
+// Differs from the sources: the iteration runs in f32 (f64 for f64 input), not bf16; there is
+// no epsilon beside the norm, so that the result does not depend on the scale of the input.
 enum class Normalization {
   kFrobenius,  // divide by ||X||_F
-  kSpectral,   // divide by an estimate of sigma_1 (power iteration on the Gram matrix)
+  kSpectral,   // divide by sigma_1 (Lanczos on the Gram matrix, see largest_eigenvalue.h)
 };
 
 // A map of singular values: X = U S V^T becomes U f(S / norm) V^T.
@@ -34,7 +44,7 @@ struct SpectralMap {
 // What one application did to one matrix; all zeros for a zero input.
 struct SpectrumStatistics {
   double frobenius_norm = 0;    // ||X||_F
-  double sigma_max = 0;         // largest singular value of X (power iteration, 1 % or better)
+  double sigma_max = 0;         // largest singular value of X (Lanczos, 1 % or better)
   double stable_rank = 0;       // ||X||_F^2 / sigma_max^2
   double directions_passed = 0; // ||O||_F^2: the number of directions when f is 0 or 1
   double energy_kept = 0;       // <X, O>^2 / (||X||_F^2 ||O||_F^2), in [0, 1]; 0 if O is zero
@@ -43,7 +53,8 @@ struct SpectrumStatistics {
 // Scratch memory that grows once and is kept. One per thread.
 class SpectralWorkspace {
  public:
-  SpectralWorkspace();
+  SpectralWorkspace();  // kernels of cpu_target()
+  explicit SpectralWorkspace(CpuTarget target);
   ~SpectralWorkspace();
   SpectralWorkspace(SpectralWorkspace&&) noexcept;
   SpectralWorkspace& operator=(SpectralWorkspace&&) noexcept;
@@ -55,16 +66,22 @@ class SpectralWorkspace {
   std::unique_ptr<Buffers> buffers_;
 };
 
-// output[i] = map(input[i]) for every matrix of a batch of equal shapes (heads of one
-// projection, experts of a stack). T is float, double or bfloat16 (computed in float).
+// output[i] = map(input[i]) for every matrix of a batch (heads of one projection, experts of a
+// stack). T is float, double or bfloat16 (computed in float, rounded at the end).
 //
-//   input       read only; may have any row stride
-//   output      written; same shape; must not overlap `input`
+//   input       read only; may have any row stride; shapes may differ within the batch
+//   output      written; output[i] has the shape of input[i]; must not overlap any input
 //   statistics  written if not empty; one per matrix
 //
-// A zero matrix gives zero. A matrix with a non-finite entry is refused: returns false for the
-// batch, nothing is written. Results do not depend on the batch a matrix is in.
-// Throws std::invalid_argument on shape mismatch or an invalid map.
+// A zero matrix gives zero. If any matrix has a non-finite entry, the whole batch is refused:
+// returns false, nothing is written. Results do not depend on the batch a matrix is in, on its
+// stride or on the other calls of a workspace; they do depend on the CPU target. While it runs,
+// denormal results of this thread become zero. After a call, further ones with the same or
+// smaller shapes allocate nothing, except for kLowRank and kLowPass.
+// Calls with different workspaces may run in parallel.
+// Throws std::invalid_argument, before anything is written, on a shape mismatch or an invalid
+// map: one whose sequence changes a sign or diverges on what the normalization leaves it,
+// [0, 1 / norm_margin], for kSpectral [0, 1.01 / norm_margin].
 template <class T>
 bool apply_spectral_map(const SpectralMap& map, std::span<const MatrixViewOf<const T>> input,
                         std::span<const MatrixViewOf<T>> output, SpectralWorkspace& workspace,

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pion/spectral/spectral_map.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+#include "pion/kernels/gemm.h"
+#include "pion/kernels/sum_of_squares.h"
+#include "pion/spectral/exact_svd.h"
+#include "pion/spectral/flush_denormals.h"
+#include "pion/spectral/largest_eigenvalue.h"
+#include "pion/spectral/scratch.h"
+
+namespace pion {
+
+namespace {
+
+// What the iteration computes in.
+template <class T>
+using Arithmetic = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+template <class A>
+struct IterationBuffers {
+  Scratch<A> x, next;              // (m x n), m <= n
+  Scratch<A> gram, polynomial;     // (m x m)
+  Scratch<A> packed;               // kGemmScratch
+};
+
+}  // namespace
+
+struct SpectralWorkspace::Buffers {
+  explicit Buffers(CpuTarget chosen) : target(chosen) {}
+
+  template <class A>
+  IterationBuffers<A>& of() {
+    if constexpr (std::is_same_v<A, double>) {
+      return f64;
+    } else {
+      return f32;
+    }
+  }
+
+  CpuTarget target;
+  IterationBuffers<float> f32;
+  IterationBuffers<double> f64;
+  Scratch<double> largest_entries;  // one per matrix of the batch
+  LanczosScratch lanczos;
+};
+
+SpectralWorkspace::SpectralWorkspace() : SpectralWorkspace(cpu_target()) {}
+SpectralWorkspace::SpectralWorkspace(CpuTarget target)
+    : buffers_(std::make_unique<Buffers>(target)) {}
+SpectralWorkspace::~SpectralWorkspace() = default;
+SpectralWorkspace::SpectralWorkspace(SpectralWorkspace&&) noexcept = default;
+SpectralWorkspace& SpectralWorkspace::operator=(SpectralWorkspace&&) noexcept = default;
+
+namespace {
+
+[[noreturn]] void fail(const std::string& what) {
+  throw std::invalid_argument("apply_spectral_map: " + what);
+}
+
+void check_map(const SpectralMap& map) {
+  switch (map.kind) {
+    case SpectralMap::Kind::kPolynomial: {
+      if (map.sequence.empty()) fail("sequence must have at least one step, got none");
+      if (!(map.norm_margin >= 1.0) || !std::isfinite(map.norm_margin)) {
+        fail("norm_margin must be finite and >= 1, got " + std::to_string(map.norm_margin));
+      }
+      // the estimate of sigma_1 may be 1 % too small
+      const double largest = map.normalization == Normalization::kSpectral ? 1.01 : 1.0;
+      check_sequence(map.sequence, "the map", largest / map.norm_margin);
+      return;
+    }
+    case SpectralMap::Kind::kLowRank:
+      if (map.rank < 1) fail("rank must be > 0, got " + std::to_string(map.rank));
+      return;
+    case SpectralMap::Kind::kLowPass:
+      if (!(map.cutoff > 0.0) || !std::isfinite(map.cutoff)) {
+        fail("cutoff must be finite and > 0, got " + std::to_string(map.cutoff));
+      }
+      return;
+  }
+  fail("kind must be a SpectralMap::Kind, got " + std::to_string(static_cast<int>(map.kind)));
+}
+
+template <class T>
+std::string shape(const MatrixViewOf<T>& x) {
+  return "[" + std::to_string(x.rows) + ", " + std::to_string(x.cols) + "] with stride " +
+         std::to_string(x.stride);
+}
+
+template <class T>
+void check_view(const char* name, std::size_t i, const MatrixViewOf<T>& x) {
+  const bool valid = x.rows >= 0 && x.cols >= 0 && (x.rows <= 1 || x.stride >= x.cols) &&
+                     (x.data != nullptr || x.rows == 0 || x.cols == 0);
+  if (!valid) {
+    fail(std::string(name) + "[" + std::to_string(i) +
+         "] must have rows, cols >= 0, stride >= cols and data, got " + shape(x));
+  }
+}
+
+template <class T>
+void check_batch(std::span<const MatrixViewOf<const T>> input,
+                 std::span<const MatrixViewOf<T>> output,
+                 std::span<SpectrumStatistics> statistics) {
+  if (output.size() != input.size()) {
+    fail("output must have as many matrices as input, " + std::to_string(input.size()) +
+         ", got " + std::to_string(output.size()));
+  }
+  if (!statistics.empty() && statistics.size() != input.size()) {
+    fail("statistics must be empty or one per matrix, " + std::to_string(input.size()) +
+         ", got " + std::to_string(statistics.size()));
+  }
+  for (std::size_t i = 0; i < input.size(); ++i) {
+    check_view("input", i, input[i]);
+    check_view("output", i, output[i]);
+    if (input[i].rows != output[i].rows || input[i].cols != output[i].cols) {
+      fail("output[" + std::to_string(i) + "] must have the shape of input, " +
+           shape(input[i]) + ", got " + shape(output[i]));
+    }
+  }
+}
+
+// Largest |entry|; NaN or inf if there is a non-finite one. Compares the bits of the absolute
+// values, whose order is that of the values with inf and NaN on top: integers vectorize.
+template <class T>
+double largest_entry(MatrixViewOf<const T> x) {
+  using A = Arithmetic<T>;
+  using Bits = std::conditional_t<sizeof(A) == 8, std::int64_t, std::int32_t>;
+  Bits largest = 0;
+  for (std::int64_t i = 0; i < x.rows; ++i) {
+    const T* row = x.row(i);
+    for (std::int64_t j = 0; j < x.cols; ++j) {
+      const Bits bits =
+          std::bit_cast<Bits>(static_cast<A>(row[j])) & std::numeric_limits<Bits>::max();
+      largest = bits > largest ? bits : largest;
+    }
+  }
+  return static_cast<double>(std::bit_cast<A>(largest));
+}
+
+// The power of two that brings `largest` into [1/2, 1), as far as a double can hold it.
+double power_of_two_scale(double largest) {
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  return std::ldexp(1.0, std::clamp(-exponent, -1022, 1022));
+}
+
+// to(i, j) = scale * from(i, j), or from(j, i) if the shape of `to` is that of the transpose.
+// Square tiles, so that both sides stay in L1.
+template <class From, class To>
+void copy(MatrixViewOf<const From> from, double scale, bool transposed, MatrixViewOf<To> to) {
+  const auto convert = [scale](From value) {
+    const auto wide = static_cast<double>(static_cast<Arithmetic<From>>(value));
+    return static_cast<To>(static_cast<Arithmetic<To>>(wide * scale));
+  };
+  if (!transposed) {
+    for (std::int64_t i = 0; i < from.rows; ++i) {
+      for (std::int64_t j = 0; j < from.cols; ++j) to(i, j) = convert(from(i, j));
+    }
+    return;
+  }
+  constexpr std::int64_t kTile = 32;
+  for (std::int64_t i0 = 0; i0 < from.rows; i0 += kTile) {
+    for (std::int64_t j0 = 0; j0 < from.cols; j0 += kTile) {
+      const std::int64_t i1 = std::min(i0 + kTile, from.rows);
+      const std::int64_t j1 = std::min(j0 + kTile, from.cols);
+      for (std::int64_t i = i0; i < i1; ++i) {
+        for (std::int64_t j = j0; j < j1; ++j) to(j, i) = convert(from(i, j));
+      }
+    }
+  }
+}
+
+template <class T>
+void multiply_all(std::span<T> x, double factor) {
+  for (T& value : x) value = static_cast<T>(static_cast<double>(value) * factor);
+}
+
+template <class A>
+struct Iteration {
+  MatrixViewOf<A> x, next;           // (m x n), m <= n
+  MatrixViewOf<A> gram, polynomial;  // (m x m)
+  std::span<A> packed;
+  CpuTarget target;
+};
+
+// X <- p_k(...p_1(X)), and the Gram matrix of X is already in `gram`. The result is in `x`.
+//
+// Direct iteration with symmetric half products: as accurate as A allows for every sequence.
+// The faster way for n >= 1.5 m goes here: the same polynomials on (m x m) matrices only,
+//   A <- (a I + B) A (a I + B), Q <- (a I + B) Q, and X <- Q X once at the end,
+// which is accurate in f32 for the high-pass sequences, but loses a factor 5-50 for Muon's,
+// where Q reaches a^5 = 485 in weak directions (those iterate directly or in double).
+template <class A>
+void iterate(const QuinticSequence& sequence, Iteration<A>& it) {
+  bool first = true;
+  for (const Quintic& p : sequence) {
+    const auto a = static_cast<A>(p.a), b = static_cast<A>(p.b), c = static_cast<A>(p.c);
+    if (!first) symmetric_product<A>(1, it.x, 0, {}, it.gram, it.packed, it.target);
+    first = false;
+    // B = b A + c A^2; A is symmetric, so A^2 = A A^T
+    symmetric_product<A>(c, it.gram, b, it.gram, it.polynomial, it.packed, it.target);
+    product<A>(1, it.polynomial, it.x, a, it.x, it.next, it.packed, it.target);
+    std::swap(it.x, it.next);
+  }
+}
+
+template <class A>
+Iteration<A> prepare(SpectralWorkspace::Buffers& buffers, std::int64_t m, std::int64_t n) {
+  IterationBuffers<A>& own = buffers.of<A>();
+  const auto large = static_cast<std::size_t>(m * n), small = static_cast<std::size_t>(m * m);
+  return {.x = view(own.x.at_least(large).data(), m, n),
+          .next = view(own.next.at_least(large).data(), m, n),
+          .gram = view(own.gram.at_least(small).data(), m, m),
+          .polynomial = view(own.polynomial.at_least(small).data(), m, m),
+          .packed = own.packed.at_least(kGemmScratch),
+          .target = buffers.target};
+}
+
+template <class A>
+std::span<A> entries(const MatrixViewOf<A>& x) {
+  return {x.data, static_cast<std::size_t>(x.rows * x.cols)};
+}
+
+// <scale X, O> over all entries, in double.
+template <class T, class A>
+double inner_product(MatrixViewOf<const T> x, double scale, bool transposed, MatrixViewOf<A> o) {
+  double total = 0.0;
+  for (std::int64_t i = 0; i < x.rows; ++i) {
+    double row = 0.0;
+    for (std::int64_t j = 0; j < x.cols; ++j) {
+      row += scale * static_cast<double>(static_cast<Arithmetic<T>>(x(i, j))) *
+             static_cast<double>(transposed ? o(j, i) : o(i, j));
+    }
+    total += row;
+  }
+  return total;
+}
+
+// One non-zero matrix. `largest` is its largest absolute entry.
+template <class T>
+void apply_polynomial(const SpectralMap& map, MatrixViewOf<const T> input,
+                      MatrixViewOf<T> output, double largest,
+                      SpectralWorkspace::Buffers& buffers, SpectrumStatistics* statistics) {
+  using A = Arithmetic<T>;
+  const bool transposed = input.rows > input.cols;
+  const std::int64_t m = std::min(input.rows, input.cols);
+  const std::int64_t n = std::max(input.rows, input.cols);
+  Iteration<A> it = prepare<A>(buffers, m, n);
+
+  // to entries of order 1 first, so that no square under- or overflows
+  const double scale = power_of_two_scale(largest);
+  copy(input, scale, transposed, it.x);
+  const double norm = std::sqrt(sum_of_squares(entries<const A>(it.x), it.target));
+
+  const FlushDenormals flush;
+  multiply_all(entries(it.x), 1.0 / norm);
+  symmetric_product<A>(1, it.x, 0, {}, it.gram, it.packed, it.target);
+
+  // sigma_1 relative to the norm
+  const bool spectral = map.normalization == Normalization::kSpectral;
+  double sigma = 0.0;
+  if (spectral || statistics != nullptr) {
+    sigma = std::sqrt(largest_eigenvalue<A>(it.gram, buffers.lanczos));
+  }
+  const double factor = 1.0 / (map.norm_margin * (spectral ? sigma : 1.0));
+  if (factor != 1.0) {
+    multiply_all(entries(it.x), factor);
+    multiply_all(entries(it.gram), factor * factor);
+  }
+  iterate(map.sequence, it);
+
+  if (statistics != nullptr) {
+    const double passed = sum_of_squares(entries<const A>(it.x), it.target);
+    const double kept = inner_product(input, scale, transposed, it.x) / norm;
+    *statistics = {.frobenius_norm = norm / scale,
+                   .sigma_max = sigma * norm / scale,
+                   .stable_rank = 1.0 / (sigma * sigma),
+                   .directions_passed = passed,
+                   .energy_kept = passed > 0.0 ? std::min(1.0, kept * kept / passed) : 0.0};
+  }
+  copy<A, T>(it.x, 1.0, transposed, output);
+}
+
+// The same by an exact decomposition, in double.
+template <class T>
+void apply_exact(const SpectralMap& map, MatrixViewOf<const T> input, MatrixViewOf<T> output,
+                 double largest, SpectralWorkspace::Buffers& buffers,
+                 SpectrumStatistics* statistics) {
+  const double scale = power_of_two_scale(largest);
+  const auto size = static_cast<std::size_t>(input.rows * input.cols);
+  const auto x = view(buffers.f64.x.at_least(size).data(), input.rows, input.cols);
+  const auto next = view(buffers.f64.next.at_least(size).data(), input.rows, input.cols);
+  copy(input, scale, false, x);
+  SpectrumStatistics result = apply_exact_map(map, x, next);
+  result.frobenius_norm /= scale;
+  result.sigma_max /= scale;
+  if (statistics != nullptr) *statistics = result;
+  copy<double, T>(next, 1.0, false, output);
+}
+
+}  // namespace
+
+template <class T>
+bool apply_spectral_map(const SpectralMap& map, std::span<const MatrixViewOf<const T>> input,
+                        std::span<const MatrixViewOf<T>> output, SpectralWorkspace& workspace,
+                        std::span<SpectrumStatistics> statistics) {
+  check_map(map);
+  check_batch(input, output, statistics);
+  SpectralWorkspace::Buffers& buffers = workspace.buffers();
+  const std::span<double> largest = buffers.largest_entries.at_least(input.size());
+  for (std::size_t i = 0; i < input.size(); ++i) {
+    largest[i] = largest_entry(input[i]);
+    if (!std::isfinite(largest[i])) return false;
+  }
+  for (std::size_t i = 0; i < input.size(); ++i) {
+    SpectrumStatistics* statistic = statistics.empty() ? nullptr : &statistics[i];
+    if (largest[i] == 0.0) {  // zero or empty
+      copy(input[i], 1.0, false, output[i]);
+      if (statistic != nullptr) *statistic = {};
+    } else if (map.kind == SpectralMap::Kind::kPolynomial) {
+      apply_polynomial<T>(map, input[i], output[i], largest[i], buffers, statistic);
+    } else {
+      apply_exact<T>(map, input[i], output[i], largest[i], buffers, statistic);
+    }
+  }
+  return true;
+}
+
+template bool apply_spectral_map<float>(const SpectralMap&, std::span<const ConstMatrixView>,
+                                        std::span<const MatrixView>, SpectralWorkspace&,
+                                        std::span<SpectrumStatistics>);
+template bool apply_spectral_map<double>(const SpectralMap&,
+                                         std::span<const MatrixViewOf<const double>>,
+                                         std::span<const MatrixViewOf<double>>,
+                                         SpectralWorkspace&, std::span<SpectrumStatistics>);
+template bool apply_spectral_map<bfloat16>(const SpectralMap&,
+                                           std::span<const MatrixViewOf<const bfloat16>>,
+                                           std::span<const MatrixViewOf<bfloat16>>,
+                                           SpectralWorkspace&, std::span<SpectrumStatistics>);
+
+}  // namespace pion

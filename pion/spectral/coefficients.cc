@@ -147,7 +147,7 @@ std::vector<std::string> muon_sequence_names() {
 
 double muon_norm_margin(std::string_view name) {
   muon_sequence(name, 1);  // throws for an unknown name
-  return name == "polar_express" ? kPolarExpressSafety : 1.0;
+  return name == "polar_express" || name == "cans" ? 1.01 : 1.0;
 }
 
 QuinticSequence high_pass_sequence(int promotion_steps, int steps) {

@@ -25,14 +25,15 @@ double evaluate(const QuinticSequence& sequence, double s);
 //   "quintic"        a different triple each step, last one repeated (per-step list)
 //   "polar_express"  arXiv:2505.16932, safety 1.01; its input is divided by 1.01 more; from
 //                    the eighth step on (1.875, -1.25, 0.375)
-//   "cans"           arXiv:2506.10935, last one repeated
+//   "cans"           arXiv:2506.10935, last one repeated; its input is divided by 1.01 more,
+//                    since it diverges from 1.0001 on (f = 3e4 there)
 //   "cubic"          (1.5, -0.5, 0), the textbook Newton-Schulz iteration
 // Throws std::invalid_argument that lists the names if `name` is none of them.
 QuinticSequence muon_sequence(std::string_view name, int steps);
 std::vector<std::string> muon_sequence_names();
 
-// What the Frobenius norm is multiplied by before the first step: 1.01 for
-// "polar_express", 1 else.
+// What the norm is multiplied by before the first step: 1.01 for "polar_express" and "cans",
+// which diverge above 1, 1 for the others, which are safe up to 1.08.
 double muon_norm_margin(std::string_view name);
 
 // Pion as published (arXiv:2605.19282): `promotion_steps` times (1.875, -1.25, 0.375),

@@ -89,10 +89,10 @@ double largest_of_tridiagonal(std::span<const double> diagonal, std::span<const 
 }  // namespace
 
 template <class T>
-double largest_eigenvalue(MatrixViewOf<const T> a, LanczosScratch& scratch) {
+double largest_eigenvalue(MatrixViewOf<const T> a, int most_steps, LanczosScratch& scratch) {
   if (a.rows == 0) return 0.0;
   const auto m = static_cast<std::size_t>(a.rows);
-  const std::size_t most = std::min<std::size_t>(m, sizeof(T) == 4 ? 64 : 256);
+  const std::size_t most = std::min(m, static_cast<std::size_t>(most_steps));
   const std::span<double> basis = scratch.basis.at_least((most + 1) * m);
   const std::span<double> diagonal = scratch.tridiagonal.at_least(2 * most).first(most);
   const std::span<double> off = scratch.tridiagonal.at_least(2 * most).subspan(most);
@@ -121,7 +121,7 @@ double largest_eigenvalue(MatrixViewOf<const T> a, LanczosScratch& scratch) {
   return std::max(0.0, largest_of_tridiagonal(diagonal.first(steps), off.first(steps)));
 }
 
-template double largest_eigenvalue<float>(ConstMatrixView, LanczosScratch&);
-template double largest_eigenvalue<double>(MatrixViewOf<const double>, LanczosScratch&);
+template double largest_eigenvalue<float>(ConstMatrixView, int, LanczosScratch&);
+template double largest_eigenvalue<double>(MatrixViewOf<const double>, int, LanczosScratch&);
 
 }  // namespace pion

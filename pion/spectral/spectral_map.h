@@ -80,8 +80,8 @@ class SpectralWorkspace {
 // smaller shapes allocate nothing, except for kLowRank and kLowPass.
 // Calls with different workspaces may run in parallel.
 // Throws std::invalid_argument, before anything is written, on a shape mismatch or an invalid
-// map: one whose sequence changes a sign or diverges on what the normalization leaves it,
-// [0, 1 / norm_margin], for kSpectral [0, 1.01 / norm_margin].
+// map: one whose sequence changes a sign or diverges on what normalization may hand to it,
+// [0, (1 + 1e-5) / norm_margin], for kSpectral [0, 1.01 / norm_margin].
 template <class T>
 bool apply_spectral_map(const SpectralMap& map, std::span<const MatrixViewOf<const T>> input,
                         std::span<const MatrixViewOf<T>> output, SpectralWorkspace& workspace,

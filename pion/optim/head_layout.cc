@@ -19,8 +19,15 @@ std::string list_text(const std::vector<std::int64_t>& numbers) {
   throw std::invalid_argument("head_blocks: " + what);
 }
 
-void check_layout(const HeadLayout& layout, std::int64_t rows, std::int64_t cols) {
-  const auto& [axis, sizes, heads] = layout;
+}  // namespace
+
+void check_head_layout(const HeadLayout& layout, std::int64_t rows, std::int64_t cols) {
+  if (rows < 1 || cols < 1) {
+    fail("rows and cols must be positive, got [" + std::to_string(rows) + ", " +
+         std::to_string(cols) + "]");
+  }
+  const int axis = layout.axis;
+  const std::vector<std::int64_t>&sizes = layout.sizes, &heads = layout.heads;
   if (axis != 0 && axis != 1) {
     fail("axis must be 0 (output rows) or 1 (input columns), got " + std::to_string(axis));
   }
@@ -50,16 +57,10 @@ void check_layout(const HeadLayout& layout, std::int64_t rows, std::int64_t cols
   }
 }
 
-}  // namespace
-
 void fill_head_blocks(const HeadLayout& layout, std::int64_t rows, std::int64_t cols,
                       std::vector<Block>& blocks) {
   blocks.clear();
-  if (rows < 1 || cols < 1) {
-    fail("rows and cols must be positive, got [" + std::to_string(rows) + ", " +
-         std::to_string(cols) + "]");
-  }
-  check_layout(layout, rows, cols);
+  check_head_layout(layout, rows, cols);
   std::int64_t start = 0;
   for (std::size_t part = 0; part < layout.heads.size(); ++part) {
     const std::int64_t length = layout.axis == 0 ? rows : cols;

@@ -14,6 +14,8 @@ struct HeadLayout {
   int axis = 0;
   std::vector<std::int64_t> sizes;        // rows (or columns) of each part; empty: one part, all
   std::vector<std::int64_t> heads = {1};  // heads of each part; each must divide its size
+  bool transposed = false;  // stored (in, out), as GPT-2's Conv1D does: columns are outputs, and
+                            // the scale takes rows for columns. axis stays that of the storage.
 
   friend bool operator==(const HeadLayout&, const HeadLayout&) = default;
 };
@@ -25,6 +27,9 @@ struct Block {
 // The blocks of a (rows x cols) matrix in order. Throws std::invalid_argument, naming the
 // counts, if sizes do not sum up or a head count does not divide.
 std::vector<Block> head_blocks(const HeadLayout& layout, std::int64_t rows, std::int64_t cols);
+
+// The same check alone.
+void check_head_layout(const HeadLayout& layout, std::int64_t rows, std::int64_t cols);
 
 // The same into `blocks`, whose memory is reused.
 void fill_head_blocks(const HeadLayout& layout, std::int64_t rows, std::int64_t cols,

@@ -145,8 +145,9 @@ double squared_norm(MatrixViewOf<const T> x) {
 // W_b <- (1 - lr weight_decay) W_b - lr s O_b. Returns ||lr s O_b||_F^2.
 template <class T>
 double move_block(MatrixViewOf<T> weight, MatrixViewOf<const T> output, double squares,
-                  const MatrixRule& rule) {
-  double scale = rule_scale(rule, weight.rows, weight.cols);
+                  const MatrixRule& rule, bool transposed) {
+  double scale = transposed ? rule_scale(rule, weight.cols, weight.rows)
+                            : rule_scale(rule, weight.rows, weight.cols);
   if (rule.scale == Scale::kUnitRms) {
     const double entries = static_cast<double>(weight.rows) * static_cast<double>(weight.cols);
     scale *= std::sqrt(entries) / (std::sqrt(squares) + kUnitRmsFloor);
@@ -231,7 +232,8 @@ UpdateStatistics matrix_step(MatrixViewOf<T> weight, MatrixViewOf<const G> gradi
   for (const Block& b : workspace.blocks) {
     const MatrixViewOf<const T> o = output.block(b.row, b.col, b.rows, b.cols);
     const double squares = squared_norm(o);
-    moved += move_block(weight.block(b.row, b.col, b.rows, b.cols), o, squares, shared);
+    moved += move_block(weight.block(b.row, b.col, b.rows, b.cols), o, squares, shared,
+                        layout.transposed);
     update.directions_passed += squares;
     update.directions += static_cast<double>(std::min(b.rows, b.cols));
   }

@@ -15,8 +15,9 @@ struct bfloat16 {
   explicit bfloat16(float value) : bits(round_to_nearest_even(value)) {}
   operator float() const { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
 
-  // Rounds up with probability equal to the discarded fraction, so that the expected value
-  // is `value`: small updates are not lost. `random` is 16 uniform bits. Inf and NaN keep.
+  // Rounds up with probability equal to the discarded fraction, so that the expected
+  // value is `value`: small updates are not lost. `random` is 16 uniform bits. Inf and
+  // NaN keep.
   static bfloat16 round_stochastically(float value, std::uint16_t random) {
     const auto word = std::bit_cast<std::uint32_t>(value);
     bfloat16 result;

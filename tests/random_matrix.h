@@ -1,50 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Random inputs of the unit tests. The same seed gives the same numbers on every machine.
+// Random matrices for the unit tests. The same seed gives the same numbers on every
+// machine.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <numbers>
 #include <vector>
 
 #include "pion/matrix_view.h"
+#include "tests/random_numbers.h"
 
 namespace pion {
-
-// SplitMix64 (Steele, Lea & Flood 2014); std::normal_distribution differs between libraries.
-class RandomNumbers {
- public:
-  explicit RandomNumbers(std::uint64_t seed) : state_(seed) {}
-
-  std::uint64_t bits() {
-    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-  }
-  double uniform() { return static_cast<double>((bits() >> 11) + 1) * 0x1p-53; }  // (0, 1]
-  double normal() {                                                               // Box-Muller
-    const double radius = std::sqrt(-2.0 * std::log(uniform()));
-    return radius * std::cos(2.0 * std::numbers::pi * uniform());
-  }
-  // Uniform in [low, high].
-  std::int64_t integer(std::int64_t low, std::int64_t high) {
-    return low + static_cast<std::int64_t>(bits() % static_cast<std::uint64_t>(high - low + 1));
-  }
-
- private:
-  std::uint64_t state_;
-};
-
-// n independent standard normals.
-template <class T = float>
-std::vector<T> gaussian(std::size_t n, std::uint64_t seed) {
-  RandomNumbers random(seed);
-  std::vector<T> x(n);
-  for (T& value : x) value = static_cast<T>(random.normal());
-  return x;
-}
 
 // A matrix that owns its numbers, contiguous.
 template <class T>
@@ -64,7 +31,8 @@ RandomMatrix<T> zero_matrix(std::int64_t rows, std::int64_t cols) {
 }
 
 template <class T = float>
-RandomMatrix<T> gaussian_matrix(std::int64_t rows, std::int64_t cols, std::uint64_t seed) {
+RandomMatrix<T> gaussian_matrix(std::int64_t rows, std::int64_t cols,
+                                std::uint64_t seed) {
   return {rows, cols, gaussian<T>(static_cast<std::size_t>(rows * cols), seed)};
 }
 
@@ -99,7 +67,8 @@ struct SingularDecomposition {
       const double s = f(values[k]);
       const auto column = static_cast<std::int64_t>(k);
       for (std::int64_t i = 0; i < u.rows; ++i) {
-        for (std::int64_t j = 0; j < v.rows; ++j) x(i, j) += u(i, column) * s * v(j, column);
+        for (std::int64_t j = 0; j < v.rows; ++j)
+          x(i, j) += u(i, column) * s * v(j, column);
       }
     }
     return x;
@@ -109,12 +78,14 @@ struct SingularDecomposition {
   }
 };
 
-// Random singular vectors for prescribed singular values, min(rows, cols) of them at most.
+// Random singular vectors for prescribed singular values, min(rows, cols) of them at
+// most.
 inline SingularDecomposition with_spectrum(std::int64_t rows, std::int64_t cols,
-                                           std::vector<double> values, std::uint64_t seed) {
+                                           std::vector<double> values,
+                                           std::uint64_t seed) {
   const auto rank = static_cast<std::int64_t>(values.size());
-  return {orthonormal_columns(rows, rank, 2 * seed), orthonormal_columns(cols, rank, 2 * seed + 1),
-          std::move(values)};
+  return {orthonormal_columns(rows, rank, 2 * seed),
+          orthonormal_columns(cols, rank, 2 * seed + 1), std::move(values)};
 }
 
 template <class To, class From>

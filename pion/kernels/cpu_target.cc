@@ -33,9 +33,12 @@ std::string supported_names() {
 
 std::string_view cpu_target_name(CpuTarget target) {
   switch (target) {
-    case CpuTarget::kAvx2: return "avx2";
-    case CpuTarget::kAvx512: return "avx512";
-    default: return "portable";
+    case CpuTarget::kAvx2:
+      return "avx2";
+    case CpuTarget::kAvx512:
+      return "avx512";
+    default:
+      return "portable";
   }
 }
 
@@ -52,9 +55,10 @@ CpuTarget choose_cpu_target(std::string_view requested) {
   for (const CpuTarget target : supported_cpu_targets()) {
     if (cpu_target_name(target) == requested) return target;
   }
-  throw std::invalid_argument("cpu_target: PION_CPU_TARGET must be one of those that this " +
-                              ("machine supports (" + supported_names()) + "), got \"" +
-                              std::string(requested) + "\"; unset it to use the fastest");
+  throw std::invalid_argument(
+      "cpu_target: PION_CPU_TARGET must be one of those that this " +
+      ("machine supports (" + supported_names()) + "), got \"" + std::string(requested) +
+      "\"; unset it to use the fastest");
 }
 
 CpuTarget cpu_target() {

@@ -39,7 +39,8 @@ TEST(CpuTarget, AnUnknownRequestIsAnErrorThatListsTheChoices) {
 TEST(CpuTarget, AKnownTargetThatTheMachineLacksIsAnError) {
   const std::vector<CpuTarget> supported = supported_cpu_targets();
   for (const CpuTarget target : {CpuTarget::kAvx2, CpuTarget::kAvx512}) {
-    if (std::find(supported.begin(), supported.end(), target) != supported.end()) continue;
+    if (std::find(supported.begin(), supported.end(), target) != supported.end())
+      continue;
     EXPECT_THROW(choose_cpu_target(cpu_target_name(target)), std::invalid_argument);
   }
 }

@@ -13,8 +13,8 @@ std::string shape(std::int64_t rows, std::int64_t cols) {
 }
 
 template <class T>
-void require_shape(const char* function, const char* name, MatrixViewOf<T> x, std::int64_t rows,
-                   std::int64_t cols) {
+void require_shape(const char* function, const char* name, MatrixViewOf<T> x,
+                   std::int64_t rows, std::int64_t cols) {
   if (x.rows == rows && x.cols == cols && (x.stride >= cols || rows <= 1)) return;
   throw std::invalid_argument(std::string(function) + ": " + name + " must be " +
                               shape(rows, cols) + " with stride >= cols, got " +
@@ -51,10 +51,21 @@ void symmetric_product(T alpha, MatrixViewOf<const T> x, T beta, MatrixViewOf<co
   require_shape("symmetric_product", "out", out, x.rows, x.rows);
   if (beta != T{0}) require_shape("symmetric_product", "c", c, x.rows, x.rows);
   require_scratch("symmetric_product", scratch);
-  run<T>({.m = size(x.rows), .n = size(x.rows), .k = size(x.cols), .alpha = alpha,
-          .a = x.data, .a_stride = size(x.stride), .b = x.data, .b_stride = size(x.stride),
-          .b_transposed = true, .beta = beta, .c = c.data, .c_stride = size(c.stride),
-          .out = out.data, .out_stride = size(out.stride), .symmetric = true,
+  run<T>({.m = size(x.rows),
+          .n = size(x.rows),
+          .k = size(x.cols),
+          .alpha = alpha,
+          .a = x.data,
+          .a_stride = size(x.stride),
+          .b = x.data,
+          .b_stride = size(x.stride),
+          .b_transposed = true,
+          .beta = beta,
+          .c = c.data,
+          .c_stride = size(c.stride),
+          .out = out.data,
+          .out_stride = size(out.stride),
+          .symmetric = true,
           .scratch = scratch.data()},
          target);
 }
@@ -67,23 +78,35 @@ void product(T alpha, MatrixViewOf<const T> a, MatrixViewOf<const T> b, T beta,
   require_shape("product", "out", out, a.rows, b.cols);
   if (beta != T{0}) require_shape("product", "c", c, a.rows, b.cols);
   require_scratch("product", scratch);
-  run<T>({.m = size(a.rows), .n = size(b.cols), .k = size(a.cols), .alpha = alpha,
-          .a = a.data, .a_stride = size(a.stride), .b = b.data, .b_stride = size(b.stride),
-          .b_transposed = false, .beta = beta, .c = c.data, .c_stride = size(c.stride),
-          .out = out.data, .out_stride = size(out.stride), .symmetric = false,
+  run<T>({.m = size(a.rows),
+          .n = size(b.cols),
+          .k = size(a.cols),
+          .alpha = alpha,
+          .a = a.data,
+          .a_stride = size(a.stride),
+          .b = b.data,
+          .b_stride = size(b.stride),
+          .b_transposed = false,
+          .beta = beta,
+          .c = c.data,
+          .c_stride = size(c.stride),
+          .out = out.data,
+          .out_stride = size(out.stride),
+          .symmetric = false,
           .scratch = scratch.data()},
          target);
 }
 
-template void symmetric_product<float>(float, ConstMatrixView, float, ConstMatrixView, MatrixView,
-                                       std::span<float>, CpuTarget);
+template void symmetric_product<float>(float, ConstMatrixView, float, ConstMatrixView,
+                                       MatrixView, std::span<float>, CpuTarget);
 template void symmetric_product<double>(double, MatrixViewOf<const double>, double,
                                         MatrixViewOf<const double>, MatrixViewOf<double>,
                                         std::span<double>, CpuTarget);
-template void product<float>(float, ConstMatrixView, ConstMatrixView, float, ConstMatrixView,
-                             MatrixView, std::span<float>, CpuTarget);
-template void product<double>(double, MatrixViewOf<const double>, MatrixViewOf<const double>,
-                              double, MatrixViewOf<const double>, MatrixViewOf<double>,
+template void product<float>(float, ConstMatrixView, ConstMatrixView, float,
+                             ConstMatrixView, MatrixView, std::span<float>, CpuTarget);
+template void product<double>(double, MatrixViewOf<const double>,
+                              MatrixViewOf<const double>, double,
+                              MatrixViewOf<const double>, MatrixViewOf<double>,
                               std::span<double>, CpuTarget);
 
 }  // namespace pion

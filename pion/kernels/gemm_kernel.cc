@@ -3,8 +3,8 @@
 // and no standard header but <cstddef>: an inline function compiled here for AVX-512
 // could be the copy the linker keeps for the whole program.
 //
-// out = alpha A op(B) + beta C, by panels: blocks of A and B are copied so that a register
-// tile of kTileRows x kTileCols reads both with unit stride.
+// out = alpha A op(B) + beta C, by panels: blocks of A and B are copied so that a
+// register tile of kTileRows x kTileCols reads both with unit stride.
 
 #include <cstddef>
 
@@ -15,8 +15,8 @@ namespace pion::PION_TARGET {
 
 namespace {
 
-// 2 vectors wide. The tile, 2 vectors of B and one of A fill the registers: 16 of them with
-// SSE2 and AVX2, 32 with AVX-512.
+// 2 vectors wide. The tile, 2 vectors of B and one of A fill the registers: 16 of them
+// with SSE2 and AVX2, 32 with AVX-512.
 constexpr std::size_t kTileRows = PION_LANES == 16 ? 12 : PION_LANES == 8 ? 6 : 4;
 template <class T>
 constexpr std::size_t kTileCols = 2 * Lanes<T>::kCount;
@@ -78,7 +78,8 @@ void multiply_panels(std::size_t depth, const T* a, const T* b, T alpha, T* tile
 
 // out = tile + beta c on the first block of the depth, out += tile on the later ones.
 template <class T>
-void add_tile(const GemmCall<T>& call, bool first, const T* tile, std::size_t i, std::size_t j) {
+void add_tile(const GemmCall<T>& call, bool first, const T* tile, std::size_t i,
+              std::size_t j) {
   const std::size_t rows = smaller(kTileRows, call.m - i);
   const std::size_t cols = smaller(kTileCols<T>, call.n - j);
   for (std::size_t r = 0; r < rows; ++r) {
@@ -97,18 +98,20 @@ void add_tile(const GemmCall<T>& call, bool first, const T* tile, std::size_t i,
 
 // The products of one packed block of B, columns [j0, j0 + cols), with all rows of A.
 template <class T>
-void multiply_block(const GemmCall<T>& call, std::size_t p0, std::size_t depth, std::size_t j0,
-                    std::size_t cols, const T* packed_b) {
+void multiply_block(const GemmCall<T>& call, std::size_t p0, std::size_t depth,
+                    std::size_t j0, std::size_t cols, const T* packed_b) {
   T* packed_a = call.scratch + kGemmCols * kGemmDepth;
   T tile[kTileRows * kTileCols<T>];
   for (std::size_t i0 = 0; i0 < call.m; i0 += kGemmRows) {
     if (call.symmetric && i0 >= j0 + cols) break;  // below the diagonal from here on
     const std::size_t rows = smaller(kGemmRows, call.m - i0);
-    pack_rows(call.a + i0 * call.a_stride + p0, call.a_stride, rows, depth, kTileRows, packed_a);
+    pack_rows(call.a + i0 * call.a_stride + p0, call.a_stride, rows, depth, kTileRows,
+              packed_a);
     for (std::size_t j = 0; j < cols; j += kTileCols<T>) {
       for (std::size_t i = 0; i < rows; i += kTileRows) {
         if (call.symmetric && i0 + i >= j0 + j + kTileCols<T>) break;
-        multiply_panels(depth, packed_a + i * depth, packed_b + j * depth, call.alpha, tile);
+        multiply_panels(depth, packed_a + i * depth, packed_b + j * depth, call.alpha,
+                        tile);
         add_tile(call, p0 == 0, tile, i0 + i, j0 + j);
       }
     }
@@ -150,11 +153,11 @@ void gemm_of(const GemmCall<T>& call) {
     for (std::size_t p0 = 0; p0 < call.k; p0 += kGemmDepth) {
       const std::size_t depth = smaller(kGemmDepth, call.k - p0);
       if (call.b_transposed) {
-        pack_rows(call.b + j0 * call.b_stride + p0, call.b_stride, cols, depth, kTileCols<T>,
-                  packed_b);
+        pack_rows(call.b + j0 * call.b_stride + p0, call.b_stride, cols, depth,
+                  kTileCols<T>, packed_b);
       } else {
-        pack_columns(call.b + p0 * call.b_stride + j0, call.b_stride, cols, depth, kTileCols<T>,
-                     packed_b);
+        pack_columns(call.b + p0 * call.b_stride + j0, call.b_stride, cols, depth,
+                     kTileCols<T>, packed_b);
       }
       multiply_block(call, p0, depth, j0, cols, packed_b);
     }

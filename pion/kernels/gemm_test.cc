@@ -18,9 +18,10 @@ struct Shape {
 
 // Around the register tiles (4, 6, 12 rows; 4 to 32 columns) and the blocks (96 rows, 512
 // columns, 256 deep).
-constexpr Shape kShapes[] = {{1, 1, 1},   {4, 8, 3},    {5, 9, 7},      {6, 16, 255},
-                             {7, 17, 256}, {12, 32, 257}, {13, 33, 20},   {95, 31, 64},
-                             {97, 64, 513}, {3, 511, 5},  {20, 513, 300}, {193, 1030, 31}};
+constexpr Shape kShapes[] = {{1, 1, 1},    {4, 8, 3},      {5, 9, 7},
+                             {6, 16, 255}, {7, 17, 256},   {12, 32, 257},
+                             {13, 33, 20}, {95, 31, 64},   {97, 64, 513},
+                             {3, 511, 5},  {20, 513, 300}, {193, 1030, 31}};
 
 template <class T>
 struct Operands {
@@ -33,15 +34,15 @@ struct Operands {
         c(gaussian_matrix<T>(shape.m, shape.n, 3)) {}
 };
 
-// The definition and its condition, in double: entries of alpha A B + beta C and the same with
-// absolute values everywhere.
+// The definition and its condition, in double: entries of alpha A B + beta C and the same
+// with absolute values everywhere.
 template <class T>
 struct Reference {
   RandomMatrix<double> value, absolute;
 };
 template <class T>
-Reference<T> reference(T alpha, const RandomMatrix<T>& a, const RandomMatrix<T>& b, T beta,
-                       const RandomMatrix<T>& c) {
+Reference<T> reference(T alpha, const RandomMatrix<T>& a, const RandomMatrix<T>& b,
+                       T beta, const RandomMatrix<T>& c) {
   const auto absolute = [](RandomMatrix<double> x) {
     for (double& entry : x.data) entry = std::abs(entry);
     return x;
@@ -50,15 +51,16 @@ Reference<T> reference(T alpha, const RandomMatrix<T>& a, const RandomMatrix<T>&
   Reference<T> result = {reference_product(wide_a, wide_b),
                          reference_product(absolute(wide_a), absolute(wide_b))};
   for (std::size_t i = 0; i < result.value.data.size(); ++i) {
-    result.value.data[i] = alpha * result.value.data[i] + beta * static_cast<double>(c.data[i]);
+    result.value.data[i] =
+        alpha * result.value.data[i] + beta * static_cast<double>(c.data[i]);
     result.absolute.data[i] =
         std::abs(alpha) * result.absolute.data[i] + std::abs(beta * double{c.data[i]});
   }
   return result;
 }
 
-// k products and sums, alpha, beta and their sum: k + 4 roundings at most on every path; the
-// reference has as many in double, which doubles the bound when T is double.
+// k products and sums, alpha, beta and their sum: k + 4 roundings at most on every path;
+// the reference has as many in double, which doubles the bound when T is double.
 template <class T>
 double relative_tolerance(std::int64_t k) {
   const double unit = std::numeric_limits<T>::epsilon() / 2;
@@ -66,11 +68,13 @@ double relative_tolerance(std::int64_t k) {
 }
 
 template <class T>
-void expect_close(const RandomMatrix<T>& actual, const Reference<T>& expected, Shape shape) {
+void expect_close(const RandomMatrix<T>& actual, const Reference<T>& expected,
+                  Shape shape) {
   for (std::size_t i = 0; i < actual.data.size(); ++i) {
     ASSERT_NEAR(actual.data[i], expected.value.data[i],
                 relative_tolerance<T>(shape.k) * expected.absolute.data[i])
-        << "m = " << shape.m << ", n = " << shape.n << ", k = " << shape.k << ", entry " << i;
+        << "m = " << shape.m << ", n = " << shape.n << ", k = " << shape.k << ", entry "
+        << i;
   }
 }
 
@@ -82,8 +86,8 @@ class Gemm : public testing::TestWithParam<CpuTarget> {
       Operands<T> x(shape);
       for (const T beta : {T{0}, T{-0.75}}) {
         RandomMatrix<T> out = zero_matrix<T>(shape.m, shape.n);
-        product<T>(T{1.5}, x.a.view(), x.b.view(), beta, x.c.view(), out.view(), x.scratch,
-                   GetParam());
+        product<T>(T{1.5}, x.a.view(), x.b.view(), beta, x.c.view(), out.view(),
+                   x.scratch, GetParam());
         expect_close(out, reference<T>(T{1.5}, x.a, x.b, beta, x.c), shape);
       }
     }
@@ -100,7 +104,8 @@ class Gemm : public testing::TestWithParam<CpuTarget> {
         for (std::int64_t j = 0; j < c.cols; ++j) c(i, j) = x.c(i, j) + x.c(j, i);
       }
       RandomMatrix<T> out = zero_matrix<T>(shape.m, shape.m);
-      symmetric_product<T>(T{0.5}, x.a.view(), T{2}, c.view(), out.view(), x.scratch, GetParam());
+      symmetric_product<T>(T{0.5}, x.a.view(), T{2}, c.view(), out.view(), x.scratch,
+                           GetParam());
       expect_close(out, reference<T>(T{0.5}, x.a, x_transposed, T{2}, c), shape);
       EXPECT_EQ(out.data, transposed(out).data) << "m = " << shape.m;
     }
@@ -109,16 +114,20 @@ class Gemm : public testing::TestWithParam<CpuTarget> {
 
 TEST_P(Gemm, ProductAgreesWithTheDefinitionAroundEveryTile) { product_agrees<float>(); }
 TEST_P(Gemm, ProductAgreesWithTheDefinitionInDouble) { product_agrees<double>(); }
-TEST_P(Gemm, SymmetricProductAgreesAndIsSymmetricToTheBit) { symmetric_product_agrees<float>(); }
+TEST_P(Gemm, SymmetricProductAgreesAndIsSymmetricToTheBit) {
+  symmetric_product_agrees<float>();
+}
 TEST_P(Gemm, SymmetricProductAgreesInDouble) { symmetric_product_agrees<double>(); }
 
 TEST_P(Gemm, StridesChangeNothingAndGapsStayUntouched) {
   constexpr std::int64_t m = 13, n = 35, k = 30, gap = 5;
   Operands<float> x({m, n, k});
   RandomMatrix<float> expected = zero_matrix<float>(m, n);
-  product<float>(1, x.a.view(), x.b.view(), 1, x.c.view(), expected.view(), x.scratch, GetParam());
+  product<float>(1, x.a.view(), x.b.view(), 1, x.c.view(), expected.view(), x.scratch,
+                 GetParam());
 
-  // every operand a block of a wider matrix; NaN around, which would spread if it were read
+  // every operand a block of a wider matrix; NaN around, which would spread if it were
+  // read
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const auto widened = [&](const RandomMatrix<float>& from) {
     RandomMatrix<float> wide = {from.rows, from.cols + gap,
@@ -128,9 +137,11 @@ TEST_P(Gemm, StridesChangeNothingAndGapsStayUntouched) {
     }
     return wide;
   };
-  RandomMatrix<float> a = widened(x.a), b = widened(x.b), c = widened(x.c), out = widened(expected);
+  RandomMatrix<float> a = widened(x.a), b = widened(x.b), c = widened(x.c),
+                      out = widened(expected);
   product<float>(1, a.view().block(0, 0, m, k), b.view().block(0, 0, k, n), 1,
-                 c.view().block(0, 0, m, n), out.view().block(0, 0, m, n), x.scratch, GetParam());
+                 c.view().block(0, 0, m, n), out.view().block(0, 0, m, n), x.scratch,
+                 GetParam());
   for (std::int64_t i = 0; i < m; ++i) {
     for (std::int64_t j = 0; j < n; ++j) EXPECT_EQ(out(i, j), expected(i, j));
     for (std::int64_t j = n; j < n + gap; ++j) EXPECT_TRUE(std::isnan(out(i, j)));
@@ -140,22 +151,24 @@ TEST_P(Gemm, StridesChangeNothingAndGapsStayUntouched) {
 TEST_P(Gemm, AnEmptySumIsBetaC) {
   Operands<float> x({3, 4, 0});
   RandomMatrix<float> out = gaussian_matrix<float>(3, 4, 9);
-  product<float>(1, x.a.view(), x.b.view(), 2, x.c.view(), out.view(), x.scratch, GetParam());
+  product<float>(1, x.a.view(), x.b.view(), 2, x.c.view(), out.view(), x.scratch,
+                 GetParam());
   for (std::size_t i = 0; i < 12; ++i) EXPECT_EQ(out.data[i], 2 * x.c.data[i]);
 }
 
 TEST_P(Gemm, MismatchedShapesAreRefused) {
   Operands<float> x({3, 4, 5});
   RandomMatrix<float> out = zero_matrix<float>(3, 4);
-  const auto call = [&](ConstMatrixView a, ConstMatrixView b, ConstMatrixView c, MatrixView to,
-                        std::size_t scratch) {
+  const auto call = [&](ConstMatrixView a, ConstMatrixView b, ConstMatrixView c,
+                        MatrixView to, std::size_t scratch) {
     product<float>(1, a, b, 1, c, to, std::span(x.scratch).first(scratch), GetParam());
   };
   const ConstMatrixView a = x.a.view(), b = x.b.view(), c = x.c.view();
   EXPECT_NO_THROW(call(a, b, c, out.view(), kGemmScratch));
   EXPECT_THROW(call(a, a, c, out.view(), kGemmScratch), std::invalid_argument);
   EXPECT_THROW(call(a, b, a, out.view(), kGemmScratch), std::invalid_argument);
-  EXPECT_THROW(call(a, b, c, out.view().block(0, 0, 2, 4), kGemmScratch), std::invalid_argument);
+  EXPECT_THROW(call(a, b, c, out.view().block(0, 0, 2, 4), kGemmScratch),
+               std::invalid_argument);
   EXPECT_THROW(call(a, b, c, out.view(), kGemmScratch - 1), std::invalid_argument);
 }
 

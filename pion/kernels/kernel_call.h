@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// What gemm.cc passes to the kernel of a target. Plain data and declarations only: this header
-// is read by sources built for different instruction sets.
+// What gemm.cc passes to the kernel of a target. Plain data and declarations only: this
+// header is read by sources built for different instruction sets.
 #pragma once
 
 #include <cstddef>
 
 namespace pion {
 
-// Blocks that a kernel packs at a time, in elements. 256 deep: the panel of one register tile
-// (32 floats x 256) is 32 KiB and stays in L1; 512 x 256 doubles are 1 MiB and stay in L2.
+// Blocks that a kernel packs at a time, in elements. 256 deep: the panel of one register
+// tile (32 floats x 256) is 32 KiB and stays in L1; 512 x 256 doubles are 1 MiB and stay
+// in L2.
 inline constexpr std::size_t kGemmDepth = 256;
-inline constexpr std::size_t kGemmRows = 96;   // a multiple of every target's tile rows
-inline constexpr std::size_t kGemmCols = 512;  // a multiple of every target's tile columns
+inline constexpr std::size_t kGemmRows = 96;  // a multiple of every target's tile rows
+inline constexpr std::size_t kGemmCols =
+    512;  // a multiple of every target's tile columns
 inline constexpr std::size_t kGemmScratch = (kGemmRows + kGemmCols) * kGemmDepth;
 
 // out = alpha A op(B) + beta C, all row-major.

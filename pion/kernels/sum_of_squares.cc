@@ -19,7 +19,11 @@ double run(std::span<const T> x, CpuTarget target) {
 
 }  // namespace
 
-double sum_of_squares(std::span<const float> x, CpuTarget target) { return run(x, target); }
-double sum_of_squares(std::span<const double> x, CpuTarget target) { return run(x, target); }
+double sum_of_squares(std::span<const float> x, CpuTarget target) {
+  return run(x, target);
+}
+double sum_of_squares(std::span<const double> x, CpuTarget target) {
+  return run(x, target);
+}
 
 }  // namespace pion

@@ -22,11 +22,12 @@ TEST_P(SumOfSquares, AgreesWithTheDefinitionAroundEveryBlockAndTail) {
   for (const std::size_t n : {0, 1, 7, 16, 17, 4095, 4096, 4097, 8192, 1 << 18}) {
     const std::vector<float> x = gaussian(n, /*seed=*/17);
     const double expected = reference(x);
-    // 4096 / (4 * 4 lanes) = 256 terms a chain with 4 lanes, fewer with more; 2 roundings each at
-    // most, 3 to join the chains; all terms positive
+    // 4096 / (4 * 4 lanes) = 256 terms a chain with 4 lanes, fewer with more; 2 roundings
+    // each at most, 3 to join the chains; all terms positive
     const double tolerance = 515 * 0x1p-24 * expected;
     EXPECT_NEAR(sum_of_squares(x, GetParam()), expected, tolerance) << "n = " << n;
-    // typically the roundings cancel: 3e-9 was measured over 4096^2, 100 times that is allowed
+    // typically the roundings cancel: 3e-9 was measured over 4096^2, 100 times that is
+    // allowed
     EXPECT_NEAR(sum_of_squares(x, GetParam()), expected, 3e-7 * expected) << "n = " << n;
   }
 }
@@ -50,7 +51,8 @@ TEST_P(SumOfSquares, NeedsNoAlignment) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, SumOfSquares, testing::ValuesIn(supported_cpu_targets()),
+INSTANTIATE_TEST_SUITE_P(Targets, SumOfSquares,
+                         testing::ValuesIn(supported_cpu_targets()),
                          [](const auto& tested) {
                            return std::string(cpu_target_name(tested.param));
                          });

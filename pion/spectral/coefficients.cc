@@ -67,7 +67,8 @@ std::string number(double value) {
 void require_steps(const char* function, int steps) {
   if (steps >= 1 && steps <= kMostSteps) return;
   throw std::invalid_argument(std::string(function) + ": steps must be in [1, " +
-                              std::to_string(kMostSteps) + "], got " + std::to_string(steps));
+                              std::to_string(kMostSteps) + "], got " +
+                              std::to_string(steps));
 }
 
 // Divides the argument of p by `safety`.
@@ -80,8 +81,8 @@ struct Interval {
   double low, high;
 };
 
-// The image of [0, upper] under p: p at the ends and at the zeros of p' = a + 3b x + 5c x^2,
-// x = s^2, that lie inside.
+// The image of [0, upper] under p: p at the ends and at the zeros of p' = a + 3b x + 5c
+// x^2, x = s^2, that lie inside.
 Interval image(const Quintic& p, double upper) {
   Interval result = {std::min(0.0, p(upper)), std::max(0.0, p(upper))};
   double squares[2] = {-1.0, -1.0};
@@ -114,16 +115,16 @@ double evaluate(const QuinticSequence& sequence, double s) {
 
 QuinticSequence muon_sequence(std::string_view name, int steps) {
   require_steps("muon_sequence", steps);
-  const auto* found =
-      std::find_if(std::begin(kMuonSequences), std::end(kMuonSequences),
-                   [name](const NamedSequence& candidate) { return candidate.name == name; });
+  const auto* found = std::find_if(
+      std::begin(kMuonSequences), std::end(kMuonSequences),
+      [name](const NamedSequence& candidate) { return candidate.name == name; });
   if (found == std::end(kMuonSequences)) {
     std::string names;
     for (const NamedSequence& known : kMuonSequences) {
       names += (names.empty() ? "" : ", ") + std::string(known.name);
     }
-    throw std::invalid_argument("muon_sequence: name must be one of " + names + ", got \"" +
-                                std::string(name) + "\"");
+    throw std::invalid_argument("muon_sequence: name must be one of " + names +
+                                ", got \"" + std::string(name) + "\"");
   }
   const bool polar_express = name == "polar_express";
   QuinticSequence sequence;
@@ -153,9 +154,9 @@ double muon_norm_margin(std::string_view name) {
 QuinticSequence high_pass_sequence(int promotion_steps, int steps) {
   require_steps("high_pass_sequence", steps);
   if (promotion_steps < 0 || promotion_steps > steps) {
-    throw std::invalid_argument("high_pass_sequence: promotion_steps must be in [0, steps = " +
-                                std::to_string(steps) + "], got " +
-                                std::to_string(promotion_steps));
+    throw std::invalid_argument(
+        "high_pass_sequence: promotion_steps must be in [0, steps = " +
+        std::to_string(steps) + "], got " + std::to_string(promotion_steps));
   }
   QuinticSequence sequence(steps, kSuppression);
   std::fill_n(sequence.begin(), promotion_steps, kPromotion);
@@ -179,10 +180,10 @@ double smallest_cutoff(int steps) {
 QuinticSequence cutoff_sequence(double cutoff, int steps) {
   const double smallest = smallest_cutoff(steps);
   if (!(cutoff >= smallest && cutoff <= kLargestCutoff)) {
-    throw std::invalid_argument("cutoff_sequence: cutoff must be in [" + number(smallest) + ", " +
-                                number(kLargestCutoff) + "] with " + std::to_string(steps) +
-                                " steps, got " + number(cutoff) +
-                                "; more steps reach smaller cutoffs");
+    throw std::invalid_argument("cutoff_sequence: cutoff must be in [" +
+                                number(smallest) + ", " + number(kLargestCutoff) +
+                                "] with " + std::to_string(steps) + " steps, got " +
+                                number(cutoff) + "; more steps reach smaller cutoffs");
   }
   QuinticSequence sequence;
   double t = cutoff;  // its image so far
@@ -193,7 +194,8 @@ QuinticSequence cutoff_sequence(double cutoff, int steps) {
   // p_a(t) = sqrt(2/3): p_a(s) = a s (1 - s^2)^2 + 2.5 s^3 - 1.5 s^5
   const double square = t * t, gap = 1.0 - square;
   const double a = (kLargestCutoff - kSuppression(t)) / (t * gap * gap);
-  sequence.push_back(high_pass_quintic(std::max(a, 0.0)));  // -1e-17 at the largest cutoff
+  sequence.push_back(
+      high_pass_quintic(std::max(a, 0.0)));  // -1e-17 at the largest cutoff
   sequence.resize(steps, kSuppression);
   return sequence;
 }
@@ -203,10 +205,12 @@ double noise_edge(std::int64_t rows, std::int64_t cols) {
     throw std::invalid_argument("noise_edge: rows and cols must be > 0, got " +
                                 std::to_string(rows) + " and " + std::to_string(cols));
   }
-  return 1.0 / std::sqrt(static_cast<double>(rows)) + 1.0 / std::sqrt(static_cast<double>(cols));
+  return 1.0 / std::sqrt(static_cast<double>(rows)) +
+         1.0 / std::sqrt(static_cast<double>(cols));
 }
 
-double largest_value(const QuinticSequence& sequence, double upper, std::string_view name) {
+double largest_value(const QuinticSequence& sequence, double upper,
+                     std::string_view name) {
   int step = 0;
   const auto where = [&] {  // only when it fails: this runs in every optimizer step
     return "check_sequence: step " + std::to_string(step) + " of " + std::string(name);
@@ -214,14 +218,15 @@ double largest_value(const QuinticSequence& sequence, double upper, std::string_
   for (const Quintic& p : sequence) {
     ++step;
     if (!std::isfinite(p.a) || !std::isfinite(p.b) || !std::isfinite(p.c)) {
-      throw std::invalid_argument(where() + " must have finite coefficients, got (" + number(p.a) +
-                                  ", " + number(p.b) + ", " + number(p.c) + ")");
+      throw std::invalid_argument(where() + " must have finite coefficients, got (" +
+                                  number(p.a) + ", " + number(p.b) + ", " + number(p.c) +
+                                  ")");
     }
     const Interval range = image(p, upper);
     // a double zero, such as f_s at 0, may come out as -1e-17
     if (range.low < -1e-12) {
-      throw std::invalid_argument(where() + " must not go below zero on [0, " + number(upper) +
-                                  "], got " + number(range.low) +
+      throw std::invalid_argument(where() + " must not go below zero on [0, " +
+                                  number(upper) + "], got " + number(range.low) +
                                   "; it would step against the gradient");
     }
     upper = range.high;
@@ -230,12 +235,14 @@ double largest_value(const QuinticSequence& sequence, double upper, std::string_
   return upper;
 }
 
-void check_sequence(const QuinticSequence& sequence, std::string_view name, double upper) {
+void check_sequence(const QuinticSequence& sequence, std::string_view name,
+                    double upper) {
   const double largest = largest_value(sequence, upper, name);
   if (largest <= kLargestOutput) return;
-  throw std::invalid_argument("check_sequence: " + std::string(name) + " must stay below " +
-                              number(kLargestOutput) + " on [0, " + number(upper) + "], got " +
-                              number(largest) + "; give its input a norm margin");
+  throw std::invalid_argument("check_sequence: " + std::string(name) +
+                              " must stay below " + number(kLargestOutput) + " on [0, " +
+                              number(upper) + "], got " + number(largest) +
+                              "; give its input a norm margin");
 }
 
 }  // namespace pion

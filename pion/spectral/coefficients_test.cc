@@ -12,8 +12,8 @@
 namespace pion {
 namespace {
 
-// Five steps, argument in [0, 1], computed apart from this code in float64 and printed to 4
-// digits; range over [0.01, 1].
+// Five steps, argument in [0, 1], computed apart from this code in float64 and printed to
+// 4 digits; range over [0.01, 1].
 struct Response {
   const char* name;
   QuinticSequence sequence;
@@ -24,10 +24,12 @@ std::vector<Response> responses() {
   const QuinticSequence textbook(5, {1.875, -1.25, 0.375});
   return {
       {"classic", muon_sequence("classic", 5), 484.9, .6818, 1.1344, .4705, .7121, .6964},
-      {"quintic", muon_sequence("quintic", 5), 492.8, .9778, 1.0318, .4750, 1.0190, .9783},
-      {"polar_express", muon_sequence("polar_express", 5), 976.3, .8703, 1.1236, .8462, .8749,
-       1.0288},
-      {"polar_express, 8 steps", muon_sequence("polar_express", 8), 6363, 1.0, 1.0, 1.0, 1.0, 1.0},
+      {"quintic", muon_sequence("quintic", 5), 492.8, .9778, 1.0318, .4750, 1.0190,
+       .9783},
+      {"polar_express", muon_sequence("polar_express", 5), 976.3, .8703, 1.1236, .8462,
+       .8749, 1.0288},
+      {"polar_express, 8 steps", muon_sequence("polar_express", 8), 6363, 1.0, 1.0, 1.0,
+       1.0, 1.0},
       {"cans", muon_sequence("cans", 5), 1048.9, .8844, 1.1198, .8865, .9163, 1.0051},
       {"textbook quintic", textbook, 23.2, .2285, 1.0, .0232, .9958, 1.0},
   };
@@ -43,7 +45,8 @@ TEST(MuonSequence, MeetsThePublishedResponseToThePrintedDigits) {
       const double value = evaluate(sequence, 0.01 + i * 1e-5);
       low = std::min(low, value), high = std::max(high, value);
     }
-    // half a unit of the last printed digit; 2 % of it for the grid and the printing itself
+    // half a unit of the last printed digit; 2 % of it for the grid and the printing
+    // itself
     const double four_digits = 0.51e-4;
     EXPECT_NEAR(slope, expected.slope, expected.slope > 1100 ? 0.51 : 0.051);
     EXPECT_NEAR(low, expected.low, four_digits);
@@ -58,8 +61,8 @@ TEST(MuonSequence, CubicIsTheTextbookIteration) {
   for (const double s : {0.0, 0.1, 0.5, 1.0}) {
     const double once = 1.5 * s - 0.5 * s * s * s;
     EXPECT_NEAR(evaluate(muon_sequence("cubic", 1), s), once, 1e-15);
-    EXPECT_NEAR(evaluate(muon_sequence("cubic", 2), s), 1.5 * once - 0.5 * once * once * once,
-                1e-15);
+    EXPECT_NEAR(evaluate(muon_sequence("cubic", 2), s),
+                1.5 * once - 0.5 * once * once * once, 1e-15);
   }
 }
 
@@ -116,9 +119,10 @@ TEST(HighPassSequence, MeetsThePassBandsOfItsPaper) {
     double threshold, gain_hundredth, gain_half, gain_nine_tenths, half_pass;
   };
   // thresholds and gains as tabulated, 4 digits; half-pass points, 3 digits
-  constexpr Row kRows[] = {{.8165, .7476, .7978, .8243, .798}, {.5230, .4157, .4922, .5363, .492},
-                           {.2957, .1874, .2633, .3100, .263}, {.1605, .0660, .1305, .1739, .131},
-                           {.0860, .0130, .0595, .0982, .060}, {.0459, .0004, .0232, .0569, .023}};
+  constexpr Row kRows[] = {
+      {.8165, .7476, .7978, .8243, .798}, {.5230, .4157, .4922, .5363, .492},
+      {.2957, .1874, .2633, .3100, .263}, {.1605, .0660, .1305, .1739, .131},
+      {.0860, .0130, .0595, .0982, .060}, {.0459, .0004, .0232, .0569, .023}};
   for (int promotions = 0; promotions <= 5; ++promotions) {
     SCOPED_TRACE(promotions);
     const QuinticSequence sequence = high_pass_sequence(promotions, 5);
@@ -140,7 +144,8 @@ TEST(HighPassSequence, MeetsThePassBandsOfItsPaper) {
 
 TEST(HighPassQuintic, HoldsPromotionSuppressionAndTheFixedPoint) {
   for (const double s : {0.1, 0.5, 0.9, 1.0}) {
-    EXPECT_NEAR(high_pass_quintic(1.875)(s), evaluate(high_pass_sequence(1, 1), s), 1e-15);
+    EXPECT_NEAR(high_pass_quintic(1.875)(s), evaluate(high_pass_sequence(1, 1), s),
+                1e-15);
     EXPECT_NEAR(high_pass_quintic(0.0)(s), evaluate(high_pass_sequence(0, 1), s), 1e-15);
   }
   for (const double a : {0.0, 0.3, 0.7, 0.9}) {
@@ -152,10 +157,11 @@ TEST(HighPassQuintic, HoldsPromotionSuppressionAndTheFixedPoint) {
 TEST(CutoffSequence, TakesTheCutoffToTheFixedPointAndIsMonotone) {
   for (const int steps : {1, 2, 5, 6, 12, 64}) {
     const double smallest = smallest_cutoff(steps);
-    for (const double cutoff :
-         {smallest, smallest * (1 + 1e-9), 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, kLargestCutoff}) {
+    for (const double cutoff : {smallest, smallest * (1 + 1e-9), 0.05, 0.1, 0.2, 0.3, 0.5,
+                                0.7, 0.8, kLargestCutoff}) {
       if (cutoff < smallest) continue;
-      SCOPED_TRACE(testing::Message() << "cutoff " << cutoff << ", " << steps << " steps");
+      SCOPED_TRACE(testing::Message()
+                   << "cutoff " << cutoff << ", " << steps << " steps");
       const QuinticSequence sequence = cutoff_sequence(cutoff, steps);
       ASSERT_EQ(sequence.size(), static_cast<std::size_t>(steps));
       EXPECT_EQ(evaluate(sequence, 0.0), 0.0);
@@ -188,7 +194,8 @@ TEST(CutoffSequence, FiltersAsSharplyAsTheDesignSays) {
   struct Row {
     double cutoff, at_half, at_eight_tenths, at_five_quarters, at_double;
   };
-  // rounded as in the design: thousandths for the first column of 0.5 and 0.3, hundredths else
+  // rounded as in the design: thousandths for the first column of 0.5 and 0.3, hundredths
+  // else
   constexpr Row kRows[] = {{0.5, .000, .03, 1.00, 1.00},
                            {0.3, .000, .22, 1.00, 1.00},
                            {0.1, .26, .63, .94, 1.00}};
@@ -210,7 +217,8 @@ TEST(CutoffSequence, PublishedThresholdsAreFiveOfItsPoints) {
         promotions == 0 ? kLargestCutoff : crossing(promoted, kLargestCutoff), 5);
     // a rounding of t moves the partial step's a by 1e-14 at most here
     for (double s = 0.0; s <= 1.0; s += 0.01) {
-      EXPECT_NEAR(evaluate(ours, s), evaluate(published, s), 1e-12) << promotions << ", " << s;
+      EXPECT_NEAR(evaluate(ours, s), evaluate(published, s), 1e-12)
+          << promotions << ", " << s;
     }
   }
 }
@@ -221,10 +229,12 @@ TEST(CutoffSequence, OutOfReachNamesTheSmallestCutoff) {
     cutoff_sequence(0.04, 5);
     FAIL();
   } catch (const std::invalid_argument& error) {
-    EXPECT_NE(std::string(error.what()).find("0.04593"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("0.04593"), std::string::npos)
+        << error.what();
   }
-  for (const double cutoff : {-0.1, 0.0, 0.82, 1.0, std::numeric_limits<double>::quiet_NaN(),
-                              std::numeric_limits<double>::infinity()}) {
+  for (const double cutoff :
+       {-0.1, 0.0, 0.82, 1.0, std::numeric_limits<double>::quiet_NaN(),
+        std::numeric_limits<double>::infinity()}) {
     EXPECT_THROW(cutoff_sequence(cutoff, 64), std::invalid_argument) << cutoff;
   }
 }
@@ -271,7 +281,8 @@ TEST(CheckSequence, RefusesNonFiniteCoefficientsAndDivergence) {
   }
   EXPECT_THROW(check_sequence({{2.1, 0, 0}}, "grows"), std::invalid_argument);
   // without its margin, from 1.0001 on
-  EXPECT_THROW(check_sequence(muon_sequence("cans", 5), "cans", 1.0001), std::invalid_argument);
+  EXPECT_THROW(check_sequence(muon_sequence("cans", 5), "cans", 1.0001),
+               std::invalid_argument);
 }
 
 }  // namespace

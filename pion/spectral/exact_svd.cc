@@ -60,8 +60,9 @@ std::vector<double> singular_values(MatrixViewOf<const T> x) {
   Eigen::MatrixXd copy(x.rows, x.cols);
   for (std::int64_t i = 0; i < x.rows; ++i) {
     for (std::int64_t j = 0; j < x.cols; ++j) {
-      copy(i, j) = static_cast<double>(static_cast<std::conditional_t<
-          std::is_same_v<T, bfloat16>, float, T>>(x(i, j)));
+      copy(i, j) = static_cast<double>(
+          static_cast<std::conditional_t<std::is_same_v<T, bfloat16>, float, T>>(
+              x(i, j)));
     }
   }
   const Eigen::BDCSVD<Eigen::MatrixXd> svd(copy);

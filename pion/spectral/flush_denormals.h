@@ -7,13 +7,15 @@
 
 namespace pion {
 
-// While one exists, results of this thread that are denormal become zero: a filter that takes
-// singular values to 1e-40 would otherwise run up to a hundred times slower. Denormal operands
-// count as zero too. Does nothing on other architectures than x86.
+// While one exists, results of this thread that are denormal become zero: a filter that
+// takes singular values to 1e-40 would otherwise run up to a hundred times slower.
+// Denormal operands count as zero too. Does nothing on other architectures than x86.
 class FlushDenormals {
  public:
 #if defined(__SSE2__)
-  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | kFlushToZero | kZeroOperands); }
+  FlushDenormals() : saved_(_mm_getcsr()) {
+    _mm_setcsr(saved_ | kFlushToZero | kZeroOperands);
+  }
   ~FlushDenormals() { _mm_setcsr((_mm_getcsr() & ~kControl) | (saved_ & kControl)); }
 #else
   FlushDenormals() = default;

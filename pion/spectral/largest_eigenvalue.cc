@@ -54,13 +54,15 @@ void multiply(MatrixViewOf<const T> a, std::span<const double> x, std::span<doub
   for (std::int64_t i = 0; i < a.rows; ++i) {
     const T* row = a.row(i);
     const double factor = x[i];
-    for (std::size_t j = 0; j < to.size(); ++j) to[j] += factor * static_cast<double>(row[j]);
+    for (std::size_t j = 0; j < to.size(); ++j)
+      to[j] += factor * static_cast<double>(row[j]);
   }
 }
 
-// Are there eigenvalues of the tridiagonal matrix above `bound`? (Sturm count by the signs of
-// the pivots of T - bound I.)
-bool exceeds(std::span<const double> diagonal, std::span<const double> off, double bound) {
+// Are there eigenvalues of the tridiagonal matrix above `bound`? (Sturm count by the
+// signs of the pivots of T - bound I.)
+bool exceeds(std::span<const double> diagonal, std::span<const double> off,
+             double bound) {
   double pivot = 1.0;
   for (std::size_t i = 0; i < diagonal.size(); ++i) {
     const double coupling = i == 0 ? 0.0 : off[i - 1] * off[i - 1] / pivot;
@@ -71,7 +73,8 @@ bool exceeds(std::span<const double> diagonal, std::span<const double> off, doub
 }
 
 // Largest eigenvalue of a symmetric tridiagonal matrix by bisection to the last bit.
-double largest_of_tridiagonal(std::span<const double> diagonal, std::span<const double> off) {
+double largest_of_tridiagonal(std::span<const double> diagonal,
+                              std::span<const double> off) {
   double low = diagonal[0], high = low;
   for (std::size_t i = 0; i < diagonal.size(); ++i) {
     const double left = i == 0 ? 0.0 : off[i - 1];
@@ -89,7 +92,8 @@ double largest_of_tridiagonal(std::span<const double> diagonal, std::span<const 
 }  // namespace
 
 template <class T>
-double largest_eigenvalue(MatrixViewOf<const T> a, int most_steps, LanczosScratch& scratch) {
+double largest_eigenvalue(MatrixViewOf<const T> a, int most_steps,
+                          LanczosScratch& scratch) {
   if (a.rows == 0) return 0.0;
   const auto m = static_cast<std::size_t>(a.rows);
   const std::size_t most = std::min(m, static_cast<std::size_t>(most_steps));
@@ -122,6 +126,7 @@ double largest_eigenvalue(MatrixViewOf<const T> a, int most_steps, LanczosScratc
 }
 
 template double largest_eigenvalue<float>(ConstMatrixView, int, LanczosScratch&);
-template double largest_eigenvalue<double>(MatrixViewOf<const double>, int, LanczosScratch&);
+template double largest_eigenvalue<double>(MatrixViewOf<const double>, int,
+                                           LanczosScratch&);
 
 }  // namespace pion

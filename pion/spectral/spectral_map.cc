@@ -29,8 +29,8 @@ template <class A>
 constexpr int kNormSteps = std::is_same_v<A, double> ? 256 : 64;
 constexpr int kStatisticsSteps = 32;
 
-// Largest normalized singular value: rounding of the norm and of the entries, up to 1e-6 in f32;
-// what the Lanczos estimate may miss.
+// Largest normalized singular value: rounding of the norm and of the entries, up to 1e-6
+// in f32; what the Lanczos estimate may miss.
 constexpr double kFrobeniusReach = 1.0 + 1e-5;
 constexpr double kSpectralReach = 1.01;
 
@@ -80,7 +80,8 @@ void check_map(const SpectralMap& map) {
     case SpectralMap::Kind::kPolynomial: {
       if (map.sequence.empty()) fail("sequence must have at least one step, got none");
       if (!(map.norm_margin >= 1.0) || !std::isfinite(map.norm_margin)) {
-        fail("norm_margin must be finite and >= 1, got " + std::to_string(map.norm_margin));
+        fail("norm_margin must be finite and >= 1, got " +
+             std::to_string(map.norm_margin));
       }
       const bool spectral = map.normalization == Normalization::kSpectral;
       const double reach = spectral ? kSpectralReach : kFrobeniusReach;
@@ -96,7 +97,8 @@ void check_map(const SpectralMap& map) {
       }
       return;
   }
-  fail("kind must be a SpectralMap::Kind, got " + std::to_string(static_cast<int>(map.kind)));
+  fail("kind must be a SpectralMap::Kind, got " +
+       std::to_string(static_cast<int>(map.kind)));
 }
 
 template <class T>
@@ -137,8 +139,9 @@ void check_batch(std::span<const MatrixViewOf<const T>> input,
   }
 }
 
-// Largest |entry|; NaN or inf if there is a non-finite one. Compares the bits of the absolute
-// values, whose order is that of the values with inf and NaN on top: integers vectorize.
+// Largest |entry|; NaN or inf if there is a non-finite one. Compares the bits of the
+// absolute values, whose order is that of the values with inf and NaN on top: integers
+// vectorize.
 template <class T>
 double largest_entry(MatrixViewOf<const T> x) {
   using A = Arithmetic<T>;
@@ -162,10 +165,11 @@ double power_of_two_scale(double largest) {
   return std::ldexp(1.0, std::clamp(-exponent, -1022, 1022));
 }
 
-// to(i, j) = scale * from(i, j), or from(j, i) if the shape of `to` is that of the transpose.
-// Square tiles, so that both sides stay in L1.
+// to(i, j) = scale * from(i, j), or from(j, i) if the shape of `to` is that of the
+// transpose. Square tiles, so that both sides stay in L1.
 template <class From, class To>
-void copy(MatrixViewOf<const From> from, double scale, bool transposed, MatrixViewOf<To> to) {
+void copy(MatrixViewOf<const From> from, double scale, bool transposed,
+          MatrixViewOf<To> to) {
   const auto convert = [scale](From value) {
     const auto wide = static_cast<double>(static_cast<Arithmetic<From>>(value));
     return static_cast<To>(static_cast<Arithmetic<To>>(wide * scale));
@@ -201,13 +205,16 @@ struct Iteration {
   CpuTarget target;
 };
 
-// X <- p_k(...p_1(X)), and the Gram matrix of X is already in `gram`. The result is in `x`.
+// X <- p_k(...p_1(X)), and the Gram matrix of X is already in `gram`. The result is in
+// `x`.
 //
-// Direct iteration with symmetric half products: as accurate as A allows for every sequence.
-// The faster way for n >= 1.5 m goes here: the same polynomials on (m x m) matrices only,
+// Direct iteration with symmetric half products: as accurate as A allows for every
+// sequence. The faster way for n >= 1.5 m goes here: the same polynomials on (m x m)
+// matrices only,
 //   A <- (a I + B) A (a I + B), Q <- (a I + B) Q, and X <- Q X once at the end,
-// which is accurate in f32 for the high-pass sequences, but loses a factor 5-50 for Muon's,
-// where Q reaches a^5 = 485 in weak directions (those iterate directly or in double).
+// which is accurate in f32 for the high-pass sequences, but loses a factor 5-50 for
+// Muon's, where Q reaches a^5 = 485 in weak directions (those iterate directly or in
+// double).
 template <class A>
 void iterate(const QuinticSequence& sequence, Iteration<A>& it) {
   bool first = true;
@@ -223,9 +230,11 @@ void iterate(const QuinticSequence& sequence, Iteration<A>& it) {
 }
 
 template <class A>
-Iteration<A> prepare(SpectralWorkspace::Buffers& buffers, std::int64_t m, std::int64_t n) {
+Iteration<A> prepare(SpectralWorkspace::Buffers& buffers, std::int64_t m,
+                     std::int64_t n) {
   IterationBuffers<A>& own = buffers.of<A>();
-  const auto large = static_cast<std::size_t>(m * n), small = static_cast<std::size_t>(m * m);
+  const auto large = static_cast<std::size_t>(m * n),
+             small = static_cast<std::size_t>(m * m);
   return {.x = view(own.x.at_least(large).data(), m, n),
           .next = view(own.next.at_least(large).data(), m, n),
           .gram = view(own.gram.at_least(small).data(), m, m),
@@ -241,7 +250,8 @@ std::span<A> entries(const MatrixViewOf<A>& x) {
 
 // <scale X, O> over all entries, in double.
 template <class T, class A>
-double inner_product(MatrixViewOf<const T> x, double scale, bool transposed, MatrixViewOf<A> o) {
+double inner_product(MatrixViewOf<const T> x, double scale, bool transposed,
+                     MatrixViewOf<A> o) {
   double total = 0.0;
   for (std::int64_t i = 0; i < x.rows; ++i) {
     double row = 0.0;
@@ -258,7 +268,8 @@ double inner_product(MatrixViewOf<const T> x, double scale, bool transposed, Mat
 template <class T>
 void apply_polynomial(const SpectralMap& map, MatrixViewOf<const T> input,
                       MatrixViewOf<T> output, double largest,
-                      SpectralWorkspace::Buffers& buffers, SpectrumStatistics* statistics) {
+                      SpectralWorkspace::Buffers& buffers,
+                      SpectrumStatistics* statistics) {
   using A = Arithmetic<T>;
   const bool transposed = input.rows > input.cols;
   const std::int64_t m = std::min(input.rows, input.cols);
@@ -291,20 +302,21 @@ void apply_polynomial(const SpectralMap& map, MatrixViewOf<const T> input,
   if (statistics != nullptr) {
     const double passed = sum_of_squares(entries<const A>(it.x), it.target);
     const double kept = inner_product(input, scale, transposed, it.x) / norm;
-    *statistics = {.frobenius_norm = norm / scale,
-                   .sigma_max = sigma * norm / scale,
-                   .stable_rank = 1.0 / (sigma * sigma),
-                   .directions_passed = passed,
-                   .energy_kept = passed > 0.0 ? std::min(1.0, kept * kept / passed) : 0.0};
+    *statistics = {
+        .frobenius_norm = norm / scale,
+        .sigma_max = sigma * norm / scale,
+        .stable_rank = 1.0 / (sigma * sigma),
+        .directions_passed = passed,
+        .energy_kept = passed > 0.0 ? std::min(1.0, kept * kept / passed) : 0.0};
   }
   copy<A, T>(it.x, 1.0, transposed, output);
 }
 
 // The same by an exact decomposition, in double.
 template <class T>
-void apply_exact(const SpectralMap& map, MatrixViewOf<const T> input, MatrixViewOf<T> output,
-                 double largest, SpectralWorkspace::Buffers& buffers,
-                 SpectrumStatistics* statistics) {
+void apply_exact(const SpectralMap& map, MatrixViewOf<const T> input,
+                 MatrixViewOf<T> output, double largest,
+                 SpectralWorkspace::Buffers& buffers, SpectrumStatistics* statistics) {
   const double scale = power_of_two_scale(largest);
   const auto size = static_cast<std::size_t>(input.rows * input.cols);
   const auto x = view(buffers.f64.x.at_least(size).data(), input.rows, input.cols);
@@ -320,8 +332,10 @@ void apply_exact(const SpectralMap& map, MatrixViewOf<const T> input, MatrixView
 }  // namespace
 
 template <class T>
-bool apply_spectral_map(const SpectralMap& map, std::span<const MatrixViewOf<const T>> input,
-                        std::span<const MatrixViewOf<T>> output, SpectralWorkspace& workspace,
+bool apply_spectral_map(const SpectralMap& map,
+                        std::span<const MatrixViewOf<const T>> input,
+                        std::span<const MatrixViewOf<T>> output,
+                        SpectralWorkspace& workspace,
                         std::span<SpectrumStatistics> statistics) {
   check_map(map);
   check_batch(input, output, statistics);
@@ -345,16 +359,19 @@ bool apply_spectral_map(const SpectralMap& map, std::span<const MatrixViewOf<con
   return true;
 }
 
-template bool apply_spectral_map<float>(const SpectralMap&, std::span<const ConstMatrixView>,
+template bool apply_spectral_map<float>(const SpectralMap&,
+                                        std::span<const ConstMatrixView>,
                                         std::span<const MatrixView>, SpectralWorkspace&,
                                         std::span<SpectrumStatistics>);
 template bool apply_spectral_map<double>(const SpectralMap&,
                                          std::span<const MatrixViewOf<const double>>,
                                          std::span<const MatrixViewOf<double>>,
-                                         SpectralWorkspace&, std::span<SpectrumStatistics>);
+                                         SpectralWorkspace&,
+                                         std::span<SpectrumStatistics>);
 template bool apply_spectral_map<bfloat16>(const SpectralMap&,
                                            std::span<const MatrixViewOf<const bfloat16>>,
                                            std::span<const MatrixViewOf<bfloat16>>,
-                                           SpectralWorkspace&, std::span<SpectrumStatistics>);
+                                           SpectralWorkspace&,
+                                           std::span<SpectrumStatistics>);
 
 }  // namespace pion

@@ -14,13 +14,15 @@ namespace pion {
 
 enum class CpuTarget : int;  // pion/kernels/cpu_target.h
 
-// Source: K. Jordan et al., "Muon", 2024 (the iteration); arXiv:2605.19282 (the high-pass).
+// Source: K. Jordan et al., "Muon", 2024 (the iteration); arXiv:2605.19282 (the
+// high-pass).
 //
 //   X <- input / (norm_margin * norm), transposed if rows > cols
 //   X <- a X + (b A + c A^2) X, A = X X^T      for every (a, b, c) of the sequence
 //
-// Differs from the sources: the iteration runs in f32 (f64 for f64 input), not bf16; there is
-// no epsilon beside the norm, so that the result does not depend on the scale of the input.
+// Differs from the sources: the iteration runs in f32 (f64 for f64 input), not bf16;
+// there is no epsilon beside the norm, so that the result does not depend on the scale of
+// the input.
 enum class Normalization {
   kFrobenius,  // divide by ||X||_F
   kSpectral,   // divide by sigma_1 (Lanczos on the Gram matrix, see largest_eigenvalue.h)
@@ -34,7 +36,7 @@ struct SpectralMap {
     kLowPass,     // exact SVD: values with s / ||X||_F < cutoff go to 1, the rest to 0
   };
   Kind kind = Kind::kPolynomial;
-  QuinticSequence sequence;                                // kPolynomial
+  QuinticSequence sequence;                                 // kPolynomial
   Normalization normalization = Normalization::kFrobenius;  // kPolynomial
   double norm_margin = 1.0;  // the norm is multiplied by it; >= 1
   std::int64_t rank = 0;     // kLowRank; > 0, min(rows, cols) at most is used
@@ -43,11 +45,11 @@ struct SpectralMap {
 
 // What one application did to one matrix; all zeros for a zero input.
 struct SpectrumStatistics {
-  double frobenius_norm = 0;    // ||X||_F
-  double sigma_max = 0;         // largest singular value of X (Lanczos, 1 % or better)
-  double stable_rank = 0;       // ||X||_F^2 / sigma_max^2
-  double directions_passed = 0; // ||O||_F^2: the number of directions when f is 0 or 1
-  double energy_kept = 0;       // <X, O>^2 / (||X||_F^2 ||O||_F^2), in [0, 1]; 0 if O is zero
+  double frobenius_norm = 0;     // ||X||_F
+  double sigma_max = 0;          // largest singular value of X (Lanczos, 1 % or better)
+  double stable_rank = 0;        // ||X||_F^2 / sigma_max^2
+  double directions_passed = 0;  // ||O||_F^2: the number of directions when f is 0 or 1
+  double energy_kept = 0;  // <X, O>^2 / (||X||_F^2 ||O||_F^2), in [0, 1]; 0 if O is zero
 };
 
 // Scratch memory that grows once and is kept. One per thread.
@@ -66,37 +68,43 @@ class SpectralWorkspace {
   std::unique_ptr<Buffers> buffers_;
 };
 
-// output[i] = map(input[i]) for every matrix of a batch (heads of one projection, experts of a
-// stack). T is float, double or bfloat16 (computed in float, rounded at the end).
+// output[i] = map(input[i]) for every matrix of a batch (heads of one projection, experts
+// of a stack). T is float, double or bfloat16 (computed in float, rounded at the end).
 //
 //   input       read only; may have any row stride; shapes may differ within the batch
 //   output      written; output[i] has the shape of input[i]; must not overlap any input
 //   statistics  written if not empty; one per matrix
 //
-// A zero matrix gives zero. If any matrix has a non-finite entry, the whole batch is refused:
-// returns false, nothing is written. Results do not depend on the batch a matrix is in, on its
-// stride or on the other calls of a workspace; they do depend on the CPU target. While it runs,
-// denormal results of this thread become zero. After a call, further ones with the same or
-// smaller shapes allocate nothing, except for kLowRank and kLowPass.
-// Calls with different workspaces may run in parallel.
-// Throws std::invalid_argument, before anything is written, on a shape mismatch or an invalid
-// map: one whose sequence changes a sign or diverges on what normalization may hand to it,
-// [0, (1 + 1e-5) / norm_margin], for kSpectral [0, 1.01 / norm_margin].
+// A zero matrix gives zero. If any matrix has a non-finite entry, the whole batch is
+// refused: returns false, nothing is written. Results do not depend on the batch a matrix
+// is in, on its stride or on the other calls of a workspace; they do depend on the CPU
+// target. While it runs, denormal results of this thread become zero. After a call,
+// further ones with the same or smaller shapes allocate nothing, except for kLowRank and
+// kLowPass. Calls with different workspaces may run in parallel. Throws
+// std::invalid_argument, before anything is written, on a shape mismatch or an invalid
+// map: one whose sequence changes a sign or diverges on what normalization may hand to
+// it, [0, (1 + 1e-5) / norm_margin], for kSpectral [0, 1.01 / norm_margin].
 template <class T>
-bool apply_spectral_map(const SpectralMap& map, std::span<const MatrixViewOf<const T>> input,
-                        std::span<const MatrixViewOf<T>> output, SpectralWorkspace& workspace,
+bool apply_spectral_map(const SpectralMap& map,
+                        std::span<const MatrixViewOf<const T>> input,
+                        std::span<const MatrixViewOf<T>> output,
+                        SpectralWorkspace& workspace,
                         std::span<SpectrumStatistics> statistics = {});
 
-// Singular values of X, largest first (exact SVD in double; for reports, not for training).
+// Singular values of X, largest first (exact SVD in double; for reports, not for
+// training).
 template <class T>
 std::vector<double> singular_values(MatrixViewOf<const T> x);
 
-extern template bool apply_spectral_map<float>(
-    const SpectralMap&, std::span<const MatrixViewOf<const float>>,
-    std::span<const MatrixViewOf<float>>, SpectralWorkspace&, std::span<SpectrumStatistics>);
+extern template bool apply_spectral_map<float>(const SpectralMap&,
+                                               std::span<const MatrixViewOf<const float>>,
+                                               std::span<const MatrixViewOf<float>>,
+                                               SpectralWorkspace&,
+                                               std::span<SpectrumStatistics>);
 extern template bool apply_spectral_map<double>(
     const SpectralMap&, std::span<const MatrixViewOf<const double>>,
-    std::span<const MatrixViewOf<double>>, SpectralWorkspace&, std::span<SpectrumStatistics>);
+    std::span<const MatrixViewOf<double>>, SpectralWorkspace&,
+    std::span<SpectrumStatistics>);
 extern template bool apply_spectral_map<bfloat16>(
     const SpectralMap&, std::span<const MatrixViewOf<const bfloat16>>,
     std::span<const MatrixViewOf<bfloat16>>, SpectralWorkspace&,

@@ -14,8 +14,8 @@ constexpr int kRowStep[4] = {-1, 0, 1, 0};  // up, right, down, left
 constexpr int kColStep[4] = {0, 1, 0, -1};
 constexpr std::uint64_t kStateMark = 0x31656b616e53ULL;  // "Snake1", little endian
 
-// The finalizer of SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number
-// generators", OOPSLA 2014.
+// The finalizer of SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom
+// number generators", OOPSLA 2014.
 std::uint64_t mix(std::uint64_t z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
@@ -42,8 +42,9 @@ void check_options(const SnakeOptions& o) {
 
 template <class T>
 void append(std::vector<std::uint8_t>& bytes, const T* data, std::size_t count) {
-  const auto* from = reinterpret_cast<const std::uint8_t*>(data);
-  bytes.insert(bytes.end(), from, from + count * sizeof(T));
+  const std::size_t at = bytes.size();
+  bytes.resize(at + count * sizeof(T));
+  std::memcpy(bytes.data() + at, data, count * sizeof(T));
 }
 
 }  // namespace
@@ -52,7 +53,8 @@ Snake::Snake(const SnakeOptions& options)
     : options_((check_options(options), options)),
       cells_(std::int64_t{options.height} * options.width),
       pool_(options.threads) {
-  if (options_.starvation_steps == 0) options_.starvation_steps = static_cast<int>(2 * cells_);
+  if (options_.starvation_steps == 0)
+    options_.starvation_steps = static_cast<int>(2 * cells_);
   const auto n = static_cast<std::size_t>(options_.environments);
   episodes_.resize(n);
   rings_.resize(n * cells_);
@@ -69,10 +71,12 @@ Snake::Snake(const SnakeOptions& options)
 }
 
 std::uint64_t Snake::draw(std::int64_t e, std::uint64_t bound) {
-  const std::uint64_t key = mix(options_.seed + 0x9e3779b97f4a7c15ULL) ^ mix(~std::uint64_t(e));
+  const std::uint64_t key =
+      mix(options_.seed + 0x9e3779b97f4a7c15ULL) ^ mix(~std::uint64_t(e));
   const std::uint64_t random = mix(key + ++episodes_[e].draws * 0x9e3779b97f4a7c15ULL);
   // high word of the product: off from uniform by less than bound / 2^64
-  return static_cast<std::uint64_t>((static_cast<unsigned __int128>(random) * bound) >> 64);
+  return static_cast<std::uint64_t>((static_cast<unsigned __int128>(random) * bound) >>
+                                    64);
 }
 
 int Snake::body_cell(std::int64_t e, std::int64_t i) const {
@@ -83,7 +87,8 @@ int Snake::body_cell(std::int64_t e, std::int64_t i) const {
 int Snake::neighbour(int cell, int direction) const {
   const int row = cell / options_.width + kRowStep[direction];
   const int col = cell % options_.width + kColStep[direction];
-  const bool inside = row >= 0 && row < options_.height && col >= 0 && col < options_.width;
+  const bool inside =
+      row >= 0 && row < options_.height && col >= 0 && col < options_.width;
   return inside ? row * options_.width + col : -1;
 }
 
@@ -91,11 +96,13 @@ bool Snake::blocked(std::int64_t e, int direction) const {
   const int cell = neighbour(body_cell(e, 0), direction);
   if (cell < 0) return true;
   // the tail's cell is left in the same step; food never lies there
-  return occupied_[e * cells_ + cell] != 0 && cell != body_cell(e, episodes_[e].length - 1);
+  return occupied_[e * cells_ + cell] != 0 &&
+         cell != body_cell(e, episodes_[e].length - 1);
 }
 
 void Snake::reset(std::int64_t e) {
-  const int height = options_.height, width = options_.width, length = options_.start_length;
+  const int height = options_.height, width = options_.width,
+            length = options_.start_length;
   int headings[4], count = 0;
   for (int d = 0; d < 4; ++d) {
     if (length <= (kRowStep[d] != 0 ? height : width)) headings[count++] = d;
@@ -161,7 +168,8 @@ void Snake::advance(std::int64_t e, int action) {
     const int before = food_distance(e);
     const bool eats = cell == episode.food;
     if (!eats) occupied[body_cell(e, episode.length - 1)] = 0;
-    episode.head = static_cast<std::int32_t>(episode.head > 0 ? episode.head - 1 : cells_ - 1);
+    episode.head =
+        static_cast<std::int32_t>(episode.head > 0 ? episode.head - 1 : cells_ - 1);
     ring(e)[episode.head] = static_cast<std::int16_t>(cell);
     occupied[cell] = 1;
     if (eats) {
@@ -193,7 +201,8 @@ void Snake::advance(std::int64_t e, int action) {
 
 const StepResult& Snake::step(std::span<const std::int64_t> actions) {
   if (static_cast<std::int64_t>(actions.size()) != environments()) {
-    refuse("step wants one action for each of " + std::to_string(environments()) + " environments",
+    refuse("step wants one action for each of " + std::to_string(environments()) +
+               " environments",
            static_cast<std::int64_t>(actions.size()));
   }
   for (const std::int64_t action : actions) {
@@ -223,8 +232,8 @@ void Snake::observe_one(std::int64_t e, float* observation) const {
   if (!options_.hints) return;
   for (int d = 0; d < 4; ++d) at_head[kBlockedPlane + d] = blocked(e, d) ? 1.0f : 0.0f;
   if (food < 0) return;
-  at_head[kFoodOffsetPlane] =
-      static_cast<float>(food / width - head / width) / static_cast<float>(options_.height);
+  at_head[kFoodOffsetPlane] = static_cast<float>(food / width - head / width) /
+                              static_cast<float>(options_.height);
   at_head[kFoodOffsetPlane + 1] =
       static_cast<float>(food % width - head % width) / static_cast<float>(width);
 }
@@ -236,7 +245,8 @@ void Snake::observe(std::span<float> observations) const {
            static_cast<std::int64_t>(observations.size()));
   }
   pool_.run(environments(), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t e = begin; e < end; ++e) observe_one(e, observations.data() + e * size);
+    for (std::int64_t e = begin; e < end; ++e)
+      observe_one(e, observations.data() + e * size);
   });
 }
 
@@ -256,7 +266,8 @@ SnakeFrame Snake::frame(std::int64_t e) const {
 void Snake::place(std::int64_t e, const SnakeFrame& frame) {
   if (e < 0 || e >= environments()) refuse("place: no such environment", e);
   const auto inside = [&](const std::array<int, 2>& cell) {
-    return cell[0] >= 0 && cell[0] < options_.height && cell[1] >= 0 && cell[1] < options_.width;
+    return cell[0] >= 0 && cell[0] < options_.height && cell[1] >= 0 &&
+           cell[1] < options_.width;
   };
   const auto& snake = frame.snake;
   std::vector<std::uint8_t> taken(static_cast<std::size_t>(cells_));
@@ -264,15 +275,18 @@ void Snake::place(std::int64_t e, const SnakeFrame& frame) {
     const bool joined = i == 0 || std::abs(snake[i][0] - snake[i - 1][0]) +
                                           std::abs(snake[i][1] - snake[i - 1][1]) ==
                                       1;
-    if (!inside(snake[i]) || !joined || taken[snake[i][0] * options_.width + snake[i][1]]++ != 0) {
+    if (!inside(snake[i]) || !joined ||
+        taken[snake[i][0] * options_.width + snake[i][1]]++ != 0) {
       refuse("place: cells must be on the board, joined and distinct; wrong at index",
              static_cast<std::int64_t>(i));
     }
   }
   if (snake.empty() || static_cast<std::int64_t>(snake.size()) >= cells_ ||
       !inside(frame.food) || taken[frame.food[0] * options_.width + frame.food[1]] != 0) {
-    refuse("place: the snake must leave a free cell and the food must lie on one; snake cells",
-           static_cast<std::int64_t>(snake.size()));
+    refuse(
+        "place: the snake must leave a free cell and the food must lie on one; snake "
+        "cells",
+        static_cast<std::int64_t>(snake.size()));
   }
   Episode& episode = episodes_[e];
   episode = {.draws = episode.draws};
@@ -305,7 +319,8 @@ void Snake::restore(std::span<const std::uint8_t> state) {
   std::vector<std::uint8_t> occupied(occupied_.size());
   const std::vector<std::uint8_t> mine = save();
   constexpr std::size_t kHeader = 5 * sizeof(std::uint64_t);
-  if (state.size() != mine.size() || std::memcmp(state.data(), mine.data(), kHeader) != 0) {
+  if (state.size() != mine.size() ||
+      std::memcmp(state.data(), mine.data(), kHeader) != 0) {
     refuse("restore: not a state of this board, number of environments and seed; bytes",
            static_cast<std::int64_t>(state.size()));
   }
@@ -315,10 +330,11 @@ void Snake::restore(std::span<const std::uint8_t> state) {
 
   for (std::int64_t e = 0; e < environments(); ++e) {
     const Episode& episode = episodes[e];
-    const bool in_range = episode.head >= 0 && episode.head < cells_ && episode.length >= 1 &&
-                          episode.length < cells_ && episode.heading >= 0 &&
-                          episode.heading < 4 && episode.food >= 0 && episode.food < cells_ &&
-                          episode.hungry >= 0 && episode.hungry < options_.starvation_steps;
+    const bool in_range =
+        episode.head >= 0 && episode.head < cells_ && episode.length >= 1 &&
+        episode.length < cells_ && episode.heading >= 0 && episode.heading < 4 &&
+        episode.food >= 0 && episode.food < cells_ && episode.hungry >= 0 &&
+        episode.hungry < options_.starvation_steps;
     if (!in_range) refuse("restore: damaged state of environment", e);
     for (std::int64_t i = 0; i < episode.length; ++i) {
       const int cell = rings[e * cells_ + (episode.head + i) % cells_];

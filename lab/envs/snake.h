@@ -14,22 +14,24 @@ namespace pion::lab {
 
 // Snake on a (height x width) board with walls. The rules:
 //
-//   Start      `start_length` cells in a row, head nearest to the middle, heading in one of the
-//              four directions at random (those that have room); one food.
-//   Actions    0 up, 1 right, 2 down, 3 left. Reversing into the own neck is not a move: the
-//              snake goes on straight. (A snake of one cell has no neck and may turn round.)
-//   Food       Uniform over the free cells. Eating it scores 1, grows the snake by one cell (the
-//              tail stays for that step) and draws the next food.
-//   Death      The head enters a wall or the body. The cell that the tail leaves in the same step
-//              is free, and one that it keeps because the snake eats cannot hold food anyway.
+//   Start      `start_length` cells in a row, head nearest to the middle, heading in one
+//              of the directions that have room, at random; one food.
+//   Actions    0 up, 1 right, 2 down, 3 left. Reversing into the own neck is not a move:
+//              the snake goes on straight. A snake of one cell may turn round.
+//   Food       Uniform over the free cells. Eating it scores 1, grows the snake by one
+//              cell (the tail stays for that step) and draws the next food.
+//   Death      The head enters a wall or the body. The cell that the tail leaves in the
+//              same step is free.
 //   Win        The snake fills the board: the episode terminates.
-//   Starvation `starvation_steps` steps without food: the episode is truncated, not terminated.
+//   Starvation `starvation_steps` steps without food: the episode is truncated, not
+//              terminated.
 //   Reset      At once, see VectorEnvironment.
 //
 // Score is the number of foods eaten in the episode.
 //
-// Random numbers: SplitMix64 of a counter, keyed by (seed, environment). Results are the same for
-// every number of threads, and environment i is the same for every number of environments.
+// Random numbers: SplitMix64 of a counter, keyed by (seed, environment). Results are the
+// same for every number of threads, and environment i is the same for every number of
+// environments.
 struct SnakeOptions {
   int height = 6, width = 6;       // cells, in [2, 64]
   std::int64_t environments = 64;  // >= 1
@@ -41,13 +43,13 @@ struct SnakeOptions {
   double death_reward = -1.0;  // added when the snake dies
   double win_reward = 0.0;     // added, beside the food's, when the board is full
   double step_reward = 0.0;    // added in every step
-  double approach_reward = 0.0;  // times the decrease of the distance |dr| + |dc| to the food; no
-                                 // effect in a step that eats or dies
+  double approach_reward = 0.0;  // times the decrease of the distance |dr| + |dc| to the
+                                 // food; no effect in a step that eats or dies
   bool hints = false;            // egocentric planes, see SnakePlane
 };
 
-// An observation is (height, width, planes()) floats, cells in row-major order, planes innermost.
-// Every value lies in [-1, 1].
+// An observation is (height, width, planes()) floats, cells in row-major order, planes
+// innermost. Every value lies in [-1, 1].
 enum SnakePlane {
   kBodyPlane,     // 1 on every cell of the snake, head included
   kHeadPlane,     // 1 on the head
@@ -56,11 +58,11 @@ enum SnakePlane {
   kAgePlane,      // steps until the cell is free if nothing is eaten, over height width
   kHeadingPlane,  // four planes, by direction: 1 on the head if it is heading there
   kPlainPlanes = kHeadingPlane + 4,
-  // With `hints`. They say nothing that the planes above do not, but relative to the head.
-  kBlockedPlane = kPlainPlanes,         // four planes, by direction: on the head, 1 if a step there
-                                        // hits a wall or the body
-  kFoodOffsetPlane = kBlockedPlane + 4,  // two planes, on the head: rows and columns from head to
-                                         // food over (height, width)
+  // With `hints`: nothing that the planes above do not say, but relative to the head.
+  kBlockedPlane = kPlainPlanes,  // four planes, by direction: on the head, 1 if a step
+                                 // there hits a wall or the body
+  kFoodOffsetPlane = kBlockedPlane + 4,  // two planes, on the head: rows and columns from
+                                         // head to food over (height, width)
   kHintedPlanes = kFoodOffsetPlane + 2,
 };
 
@@ -89,18 +91,20 @@ class Snake : public VectorEnvironment {
 
   SnakeFrame frame(std::int64_t environment) const;
 
-  // Puts a board in place of an environment's present one, keeping its generator; score, steps
-  // and return start at 0 (`frame.score` is not read). For tests and puzzles. Throws std::invalid_argument if the cells are not a snake or the food lies on it.
+  // Puts a board in place of an environment's present one, keeping its generator; score,
+  // steps and return start at 0 (`frame.score` is not read). For tests and puzzles.
+  // Throws std::invalid_argument if the cells are not a snake or the food lies on it.
   void place(std::int64_t environment, const SnakeFrame& frame);
 
  private:
   // The fixed part of one environment's state; its body lies in a ring of cells_ entries.
   struct Episode {
     std::uint64_t draws = 0;  // random numbers taken so far
-    std::int32_t head = 0;    // index of the head in the ring; the body follows at head + 1, ...
+    std::int32_t head =
+        0;  // index of the head in the ring; the body follows at head + 1, ...
     std::int32_t length = 0;  // cells
     std::int32_t heading = 0;
-    std::int32_t food = -1;  // cell, -1: none
+    std::int32_t food = -1;   // cell, -1: none
     std::int32_t hungry = 0;  // steps since the last food
     std::int32_t score = 0;
     std::int64_t steps = 0;
@@ -110,8 +114,9 @@ class Snake : public VectorEnvironment {
   std::uint64_t draw(std::int64_t e, std::uint64_t bound);  // uniform in [0, bound)
   std::int16_t* ring(std::int64_t e) { return rings_.data() + e * cells_; }
   const std::int16_t* ring(std::int64_t e) const { return rings_.data() + e * cells_; }
-  int body_cell(std::int64_t e, std::int64_t i) const;  // i-th cell of the snake, 0 the head
-  int neighbour(int cell, int direction) const;         // -1: a wall
+  int body_cell(std::int64_t e,
+                std::int64_t i) const;           // i-th cell of the snake, 0 the head
+  int neighbour(int cell, int direction) const;  // -1: a wall
   bool blocked(std::int64_t e, int direction) const;
   void reset(std::int64_t e);
   void place_food(std::int64_t e);
@@ -121,9 +126,9 @@ class Snake : public VectorEnvironment {
 
   SnakeOptions options_;
   std::int64_t cells_;
-  std::vector<Episode> episodes_;          // (E)
-  std::vector<std::int16_t> rings_;        // (E x cells)
-  std::vector<std::uint8_t> occupied_;     // (E x cells) 1 where the snake is
+  std::vector<Episode> episodes_;       // (E)
+  std::vector<std::int16_t> rings_;     // (E x cells)
+  std::vector<std::uint8_t> occupied_;  // (E x cells) 1 where the snake is
   StepResult result_;
   mutable WorkerPool pool_;
 };

@@ -52,8 +52,10 @@ TEST(Snake, EatingScoresGrowsAndMovesTheFood) {
 
 TEST(Snake, EveryWallKills) {
   const std::map<std::int64_t, std::vector<std::array<int, 2>>> facing = {
-      {kUp, {{0, 2}, {1, 2}}}, {kRight, {{1, 4}, {1, 3}}},
-      {kDown, {{3, 2}, {2, 2}}}, {kLeft, {{1, 0}, {1, 1}}}};
+      {kUp, {{0, 2}, {1, 2}}},
+      {kRight, {{1, 4}, {1, 3}}},
+      {kDown, {{3, 2}, {2, 2}}},
+      {kLeft, {{1, 0}, {1, 1}}}};
   for (const auto& [direction, snake] : facing) {
     Board env(snake, {2, 3});
     const StepResult& result = move(env, direction);
@@ -122,20 +124,23 @@ TEST(Snake, OptionalRewardsAreAdded) {
   const SnakeOptions options{.step_reward = -0.25, .approach_reward = 0.5};
   Board env({{2, 2}, {2, 1}}, {2, 4}, options);
   EXPECT_EQ(move(env, kRight).rewards[0], -0.25f + 0.5f);
-  EXPECT_EQ(move(env, kRight).rewards[0], -0.25f + 1.0f) << "no shaping in a step that eats";
+  EXPECT_EQ(move(env, kRight).rewards[0], -0.25f + 1.0f)
+      << "no shaping in a step that eats";
   Board away({{2, 2}, {2, 1}}, {3, 2}, options);
   EXPECT_EQ(move(away, kUp).rewards[0], -0.25f - 0.5f);
 }
 
 TEST(Snake, EpisodesStartInTheMiddleWithTheWholeBodyOnTheBoard) {
-  for (const auto [height, width, length] :
-       {std::array{6, 6, 2}, std::array{2, 7, 7}, std::array{5, 3, 5}, std::array{2, 2, 1}}) {
-    Snake env({.height = height, .width = width, .environments = 200, .start_length = length});
+  for (const auto [height, width, length] : {std::array{6, 6, 2}, std::array{2, 7, 7},
+                                             std::array{5, 3, 5}, std::array{2, 2, 1}}) {
+    Snake env(
+        {.height = height, .width = width, .environments = 200, .start_length = length});
     std::set<std::array<int, 2>> steps;  // from neck to head
     for (std::int64_t e = 0; e < 200; ++e) {
       const auto snake = env.frame(e).snake;
       ASSERT_EQ(snake.size(), static_cast<std::size_t>(length));
-      if (length > 1) steps.insert({snake[0][0] - snake[1][0], snake[0][1] - snake[1][1]});
+      if (length > 1)
+        steps.insert({snake[0][0] - snake[1][0], snake[0][1] - snake[1][1]});
       for (const auto& [row, col] : snake) {
         EXPECT_TRUE(row >= 0 && row < height && col >= 0 && col < width);
       }
@@ -169,8 +174,8 @@ TEST(Snake, PlanesShowTheBoard) {
   EXPECT_EQ(body, 4.0f);
 }
 
-// Chi-square of the first food over the free cells of a fixed start. The board is 4 x 4 with a
-// single-cell snake in the middle: 15 cells, 14 degrees of freedom.
+// Chi-square of the first food over the free cells of a fixed start. The board is 4 x 4
+// with a single-cell snake in the middle: 15 cells, 14 degrees of freedom.
 TEST(Snake, FoodIsUniformOverTheFreeCells) {
   const std::int64_t n = 30000;
   Snake env({.height = 4, .width = 4, .environments = n, .start_length = 1});
@@ -179,9 +184,10 @@ TEST(Snake, FoodIsUniformOverTheFreeCells) {
   EXPECT_EQ(counts.size(), 15u);
   EXPECT_EQ(counts.count({2, 2}), 0u) << "the snake's cell";
   double chi_square = 0;
-  for (const auto& [cell, count] : counts) chi_square += std::pow(count - n / 15.0, 2) / (n / 15.0);
-  // Laurent-Massart: P(X > k + 2 sqrt(k x) + 2 x) <= e^-x; k = 14, x = 14 gives 70 at 8e-7.
-  // Below: P(X < 1) for 14 degrees of freedom = P(Poisson(1/2) >= 7) = 1.0e-6.
+  for (const auto& [cell, count] : counts)
+    chi_square += std::pow(count - n / 15.0, 2) / (n / 15.0);
+  // Laurent-Massart: P(X > k + 2 sqrt(k x) + 2 x) <= e^-x; k = 14, x = 14 gives 70 at
+  // 8e-7. Below: P(X < 1) for 14 degrees of freedom = P(Poisson(1/2) >= 7) = 1.0e-6.
   EXPECT_LT(chi_square, 70.0);
   EXPECT_GT(chi_square, 1.0);
 }
@@ -210,7 +216,8 @@ TEST(Snake, ThreadsAndNumberOfEnvironmentsChangeNothing) {
     c.step(actions);
   }
   EXPECT_EQ(a.save(), b.save());
-  for (std::int64_t e = 0; e < 37; ++e) EXPECT_EQ(a.frame(e).snake, c.frame(e).snake) << e;
+  for (std::int64_t e = 0; e < 37; ++e)
+    EXPECT_EQ(a.frame(e).snake, c.frame(e).snake) << e;
   Snake other({.environments = 37, .seed = 10});
   EXPECT_NE(a.save(), other.save());
 }
@@ -235,11 +242,14 @@ TEST(Snake, DamagedStatesAreRefusedAndChangeNothing) {
   std::vector<std::uint8_t> truncated(good.begin(), good.end() - 1);
   EXPECT_THROW(env.restore(truncated), std::invalid_argument);
   EXPECT_THROW(env.restore({}), std::invalid_argument);
-  EXPECT_THROW(Snake({.environments = 5, .seed = 3}).restore(good), std::invalid_argument);
-  EXPECT_THROW(Snake({.environments = 4, .seed = 4}).restore(good), std::invalid_argument);
+  EXPECT_THROW(Snake({.environments = 5, .seed = 3}).restore(good),
+               std::invalid_argument);
+  EXPECT_THROW(Snake({.environments = 4, .seed = 4}).restore(good),
+               std::invalid_argument);
   EXPECT_EQ(env.save(), good);
 
-  std::mt19937 generator(8);  // any flipped bit is refused or gives a state that can be played
+  std::mt19937 generator(
+      8);  // any flipped bit is refused or gives a state that can be played
   for (int i = 0; i < 3000; ++i) {
     std::vector<std::uint8_t> bad = good;
     bad[generator() % bad.size()] ^= 1u << (generator() % 8);
@@ -254,7 +264,8 @@ TEST(Snake, DamagedStatesAreRefusedAndChangeNothing) {
   }
 }
 
-// What holds for every board, whatever was done. Run under AddressSanitizer by the debug preset.
+// What holds for every board, whatever was done. Run under AddressSanitizer by the debug
+// preset.
 void check_board(const Snake& env, std::int64_t e) {
   const SnakeFrame frame = env.frame(e);
   const SnakeOptions& options = env.options();
@@ -276,8 +287,12 @@ TEST(Snake, InvariantsHoldUnderRandomPlay) {
   std::mt19937 generator(7);
   for (const auto [height, width, length] : {std::array{2, 2, 1}, std::array{2, 3, 2},
                                              std::array{3, 3, 3}, std::array{6, 9, 2}}) {
-    Snake env({.height = height, .width = width, .environments = 8, .threads = 2,
-               .start_length = length, .hints = true});
+    Snake env({.height = height,
+               .width = width,
+               .environments = 8,
+               .threads = 2,
+               .start_length = length,
+               .hints = true});
     std::vector<float> seen(env.environments() * env.observation_size());
     std::int64_t wins = 0;
     for (int i = 0; i < 2000; ++i) {
@@ -296,8 +311,8 @@ TEST(Snake, InvariantsHoldUnderRandomPlay) {
   }
 }
 
-// The score of random play on 6 x 6, measured with two disjoint seeds: the agreement says that
-// episode statistics are those of the game and not of the seed.
+// The score of random play on 6 x 6, measured with two disjoint seeds: the agreement says
+// that episode statistics are those of the game and not of the seed.
 TEST(Snake, RandomPlayScoresTheSameForEverySeed) {
   double mean[2], error[2];
   for (const int k : {0, 1}) {
@@ -317,7 +332,8 @@ TEST(Snake, RandomPlayScoresTheSameForEverySeed) {
   std::printf("random play on 6 x 6: score %.3f +- %.3f\n", mean[0], error[0]);
   EXPECT_GT(mean[0], 0.05);
   EXPECT_LT(mean[0], 1.0);
-  EXPECT_LT(std::abs(mean[0] - mean[1]), 5 * std::hypot(error[0], error[1]));  // 5 sigma: 6e-7
+  EXPECT_LT(std::abs(mean[0] - mean[1]),
+            5 * std::hypot(error[0], error[1]));  // 5 sigma: 6e-7
 }
 
 TEST(Snake, OptionsOutOfRangeAreRefusedWithTheValue) {
@@ -339,8 +355,10 @@ TEST(Snake, OptionsOutOfRangeAreRefusedWithTheValue) {
   Snake env({.environments = 2});
   EXPECT_THROW(env.step(std::vector<std::int64_t>{0}), std::invalid_argument);
   EXPECT_THROW(env.step(std::vector<std::int64_t>{0, 4}), std::invalid_argument);
-  EXPECT_THROW(env.place(0, {.snake = {{0, 0}, {1, 1}}, .food = {3, 3}}), std::invalid_argument);
-  EXPECT_THROW(env.place(0, {.snake = {{0, 0}, {0, 1}}, .food = {0, 1}}), std::invalid_argument);
+  EXPECT_THROW(env.place(0, {.snake = {{0, 0}, {1, 1}}, .food = {3, 3}}),
+               std::invalid_argument);
+  EXPECT_THROW(env.place(0, {.snake = {{0, 0}, {0, 1}}, .food = {0, 1}}),
+               std::invalid_argument);
 }
 
 }  // namespace

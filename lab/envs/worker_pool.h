@@ -9,8 +9,8 @@
 
 namespace pion::lab {
 
-// Threads that wait for ranges of work; the calling thread takes the first share. With one
-// thread there is no other thread and no synchronization.
+// Threads that wait for ranges of work; the calling thread takes the first share. With
+// one thread there is no other thread and no synchronization.
 class WorkerPool {
  public:
   explicit WorkerPool(int threads);  // >= 1
@@ -18,9 +18,10 @@ class WorkerPool {
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
-  // Calls work(begin, end) on disjoint ranges that cover [0, count); returns when all are done.
-  // `work` must not throw. One caller at a time.
-  void run(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work);
+  // Calls work(begin, end) on disjoint ranges that cover [0, count); returns when all are
+  // done. `work` must not throw. One caller at a time.
+  void run(std::int64_t count,
+           const std::function<void(std::int64_t, std::int64_t)>& work);
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
  private:

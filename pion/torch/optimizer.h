@@ -15,6 +15,8 @@
 
 namespace pion {
 
+struct ParameterStep;
+
 // What the last step did to one parameter; see Optimizer::statistics.
 struct ParameterStatistics {
   std::string name;
@@ -81,7 +83,7 @@ class Optimizer : public torch::optim::Optimizer {
   void load(torch::serialize::InputArchive& archive) override;
 
   // The state alone, for checkpoints in other formats: "<name>.momentum_buffer", ".exp_avg",
-  // ".exp_avg_sq", ".step", ".master" as they exist, "<name>.warnings" and "optimizer.seed".
+  // ".exp_avg_sq", ".step", ".master" as they exist, ".counters" (warnings, rounding) and "optimizer.seed".
   // Learning rates and other options are not in it. The tensors share memory with the state.
   std::map<std::string, torch::Tensor> state_tensors() const;
   // Copies. Checks names, shapes and types first and writes nothing if one is wrong.
@@ -89,6 +91,11 @@ class Optimizer : public torch::optim::Optimizer {
 
  private:
   struct Data;
+
+  void check_groups();
+  std::vector<ParameterStep> gather_steps();
+  void observe(const std::vector<ParameterStep>& steps, std::size_t on_cpu);
+
   std::unique_ptr<Data> data_;
 };
 

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pion/torch/optimizer.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+#include <unordered_set>
+
+#include "pion/torch/aten_step.h"
+#include "pion/torch/optimizer_data.h"
+#include "pion/torch/torch_error.h"
+
+namespace pion {
+namespace {
+
+using torch::optim::OptimizerParamGroup;
+
+const GroupOptions& options_of(const OptimizerParamGroup& group, std::string_view where) {
+  const auto* options = dynamic_cast<const GroupOptions*>(&group.options());
+  TORCH_CHECK(options, where, ": a group's options must be one of pion's classes, such as ",
+              "pion::PionOptions, got another class");
+  return *options;
+}
+
+// Independent seeds for every parameter and step (the finalizer of splitmix64).
+std::uint64_t mix(std::uint64_t seed, std::uint64_t parameter, std::uint64_t step) {
+  std::uint64_t z = seed + 0x9e3779b97f4a7c15u * (parameter + 1) + 0xd1342543de82ef95u * (step + 1);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+// Under NonFinite::kRaise everything is looked at before anything is written: one
+// synchronization, and none without such a group.
+void check_finite(const std::vector<ParameterStep>& steps) {
+  std::vector<torch::Tensor> flags;
+  std::vector<const ParameterStep*> of;
+  for (const ParameterStep& step : steps) {
+    if (nonfinite_policy(*step.rule) != NonFinite::kRaise) continue;
+    flags.push_back(at::isfinite(step.gradient).all());
+    of.push_back(&step);
+  }
+  if (flags.empty()) return;
+  for (torch::Tensor& flag : flags) flag = flag.to(flags.front().device(), /*non_blocking=*/true);
+  const torch::Tensor finite = at::stack(flags).cpu();
+  for (std::size_t i = 0; i < of.size(); ++i) {
+    TORCH_CHECK(finite.data_ptr<bool>()[i], "step: every gradient must be finite, got NaN or Inf ",
+                "in that of ", of[i]->name, "; nothing was written. To go on without such ",
+                "parameters, set nonfinite to NonFinite::kSkip");
+  }
+}
+
+}  // namespace
+
+std::string Optimizer::Data::name(const torch::Tensor& parameter, std::size_t group,
+                                  std::size_t index) const {
+  const auto found = names.find(parameter.unsafeGetTensorImpl());
+  if (found != names.end()) return found->second;
+  return "groups." + std::to_string(group) + ".params." + std::to_string(index);
+}
+
+void Optimizer::Data::warn(const std::string& message) {
+  if (sink) {
+    sink(message);
+  } else {
+    warnings.push_back(message);
+  }
+}
+
+// The base class insists on defaults; without any, groups must bring options and these are not
+// inherited.
+Optimizer::Optimizer(const std::vector<OptimizerParamGroup>& groups)
+    : torch::optim::Optimizer(std::vector<OptimizerParamGroup>{}, std::make_unique<PionOptions>()),
+      data_(std::make_unique<Data>()) {
+  for (const OptimizerParamGroup& group : groups) add_param_group(group);
+}
+
+Optimizer::Optimizer(const std::vector<OptimizerParamGroup>& groups, const GroupOptions& defaults)
+    : torch::optim::Optimizer(std::vector<OptimizerParamGroup>{}, defaults.clone()),
+      data_(std::make_unique<Data>()) {
+  defaults.check("pion::Optimizer");
+  static_cast<GroupOptions&>(*defaults_).adopted_ = false;
+  data_->has_defaults = true;
+  for (const OptimizerParamGroup& group : groups) add_param_group(group);
+}
+
+Optimizer::~Optimizer() = default;
+
+void Optimizer::add_param_group(const OptimizerParamGroup& group) {
+  const auto& defaults = static_cast<const GroupOptions&>(*defaults_);
+  TORCH_CHECK(group.has_options() || data_->has_defaults, "add_param_group: a group must have ",
+              "options because the optimizer was made without defaults, got none");
+  std::unique_ptr<torch::optim::OptimizerOptions> cloned =
+      group.has_options() ? options_of(group, "add_param_group").clone() : defaults.clone();
+  auto& options = static_cast<GroupOptions&>(*cloned);
+  if (data_->has_defaults) options.inherit(defaults);
+  options.check("add_param_group");
+
+  std::unordered_set<const void*> held;
+  for (const OptimizerParamGroup& other : param_groups_) {
+    for (const torch::Tensor& parameter : other.params()) {
+      held.insert(parameter.unsafeGetTensorImpl());
+    }
+  }
+  for (std::size_t i = 0; i < group.params().size(); ++i) {
+    const torch::Tensor& parameter = group.params()[i];
+    const std::string name = data_->name(parameter, param_groups_.size(), i);
+    TORCH_CHECK(held.insert(parameter.unsafeGetTensorImpl()).second,
+                "add_param_group: a parameter must be in one group only, got ", name, " again");
+    check_parameter(parameter, options, name);
+  }
+  torch::optim::Optimizer::add_param_group(group);  // keeps the parameters, drops the options
+  options.adopted_ = true;
+  param_groups_.back().set_options(std::move(cloned));
+}
+
+void Optimizer::check_groups() {
+  data_->checked.resize(param_groups_.size());
+  data_->rules.clear();
+  for (std::size_t g = 0; g < param_groups_.size(); ++g) {
+    const GroupOptions& options = options_of(param_groups_[g], "step");
+    TORCH_CHECK(options.adopted_, "step: every group must join through ",
+                "pion::Optimizer::add_param_group, got group ", g, ", which came through a ",
+                "reference to torch::optim::Optimizer: LibTorch then drops its options. Remove it ",
+                "(optimizer.param_groups().pop_back()) and add it to the object by its own type, ",
+                "such as dynamic_cast<pion::Optimizer&>(optimizer).add_param_group(group)");
+    Rule rule = options.rule();
+    set_learning_rate(rule, learning_rate(rule) * data_->lr_factor);
+    data_->rules.push_back(std::move(rule));
+    // options may be changed between steps; a new rate alone needs no new check of the shapes
+    auto& checked = data_->checked[g];
+    if (checked) checked->set_lr(options.get_lr());
+    options.check("step");
+    if (checked && *checked == options) continue;
+    for (std::size_t i = 0; i < param_groups_[g].params().size(); ++i) {
+      const torch::Tensor& parameter = param_groups_[g].params()[i];
+      check_parameter(parameter, options, data_->name(parameter, g, i));
+    }
+    checked.reset(static_cast<GroupOptions*>(options.clone().release()));
+  }
+}
+
+std::vector<ParameterStep> Optimizer::gather_steps() {
+  std::vector<ParameterStep> steps;
+  std::uint64_t ordinal = 0;
+  for (std::size_t g = 0; g < param_groups_.size(); ++g) {
+    const auto& options = static_cast<const GroupOptions&>(param_groups_[g].options());
+    for (std::size_t i = 0; i < param_groups_[g].params().size(); ++i, ++ordinal) {
+      const torch::Tensor& parameter = param_groups_[g].params()[i];
+      if (!parameter.grad().defined() || parameter.numel() == 0) continue;
+      std::string name = data_->name(parameter, g, i);
+      check_gradient(parameter.grad(), name);
+      auto& state = state_[parameter.unsafeGetTensorImpl()];
+      if (!state) {
+        // parameters appended to a group since it was checked come by here
+        check_parameter(parameter, options, name);
+        state = std::make_unique<ParameterState>();
+      }
+      auto& own = static_cast<ParameterState&>(*state);
+      fill_state(own, parameter, options);
+      steps.push_back({std::move(name), parameter, parameter.grad(), &own, &options,
+                       &data_->rules[g], mix(data_->seed, ordinal, own.rounds++), {}});
+    }
+  }
+  return steps;
+}
+
+torch::Tensor Optimizer::step(LossClosure closure) {
+  check_groups();
+  torch::Tensor loss;
+  if (closure) {
+    const at::AutoGradMode enable_grad(true);
+    loss = closure();
+  }
+  const at::NoGradGuard no_grad;
+  std::vector<ParameterStep> steps = gather_steps();
+  check_finite(steps);
+  const auto on_cpu = [&](const ParameterStep& step) {
+    return step.parameter.device().is_cpu() && !data_->device_generic;
+  };
+  const auto elsewhere = std::stable_partition(steps.begin(), steps.end(), on_cpu);
+  with_torch_errors([&] {
+    cpu_step({steps.begin(), elsewhere}, data_->collect, data_->workspaces);
+    aten_step({elsewhere, steps.end()}, data_->collect);
+  });
+  observe(steps, static_cast<std::size_t>(elsewhere - steps.begin()));
+  return loss;
+}
+
+// Warnings and statistics. Those of other devices exist only when they are collected.
+void Optimizer::observe(const std::vector<ParameterStep>& steps, std::size_t on_cpu) {
+  data_->statistics.clear();
+  const std::size_t known = data_->collect ? steps.size() : on_cpu;
+  for (std::size_t i = 0; i < known; ++i) {
+    const ParameterStep& step = steps[i];
+    if (data_->collect) data_->statistics.push_back({step.name, *step.rule, step.result});
+    ParameterState& state = *step.state;
+    const std::string warning = state.watch.observe(step.name, *step.rule, step.result);
+    if (!warning.empty()) data_->warn(warning);
+    if (step.result.skipped && !state.warned_of_skip) {
+      state.warned_of_skip = true;
+      data_->warn("step: the gradient of " + step.name + " holds NaN or Inf; the parameter was " +
+                  "skipped, and will be whenever this happens again. Lower the learning rate or " +
+                  "look for a division by zero");
+    }
+  }
+}
+
+void Optimizer::set_names(const std::vector<std::pair<std::string, torch::Tensor>>& names) {
+  for (const auto& [name, parameter] : names) {
+    data_->names.emplace(parameter.unsafeGetTensorImpl(), name);
+  }
+}
+
+void Optimizer::set_lr_factor(double factor) {
+  TORCH_CHECK(std::isfinite(factor) && factor >= 0,
+              "set_lr_factor: the factor must be finite and >= 0, got ", factor);
+  data_->lr_factor = factor;
+}
+
+double Optimizer::lr_factor() const { return data_->lr_factor; }
+
+void Optimizer::collect_statistics(bool on) {
+  data_->collect = on;
+  if (!on) data_->statistics.clear();
+}
+
+const std::vector<ParameterStatistics>& Optimizer::statistics() const { return data_->statistics; }
+
+void Optimizer::set_warning_sink(std::function<void(const std::string&)> sink) {
+  data_->sink = std::move(sink);
+}
+
+std::vector<std::string> Optimizer::take_warnings() { return std::exchange(data_->warnings, {}); }
+
+void Optimizer::set_seed(std::uint64_t seed) { data_->seed = seed; }
+
+void Optimizer::force_device_generic(bool on) { data_->device_generic = on; }
+
+}  // namespace pion

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "pion/torch/cpu_step.h"
+#include "pion/torch/optimizer.h"
+#include "pion/torch/parameter.h"
+
+namespace pion {
+
+// What Optimizer holds beside the base class's groups, state and defaults.
+struct Optimizer::Data {
+  bool has_defaults = false;
+  double lr_factor = 1.0;
+  bool collect = false;
+  bool device_generic = false;
+  std::uint64_t seed = 0;
+  std::unordered_map<const void*, std::string> names;  // by TensorImpl
+  std::function<void(const std::string&)> sink;
+  std::vector<std::string> warnings;  // without a sink
+  std::vector<ParameterStatistics> statistics;
+  std::vector<CpuWorkspace> workspaces;
+  std::vector<std::unique_ptr<GroupOptions>> checked;  // a group's options when last checked
+  std::vector<Rule> rules;                             // of every group, for one step
+
+  std::string name(const torch::Tensor& parameter, std::size_t group, std::size_t index) const;
+  void warn(const std::string& message);
+};
+
+}  // namespace pion

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pion/torch/parameter.h"
+
+#include "pion/torch/torch_error.h"
+
+namespace pion {
+
+MatrixShape matrix_shape(at::IntArrayRef sizes, Fold fold) {
+  const auto n = sizes.size();
+  const bool stack = fold == Fold::kStack || (fold == Fold::kAutomatic && n == 3);
+  if (n == 2 || !stack) return {1, sizes[0], c10::multiply_integers(sizes.slice(1))};
+  return {c10::multiply_integers(sizes.slice(0, n - 2)), sizes[n - 2], sizes[n - 1]};
+}
+
+void check_parameter(const torch::Tensor& parameter, const GroupOptions& options,
+                     const std::string& name) {
+  const at::ScalarType type = parameter.scalar_type();
+  TORCH_CHECK(type == at::kFloat || type == at::kDouble || type == at::kBFloat16,
+              "pion: a parameter must be float32, float64 or bfloat16, got ", name, " of ", type);
+  TORCH_CHECK(parameter.layout() == at::kStrided, "pion: a parameter must be dense, got ", name,
+              " with layout ", parameter.layout());
+  if (!is_matrix_rule(options.rule())) return;
+  TORCH_CHECK(parameter.dim() >= 2, "pion: a parameter under rule ", rule_name(options.rule()),
+              " must have two dimensions or more, got ", name, " of shape ", parameter.sizes(),
+              "; put it in a group with AdamWOptions or SgdOptions");
+  const MatrixShape shape = matrix_shape(parameter.sizes(), options.fold());
+  try {
+    for (const Block& block : head_blocks(options.layout(), shape.rows, shape.cols)) {
+      rule_map(options.rule(), block.rows, block.cols);
+    }
+  } catch (const std::invalid_argument& error) {
+    TORCH_CHECK(false, error.what(), " (parameter ", name, " of shape ", parameter.sizes(), ")");
+  }
+}
+
+void check_gradient(const torch::Tensor& gradient, const std::string& name) {
+  TORCH_CHECK(gradient.layout() == at::kStrided,
+              "step: a gradient must be dense, got layout ", gradient.layout(), " for ", name,
+              "; make the embedding with sparse(false)");
+}
+
+at::ScalarType work_type(const torch::Tensor& parameter) {
+  return parameter.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+void fill_state(ParameterState& state, const torch::Tensor& parameter,
+                const GroupOptions& options) {
+  const auto like = parameter.options().dtype(work_type(parameter)).requires_grad(false);
+  const auto fill = [&](torch::Tensor& buffer) {
+    if (!buffer.defined()) buffer = torch::zeros(parameter.sizes(), like);
+  };
+  if (!state.step.defined()) state.step = torch::zeros({}, like.dtype(at::kLong));
+  if (std::holds_alternative<AdamWRule>(options.rule())) {
+    fill(state.exp_avg);
+    fill(state.exp_avg_sq);
+  } else if (const auto* sgd = std::get_if<SgdRule>(&options.rule())) {
+    if (sgd->momentum > 0) fill(state.momentum_buffer);
+  } else {
+    fill(state.momentum_buffer);
+  }
+  const bool master = parameter.scalar_type() == at::kBFloat16 &&
+                      options.low_precision() == LowPrecision::kMasterCopy;
+  if (master && !state.master.defined()) {
+    state.master = parameter.detach().to(at::kFloat).contiguous();
+  }
+}
+
+}  // namespace pion

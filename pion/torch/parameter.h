@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the optimizer keeps of a parameter, and one step's work on it.
+#pragma once
+
+#include <torch/optim/optimizer.h>
+
+#include <cstdint>
+#include <string>
+
+#include "pion/optim/matrix_step.h"
+#include "pion/torch/group_options.h"
+
+namespace pion {
+
+// Undefined tensors do not exist for the parameter's rule. Buffers are contiguous, of the
+// parameter's shape and device, f64 for f64 parameters and f32 else.
+struct ParameterState : torch::optim::OptimizerCloneableParamState<ParameterState> {
+  torch::Tensor momentum_buffer;      // matrix rules, SGD with momentum
+  torch::Tensor exp_avg, exp_avg_sq;  // AdamW
+  torch::Tensor master;               // bf16 parameters under LowPrecision::kMasterCopy
+  torch::Tensor step;                 // i64 scalar: steps taken, without skipped ones
+  EmptyUpdateWatch watch;
+  bool warned_of_skip = false;
+  std::int64_t rounds = 0;  // steps begun, skipped ones too: the counter of stochastic rounding
+};
+
+// One parameter in one step.
+struct ParameterStep {
+  std::string name;
+  torch::Tensor parameter;
+  torch::Tensor gradient;  // strided, of the parameter's shape
+  ParameterState* state = nullptr;
+  const GroupOptions* options = nullptr;
+  const Rule* rule = nullptr;  // with this step's learning rate
+  std::uint64_t seed = 0;      // of stochastic rounding, for this parameter and step
+  UpdateStatistics result;     // written by the step
+};
+
+// A weight as `count` matrices of (rows x cols), one after the other in memory.
+struct MatrixShape {
+  std::int64_t count, rows, cols;
+};
+MatrixShape matrix_shape(at::IntArrayRef sizes, Fold fold);
+
+// Throws c10::Error that names the parameter if it cannot be stepped under these options: type,
+// dimensions, heads, a cutoff that this shape cannot have.
+void check_parameter(const torch::Tensor& parameter, const GroupOptions& options,
+                     const std::string& name);
+void check_gradient(const torch::Tensor& gradient, const std::string& name);
+
+// Makes the tensors that the rule needs and the state lacks, zeros at first.
+void fill_state(ParameterState& state, const torch::Tensor& parameter, const GroupOptions& options);
+
+// f64 for f64 parameters, f32 else.
+at::ScalarType work_type(const torch::Tensor& parameter);
+
+}  // namespace pion

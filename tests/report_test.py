@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -254,3 +255,15 @@ def test_an_unwritable_place_is_an_error(runs, tmp_path):
     assert result.returncode != 0
     assert "write_report" in result.stderr
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_picture_draws_the_curves(runs, tmp_path):
+    page = rendered(runs / "comparison", tmp_path / "report.html")
+    script = [sys.executable, str(ROOT / "lab/report/picture.py")]
+    for name, start in (("curves.svg", b"<svg"), ("curves.png", b"\x89PNG")):
+        subprocess.run([*script, str(page.parent), str(tmp_path / name)], check=True, timeout=60)
+        assert (tmp_path / name).read_bytes().startswith(start)
+    svg = (tmp_path / "curves.svg").read_text()
+    assert all(name in svg for name in ("AdamW", "Muon", "Pion", "environment steps"))
+    wrong = subprocess.run([*script, str(page), str(tmp_path / "x.svg"), "--metric", "speed"], capture_output=True, text=True)
+    assert wrong.returncode != 0 and "return_mean" in wrong.stderr

@@ -66,7 +66,7 @@ Outcome of_run(const Comparison& comparison, double untrained) {
             score + " at the end of one run" + baseline(comparison, untrained) + ".", ""};
   }
   if (run.status == "failed") return {name + " failed" + where, "The run ended with an error.", ""};
-  return {"This run of " + name + where + " has not finished",
+  return {"This run" + (name == "optimizer" ? "" : " of " + name) + where + " has not finished",
           "The page shows what it has written so far.", ""};
 }
 

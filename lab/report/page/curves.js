@@ -28,6 +28,9 @@ function curveSpec(series, metric, axis, logarithmic) {
   const positive = rows.map((row) => row.low).filter((value) => value > 0);
   const floor = positive.reduce((least, value) => Math.min(least, value), Infinity);
   const yScale = logarithmic ? {type: 'log', nice: false} : {zero: low >= 0 && low < 0.4 * high};
+  if (low === high) {  // a constant has no range to scale by
+    yScale.domain = logarithmic ? [low / 2, low * 2] : [Math.min(0, 1.2 * low), Math.max(0, 1.2 * low) || 1];
+  }
   const yAxis = logarithmic ? {values: logTicks(floor, high), format: '~g'} : {tickCount: 6};
   const x = {field: 'x', type: 'quantitative', title: axis.title, scale: {nice: false},
     axis: {format: '~s', tickCount: 6, grid: false, labelFlush: true, labelOverlap: true}};

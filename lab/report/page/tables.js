@@ -68,7 +68,7 @@ function resultTable() {
   const [low, high] = [Math.min(...extremes), Math.max(...extremes)];
   const comparing = report.kind === 'comparison';
   const columns = [{title: 'Optimizer'}, {title: comparing ? 'Tuned rate' : 'Rate', type: 'number'},
-    {title: 'Mean', type: 'number'}, {title: '± 95 %', type: 'number'}, {title: 'Seeds and interval'},
+    {title: comparing ? 'Mean' : 'Score', type: 'number'}, {title: '± 95 %', type: 'number'}, {title: 'Seeds and interval'},
     {title: 'Per seed', type: 'number'}, {title: 'Wall time', type: 'number'}];
   const cells = rows.map((row) => {
     return [keyLabel(row.key), [rate(row.lr), edgeNote(row)], row.mean, row.interval, whisker(row, low, high),
@@ -78,6 +78,7 @@ function resultTable() {
   const shown = columns.map((column, i) => comparing || ![3, 4, 5].includes(i));
   const keep = (list) => list.filter((_, i) => shown[i]);
   document.getElementById('result-table').append(table(keep(columns), cells.map(keep)));
+  if (!comparing) document.querySelector('#results h2').textContent = 'Final score';
   const parts = [];
   if (report.score) parts.push(`Score: ${report.score}, ${report.higher_is_better ? 'higher' : 'lower'} is better.`);
   if (comparing) parts.push('Interval: Student’s t over seeds. Wall time: mean of a run.');
@@ -87,13 +88,23 @@ function resultTable() {
 
 function warningTable() {
   const target = document.getElementById('warning-table');
+  show('warnings', report.warnings.length > 0 || report.curves.series.length > 0);
   if (report.warnings.length === 0) {
     target.replaceWith(make('p', {class: 'caption'}, 'None: no empty update and no non-finite gradient was reported.'));
     return;
   }
-  const rows = report.warnings.map((warning) => [keyLabel(warning.optimizer), String(warning.seed ?? '–'),
-    String(warning.step ?? '–'), String(warning.count), warning.message]);
-  target.append(table([{title: 'Optimizer'}, {title: 'Seed', type: 'number'},
+  const groups = new Map();  // one row a message and optimizer, with the seeds that gave it
+  for (const warning of report.warnings) {
+    const key = `${warning.optimizer}\n${warning.message}`;
+    const group = groups.get(key) ?? {...warning, seeds: [], count: 0};
+    group.seeds.push(warning.seed ?? '–');
+    group.count += warning.count;
+    if (warning.step !== null) group.step = Math.min(group.step ?? Infinity, warning.step);
+    groups.set(key, group);
+  }
+  const rows = [...groups.values()].map((group) => [keyLabel(group.optimizer), group.seeds.join(', '),
+    String(group.step ?? '–'), String(group.count), group.message]);
+  target.append(table([{title: 'Optimizer'}, {title: 'Seeds', type: 'number'},
     {title: 'First update', type: 'number'}, {title: 'Times', type: 'number'},
     {title: 'What happened', type: 'break'}], rows, 'dense'));
   target.classList.toggle('tall', rows.length > 12);
@@ -129,7 +140,9 @@ function setUp() {
     });
   }
   show('command', report.command !== '');
-  document.getElementById('command-text').textContent = report.command;
+  // a line may break between words, not inside a flag
+  document.getElementById('command-text').append(...report.command.split(' ').flatMap((word) =>
+    [make('span', {class: 'nowrap'}, word), ' ']));
   show('environment', report.environment.length > 0);
   document.getElementById('environment-table').append(table(
     [{title: 'What', type: 'nowrap'}, {title: 'Value', type: 'break'}], report.environment, 'dense'));

@@ -53,7 +53,7 @@ void symmetric_product(T alpha, MatrixViewOf<const T> x, T beta, MatrixViewOf<co
   require_scratch("symmetric_product", scratch);
   run<T>({.m = size(x.rows),
           .n = size(x.rows),
-          .k = size(x.cols),
+          .k = alpha == T{0} ? 0 : size(x.cols),
           .alpha = alpha,
           .a = x.data,
           .a_stride = size(x.stride),
@@ -80,7 +80,7 @@ void product(T alpha, MatrixViewOf<const T> a, MatrixViewOf<const T> b, T beta,
   require_scratch("product", scratch);
   run<T>({.m = size(a.rows),
           .n = size(b.cols),
-          .k = size(a.cols),
+          .k = alpha == T{0} ? 0 : size(a.cols),
           .alpha = alpha,
           .a = a.data,
           .a_stride = size(a.stride),

@@ -11,7 +11,8 @@
 namespace pion {
 
 // Dense products of one matrix on one thread; T is float or double. Operands may have any
-// row stride >= cols. `out` must not overlap an operand.
+// row stride >= cols. `out` must not overlap an operand. If alpha is 0, A, B and X are
+// not read.
 //
 // Each entry is summed in T in blocks of kGemmDepth terms. The result depends on the CPU
 // target (fused multiply-adds or not), on nothing else.

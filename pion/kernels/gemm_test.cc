@@ -156,6 +156,15 @@ TEST_P(Gemm, AnEmptySumIsBetaC) {
   for (std::size_t i = 0; i < 12; ++i) EXPECT_EQ(out.data[i], 2 * x.c.data[i]);
 }
 
+TEST_P(Gemm, WithAlphaZeroTheOperandsAreNotRead) {
+  Operands<float> x({3, 4, 5});
+  x.a.data.assign(x.a.data.size(), std::numeric_limits<float>::quiet_NaN());
+  RandomMatrix<float> out = gaussian_matrix<float>(3, 4, 9);
+  product<float>(0, x.a.view(), x.b.view(), 2, x.c.view(), out.view(), x.scratch,
+                 GetParam());
+  for (std::size_t i = 0; i < 12; ++i) EXPECT_EQ(out.data[i], 2 * x.c.data[i]);
+}
+
 TEST_P(Gemm, MismatchedShapesAreRefused) {
   Operands<float> x({3, 4, 5});
   RandomMatrix<float> out = zero_matrix<float>(3, 4);

@@ -40,9 +40,9 @@ def parameter_rows(optimizer: str, progress: float, rng: random.Random) -> list[
         rms = {"adamw": 0.9, "muon": 0.2, "pion": 0.06 + 0.01 * (i % 6)}[optimizer] * (1.1 - progress)
         rows.append({
             "name": name, "rule": optimizer, "update_rms": rms * rng.uniform(0.9, 1.1),
-            "directions_passed": passed, "directions": 64,
+            "directions_passed": passed or 0, "directions": 64 if passed else 0,
             "stable_rank": 3 + 9 * math.exp(-2 * progress) * rng.uniform(0.9, 1.1) + (i % 6),
-            "sigma_max": 0.1, "energy_kept": None if passed is None else min(1.0, 0.5 + passed / 130),
+            "sigma_max": 0.1, "energy_kept": min(1.0, 0.5 + passed / 130) if passed else 0,
             "head_spread": 1.2, "gradient_norm": 0.4, "skipped": 2 if i == 5 and optimizer == "muon" else 0,
         })  # fmt: skip
     return rows
@@ -64,17 +64,20 @@ def metric_lines(optimizer: str, seed: int, updates: int, level: float) -> list[
         if step % 10 == 0:
             lines.append({"kind": "optimizer", "step": step, "parameters": parameter_rows(optimizer, progress, rng)})
         if step % (updates // 4) == 0:
-            lines.append({"kind": "evaluation", "step": step, "final": step == updates, "metrics": {"score_mean": value, "length_mean": 9.0}})
+            lines.append({"kind": "evaluation", "step": step, "final": step == updates, "metrics": {"score_mean": value, "length_mean": 9.0, "random_score_mean": 0.16}})
     if optimizer == "pion":
         lines.insert(30, {"kind": "warning", "step": 12, "message": "layers.0.mlp.up.weight: the update was empty for 10 steps; lower optimizer.matrices.cutoff"})
     return lines
 
 
 def routing_toml(optimizer: str) -> str:
-    parts = ['[[parameter]]\nname = "embedding.weight"\nshape = [128, 64]\nrole = "embedding"\nrule = "adamw"\nlr = 3e-4\nreason = "module Embedding"\n']
+    parts = [f'version = 1\n\n[rules.{optimizer}]\nrule = "{optimizer}"\nlr = {BEST[optimizer]}\n']
+    if optimizer != "adamw":
+        parts.append('[rules.adamw]\nrule = "adamw"\nlr = 3e-4\n')
+    parts.append('[[parameters]]\nname = "embedding.weight"\nshape = [128, 64]\nrole = "embedding"\nrule = "adamw"\nreason = "module Embedding"\n')
     for name in LAYERS:
         heads = 4 if "attention" in name else 1
-        parts.append(f'[[parameter]]\nname = "{name}"\nshape = [64, 64]\nrole = "hidden matrix"\nheads = {heads}\nrule = "{optimizer}"\nlr = {BEST[optimizer]}\nreason = "module Linear"\n')
+        parts.append(f'[[parameters]]\nname = "{name}"\nshape = [64, 64]\nrole = "hidden matrix"\nrule = "{optimizer}"\naxis = 0\nsizes = [64]\nheads = [{heads}]\nreason = "module Linear"\n')
     return "\n".join(parts)
 
 
@@ -109,7 +112,8 @@ def write_comparison(directory: Path, updates: int = 600, seeds: int = 3) -> Non
         for factor in factors:
             for seed in range(101, 104):
                 score = tune_score(optimizer, factor, rng)
-                runs.append({"dir": f"{optimizer}-{best * factor:.3g}-{seed}", "optimizer": optimizer, "lr": best * factor, "seed": seed,
+                error = {"error": "PPO: the loss must be finite, got nan"} if score is None else {}
+                runs.append({"dir": f"{optimizer}-{best * factor:.3g}-{seed}", **error, "optimizer": optimizer, "lr": best * factor, "seed": seed,
                              "phase": "tune", "status": "failed" if score is None else "complete", "score": score, "wall_seconds": 66.0})  # fmt: skip
         for seed in range(1, seeds + 1):
             score = CEILING[optimizer] + rng.gauss(0, 0.12)

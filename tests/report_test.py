@@ -132,7 +132,7 @@ def test_comparison_shows_every_chart(browser, runs, tmp_path, width, scheme):
     # per optimizer three final runs; nine tuning runs, of which Muon lost three; a ring each
     points = 3 * 3 + 3 * 9 - 3
     assert marks(browser, "rate-chart", "g.mark-symbol.role-mark path") == points + 3 + 3
-    assert marks(browser, "layer-charts", "g.mark-line path") == 3 + 2 + 3 + 2  # AdamW has no filter
+    assert marks(browser, "layer-charts", "g.mark-line path") == 3 + 2 + 2 + 2  # AdamW looks at no spectrum
     assert painted(browser, "#layer-map canvas") > 20
     assert browser.evaluate("document.querySelectorAll('#game-boards canvas').length") == 3
     assert painted(browser, "#game-boards canvas") > 3
@@ -144,8 +144,9 @@ def test_comparison_says_what_happened(browser, runs, tmp_path):
     check_page(browser, rendered(runs / "comparison", tmp_path / "words.html"), 1400, "light")
     text = browser.evaluate("document.body.innerText")
     assert browser.evaluate("document.querySelector('h1').textContent") == "Pion scored highest on snake"
-    assert re.search(r"Pion scored 7\.\d+ ± \d.* over 3 seeds\); before training the score is 0\.2\.", text)
+    assert re.search(r"Pion scored 7\.\d+ ± \d.* over 3 seeds\); a random policy scores 0\.16\.", text)
     assert "3 of 36 runs failed" in text
+    assert "PPO: the loss must be finite, got nan" in text
     assert "highest of the grid: the best may lie beyond" in text  # AdamW
     assert "Seeds of Muon end at different places" in text
     assert "layers.0.mlp.up.weight: the update was empty for 10 steps" in text
@@ -158,7 +159,7 @@ def test_controls_redraw_without_errors(browser, runs, tmp_path):
     check_page(browser, rendered(runs / "comparison", tmp_path / "controls.html"), 1400, "light")
     first = browser.evaluate("document.querySelector('#curve-chart').innerHTML")
     click(browser, "curve-controls", "wall time (seconds)")
-    click(browser, "layer-controls", "AdamW")  # "directions passed" is not among its statistics
+    click(browser, "layer-controls", "AdamW")  # it has update RMS only
     browser.evaluate("{const s = document.querySelector('select'); s.value = 'value_loss'; s.dispatchEvent(new Event('change'))}")
     browser.evaluate("new Promise(done => setTimeout(done, 800))")
     assert browser.evaluate("document.querySelector('#curve-chart').innerHTML") != first

@@ -14,6 +14,7 @@ ComparedRun parse_run(const Json& entry) {
   run.optimizer = text(entry, "optimizer");
   run.phase = text(entry, "phase");
   run.status = text(entry, "status");
+  run.error = text(entry, "error");
   run.lr = number(entry, "lr");
   run.seed = number(entry, "seed");
   run.score = number(entry, "score");
@@ -108,7 +109,6 @@ Comparison parse_comparison(std::string_view json) {
   comparison.lr_key = text(file, "lr_key");
   comparison.curve = text(file, "curve");
   comparison.progress = text(file, "progress");
-  comparison.random_score = number(file, "random_score");
   comparison.higher_is_better = number(file, "higher_is_better") != 0.0;  // absent: higher
   for (const Json& entry : member(file, "runs")) comparison.runs.push_back(parse_run(entry));
   for (const Json& name : member(file, "optimizers")) {
@@ -126,7 +126,6 @@ Comparison comparison_of(const RunRecord& run) {
   comparison.task = run.task;
   comparison.score = run.score_name;
   comparison.command = text(run.environment, "command");
-  comparison.random_score = number(run.result, "random_score");
   ComparedRun only;
   only.optimizer = run.optimizer.empty() ? "optimizer" : run.optimizer;
   only.phase = "final";

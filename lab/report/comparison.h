@@ -13,7 +13,7 @@ namespace pion::lab::report {
 
 // One entry of compare.json's "runs".
 struct ComparedRun {
-  std::string directory, optimizer, phase, status;  // phase: "tune" or "final"
+  std::string directory, optimizer, phase, status, error;  // phase: "tune" or "final"
   double lr = kNan, seed = kNan, score = kNan, wall_seconds = kNan;
 };
 
@@ -33,7 +33,6 @@ struct Comparison {
   bool single_run = false;
   std::string recipe, task, score, command, lr_key;
   std::string curve, progress;  // metrics to plot and for the x axis; "" if the file is silent
-  double random_score = kNan;   // of a random policy, if known
   bool higher_is_better = true;
   std::vector<ComparedRun> runs;
   std::vector<Entrant> entrants;  // in the file's order
@@ -53,8 +52,9 @@ std::string label(const std::string& optimizer);
 struct Outcome {
   std::string headline, numbers, verdict;
 };
-// `untrained` is the score before the first update, NaN if unknown.
-Outcome outcome(const Comparison& comparison, double untrained);
+// `untrained` is the score before the first update, `random` that of a random policy; NaN if
+// unknown.
+Outcome outcome(const Comparison& comparison, double untrained, double random = kNan);
 
 // "7.9 ± 0.3", "(2.2 ± 0.2)e-4": as many decimals as the half width deserves; three digits without
 // one, "–" for NaN.

@@ -62,6 +62,9 @@ TEST(Outcome, NamesTheWinnerOnlyBeyondTheSpread) {
             "Pion scored 3.1 ± 0.5 and Muon 1.1 ± 0.5 (mean ± 95 % CI over 2 seeds); "
             "before training the score is 0.2.");
 
+  EXPECT_NE(outcome(clear, 0.2, 0.1).numbers.find("; a random policy scores 0.1."),
+            std::string::npos);
+
   const Comparison close = parse_comparison(
       file({run("muon", 0.1, 1, "final", 1.0), run("muon", 0.1, 2, "final", 3.0),
             run("pion", 0.1, 1, "final", 2.0), run("pion", 0.1, 2, "final", 3.1)}).dump());

@@ -23,9 +23,11 @@ double value_of(const ParameterTrace& trace, const std::string& key, std::size_t
     const auto found = trace.values.find(name);
     return found == trace.values.end() || i >= found->second.size() ? kNan : found->second[i];
   };
-  if (key != "directions_fraction") return at(key.c_str());
+  if (key == "update_rms") return at(key.c_str());
+  // a rule that looks at no singular value (AdamW) reports zero directions
   const double all = at("directions");
-  return all > 0 ? at("directions_passed") / all : kNan;
+  if (!(all > 0)) return kNan;
+  return key == "directions_fraction" ? at("directions_passed") / all : at(key.c_str());
 }
 
 // Names of the parameters that some optimizer treats as matrices; all names if none does.

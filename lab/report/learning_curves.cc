@@ -93,6 +93,7 @@ std::vector<std::string> metric_names(const std::map<int, RunRecord>& records,
       const Metrics& metrics = record.metrics;
       for (const std::string& name :
            evaluation ? metrics.evaluations.names : metrics.updates.names) {
+        if (name.starts_with("random_")) continue;  // a constant, in the page's first lines
         if (!seen.insert(prefix + name).second) continue;
         (name == "lr_factor" ? last : names).push_back(prefix + name);
       }

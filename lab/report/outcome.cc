@@ -33,9 +33,9 @@ std::string on_task(const Comparison& comparison) {
 std::string brief(double value) { return printed("%.*g", 3, value); }
 
 // "; a random policy scores 0.2", or nothing.
-std::string baseline(const Comparison& comparison, double untrained) {
-  if (std::isfinite(comparison.random_score)) {
-    return "; a random policy scores " + brief(comparison.random_score);
+std::string baseline(double untrained, double random) {
+  if (std::isfinite(random)) {
+    return "; a random policy scores " + brief(random);
   }
   if (std::isfinite(untrained)) {
     return "; before training the score is " + brief(untrained);
@@ -57,13 +57,13 @@ std::string basis(const std::vector<const Entrant*>& ranked) {
   return "mean ± 95 % CI over " + count + " seeds";
 }
 
-Outcome of_run(const Comparison& comparison, double untrained) {
+Outcome of_run(const Comparison& comparison, double untrained, double random) {
   const ComparedRun& run = comparison.runs.front();
   const std::string name = label(run.optimizer), where = on_task(comparison);
   const std::string score = comparison.score.empty() ? "score" : comparison.score;
   if (std::isfinite(run.score)) {
     return {name + " scored " + format_score(run.score, kNan) + where,
-            score + " at the end of one run" + baseline(comparison, untrained) + ".", ""};
+            score + " at the end of one run" + baseline(untrained, random) + ".", ""};
   }
   if (run.status == "failed") return {name + " failed" + where, "The run ended with an error.", ""};
   return {"This run" + (name == "optimizer" ? "" : " of " + name) + where + " has not finished",
@@ -121,8 +121,8 @@ std::string format_score(double mean, double half_width) {
   return parts.exponent.empty() ? both : "(" + both + ")" + parts.exponent;
 }
 
-Outcome outcome(const Comparison& comparison, double untrained) {
-  if (comparison.single_run) return of_run(comparison, untrained);
+Outcome outcome(const Comparison& comparison, double untrained, double random) {
+  if (comparison.single_run) return of_run(comparison, untrained, random);
   std::vector<const Entrant*> ranked;
   std::vector<std::string> without, numbers;
   for (const Entrant& entrant : comparison.entrants) {
@@ -145,7 +145,7 @@ Outcome outcome(const Comparison& comparison, double untrained) {
   bool separated = false;
   result.verdict = verdict(ranked, separated);
   result.numbers = joined(numbers) + " (" + basis(ranked) + ")" +
-                   baseline(comparison, untrained) + ".";
+                   baseline(untrained, random) + ".";
   if (!without.empty()) result.numbers += " No score from " + joined(without) + ".";
 
   const std::string most = comparison.higher_is_better ? "highest" : "lowest";

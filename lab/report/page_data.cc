@@ -23,6 +23,17 @@ double untrained_score(const Comparison& comparison, const std::map<int, RunReco
   return confidence_interval(scores).mean;
 }
 
+// What a random policy scores, if the runs measured it: the metric "random_" + score.
+double random_score(const Comparison& comparison, const std::map<int, RunRecord>& records) {
+  std::vector<double> scores;
+  for (const auto& [index, record] : records) {
+    const auto& metrics = record.metrics.evaluations.metrics;
+    const auto found = metrics.find("random_" + comparison.score);
+    if (found != metrics.end()) scores.insert(scores.end(), found->second.begin(), found->second.end());
+  }
+  return confidence_interval(scores).mean;
+}
+
 Json optimizer_rows(const Comparison& comparison) {
   Json rows = Json::array();
   for (const Entrant& entrant : comparison.entrants) {
@@ -112,7 +123,10 @@ Json notes(const Comparison& comparison, const std::map<int, RunRecord>& records
     }
   }
   int failed = 0;
-  for (const ComparedRun& run : comparison.runs) failed += run.status == "failed";
+  for (const ComparedRun& run : comparison.runs) {
+    failed += run.status == "failed";
+    if (!run.error.empty()) rows.push_back({{"where", run.directory}, {"message", run.error}});
+  }
   if (failed > 0 && !comparison.single_run) {
     rows.push_back({{"where", "comparison"},
                     {"message", std::to_string(failed) + " of " +
@@ -145,7 +159,8 @@ void add_set_up(Json& page, const Comparison& comparison,
 }  // namespace
 
 Json page_data(const Comparison& comparison, const std::map<int, RunRecord>& records) {
-  const Outcome result = outcome(comparison, untrained_score(comparison, records));
+  const Outcome result = outcome(comparison, untrained_score(comparison, records),
+                                 random_score(comparison, records));
   Json page;
   page["kind"] = comparison.single_run ? "run" : "comparison";
   page["recipe"] = comparison.recipe;

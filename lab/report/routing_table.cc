@@ -7,15 +7,15 @@
 namespace pion::lab::report {
 namespace {
 
-// A value as the table shows it: lists as 64 × 32, tables as "axis rows, count 4".
-std::string cell(const toml::node& node) {
+// A value as the table shows it: lists joined by `between`, tables as "axis rows, count 4".
+std::string cell(const toml::node& node, const char* between) {
   if (const auto* value = node.as_string()) return value->get();
   std::ostringstream out;
   if (const auto* list = node.as_array()) {
-    for (const toml::node& entry : *list) out << (out.tellp() > 0 ? " × " : "") << cell(entry);
+    for (const toml::node& entry : *list) out << (out.tellp() > 0 ? between : "") << cell(entry, between);
   } else if (const auto* table = node.as_table()) {
     for (const auto& [key, value] : *table) {
-      out << (out.tellp() > 0 ? ", " : "") << key.str() << ' ' << cell(value);
+      out << (out.tellp() > 0 ? ", " : "") << key.str() << ' ' << cell(value, between);
     }
   } else if (const auto* real = node.as_floating_point()) {
     out << real->get();  // six digits: 0.001, not 1.0e-3
@@ -25,10 +25,15 @@ std::string cell(const toml::node& node) {
   return out.str();
 }
 
-// `rule = "pion"`, or a table [routes.rule] with a name inside and that rule's own keys.
-const toml::node* find(const toml::table& row, std::string_view column) {
+// A column of a parameter. Its rule is a name: the rule's own keys (lr, scale) are in the file's
+// [rules.NAME]; or it is a table with the name and the keys inside.
+const toml::node* field(const toml::table& file, const toml::table& row, std::string_view column) {
   const toml::node* node = row.get(column);
   const toml::node* rule = row.get("rule");
+  if (rule != nullptr && rule->is_string()) {
+    const auto named = file["rules"][rule->as_string()->get()];
+    if (node == nullptr && named.is_table()) return named.as_table()->get(column);
+  }
   if (column == "rule" && node != nullptr && node->is_table()) {
     for (const char* key : {"rule", "name", "kind"}) {
       if (const toml::node* name = node->as_table()->get(key)) return name;
@@ -56,9 +61,9 @@ Json routing_table(std::string_view text) {
   if (routes == nullptr) return nullptr;
   Json columns = Json::array(), rows = Json::array();
   for (const char* column :
-       {"name", "shape", "role", "rule", "heads", "head_axis", "scale", "lr", "reason"}) {
+       {"name", "shape", "role", "rule", "heads", "axis", "scale", "lr", "tied_to", "reason"}) {
     for (const toml::node& row : *routes) {
-      if (find(*row.as_table(), column) == nullptr) continue;
+      if (field(file, *row.as_table(), column) == nullptr) continue;
       columns.push_back(column);
       break;
     }
@@ -66,8 +71,10 @@ Json routing_table(std::string_view text) {
   for (const toml::node& row : *routes) {
     Json cells = Json::array();
     for (const Json& column : columns) {
-      const toml::node* node = find(*row.as_table(), column.get_ref<const std::string&>());
-      cells.push_back(node == nullptr ? std::string() : cell(*node));
+      const std::string& name = column.get_ref<const std::string&>();
+      const toml::node* node = field(file, *row.as_table(), name);
+      const char* between = name == "shape" ? " × " : ", ";
+      cells.push_back(node == nullptr ? std::string() : cell(*node, between));
     }
     rows.push_back(cells);
   }

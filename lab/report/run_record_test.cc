@@ -120,6 +120,17 @@ TEST(Fuzz, DamagedComparisonsThrowOnlyInvalidArgument) {
   EXPECT_GT(accepted, 100);  // the fuzzing reaches beyond the JSON parser
 }
 
+TEST(RoutingTable, FollowsARulesNameToItsKeys) {
+  const Json table = routing_table(
+      "version = 1\n[rules.pion_2]\nrule = \"pion\"\nlr = 2e-2\nscale = \"original\"\n"
+      "[[parameters]]\nname = \"qkv\"\nshape = [96, 32]\nrule = \"pion_2\"\naxis = 0\n"
+      "heads = [4, 2, 2]\n");
+  EXPECT_EQ(table["columns"],
+            Json({"name", "shape", "rule", "heads", "axis", "scale", "lr"}));
+  EXPECT_EQ(table["rows"][0],
+            Json({"qkv", "96 × 32", "pion_2", "4, 2, 2", "0", "original", "0.02"}));
+}
+
 TEST(RoutingTable, ShowsRulesWrittenAsTextOrAsTables) {
   const Json table = routing_table(
       "version = 1\n[[routes]]\nname = \"w\"\nshape = [64, 32]\nrule = \"pion\"\nlr = 1e-3\n"

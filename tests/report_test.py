@@ -187,6 +187,7 @@ def test_single_run_leaves_out_the_comparison(browser, runs, tmp_path):
     check_page(browser, rendered(runs / "single", tmp_path / "single.html"), 1400, "light")
     assert "rates" not in visible_sections(browser)
     assert marks(browser, "curve-chart", "g.mark-line path") == 1
+    assert not browser.evaluate("document.querySelector('#curve-controls input').checked"), "a rising score is linear"
     assert browser.evaluate("document.querySelector('h1').textContent") == "Pion scored 7.00 on snake"
     assert "pion train snake --seed 1" in browser.evaluate("document.body.innerText")
 

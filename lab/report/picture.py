@@ -43,7 +43,8 @@ def choose(kind: str, wanted: str | None, entries: list[dict], fallback: str) ->
 
 def log_scale(series: list[dict]) -> bool:
     low, high = min(min(one["low"]) for one in series), max(max(one["high"]) for one in series)
-    return low > 0 and high / low > 50  # as the page decides
+    falls = all(one["mean"][-1] < one["mean"][0] for one in series)
+    return low > 0 and falls and high / low > 50  # as the page decides
 
 
 def specification(report: dict, series: list[dict], metric: str, axis: str) -> dict:
@@ -62,7 +63,7 @@ def specification(report: dict, series: list[dict], metric: str, axis: str) -> d
     y = {"type": "quantitative", "title": metric, "scale": scale, "axis": {"tickCount": 6, "format": "~g"}}
     color = {"field": "optimizer", "type": "nominal", "title": None,
              "scale": {"domain": [labels[key] for key in present], "range": colours},
-             "legend": {"orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3, "labelFontSize": 13}}  # fmt: skip
+             "legend": {"orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3, "symbolOpacity": 1, "labelFontSize": 13}}  # fmt: skip
     title = {"text": report["outcome"]["headline"], "subtitle": report["outcome"]["numbers"].split("; ")[0], "anchor": "start",
              "fontSize": 16, "subtitleFontSize": 12, "subtitleColor": "#5a6370", "offset": 12}  # fmt: skip
     return {

@@ -82,11 +82,12 @@ async function learningCurves() {
     render();
   }});
 
-  // Losses over decades start logarithmic; curves with values at or below zero cannot be.
+  // What falls over decades (a loss) starts logarithmic; values at or below zero cannot be.
   const chooseScale = () => {
     const [low, high] = valueRange(current());
+    const falls = current().every((one) => one.mean[one.mean.length - 1] < one.mean[0]);
     logBox.disabled = !(low > 0);
-    logBox.checked = state.logarithmic = low > 0 && high / low > 50;
+    logBox.checked = state.logarithmic = low > 0 && falls && high / low > 50;
   };
   const render = () => {
     const metric = metrics.find((one) => one.key === state.metric);

@@ -127,7 +127,7 @@ function routingTable() {
   target.classList.add('tall');
   chooser('routing-controls', report.routing, (entry) => {
     const columns = entry.columns.map((title) => ({title: title.replaceAll('_', ' '),
-      type: ['lr', 'heads'].includes(title) ? 'number' : title === 'name' ? 'mono nowrap' : 'nowrap'}));
+      type: ['lr', 'heads', 'axis'].includes(title) ? 'number' : title === 'name' ? 'mono nowrap' : 'nowrap'}));
     target.replaceChildren(table(columns, entry.rows, 'dense'));
   });
 }

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// `pion eval RUN`.
+#include <iostream>
+
+#include "apps/arguments.h"
+#include "apps/subcommands.h"
+#include "lab/run/flags.h"
+#include "lab/run/run.h"
+#include "lab/run/run_directory.h"
+
+namespace pion::apps {
+
+int eval(const Invocation& invocation) {
+  CLI::App app("Evaluates the newest checkpoint of a run, greedily, and prints JSON.", "pion eval");
+  app.footer("Recipe keys of the evaluation are flags, as --episodes 64.");
+  std::string run;
+  app.add_option("RUN", run, "run directory")->required();
+  lab::TextPairs flags;
+  if (parse(app, invocation.words, &flags)) return kSuccess;
+  const std::filesystem::path file = lab::RunPaths{run}.recipe();
+  if (!std::filesystem::is_regular_file(file))
+    throw std::invalid_argument(run + " is no run directory: it has no recipe.toml");
+  const lab::Recipe recipe = lab::Recipe::load(file.string());
+  std::cout << lab::evaluate_run(run, lab::resolve_flags(recipe, flags)).dump(2) << "\n";
+  return kSuccess;
+}
+
+}  // namespace pion::apps

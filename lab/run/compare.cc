@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lab/run/compare.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <stdexcept>
+
+#include "lab/report/report.h"
+#include "lab/run/compare_plan.h"
+#include "lab/run/durable_file.h"
+#include "lab/run/interrupt.h"
+#include "lab/run/process_pool.h"
+#include "lab/run/progress.h"
+#include "lab/run/recipe_files.h"
+#include "lab/run/run_directory.h"
+#include "lab/run/task.h"
+
+namespace pion::lab {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string score_text(const std::optional<double>& score) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.5g", score.value_or(std::nan("")));
+  return text;
+}
+
+// Text columns; the first is flush left, the others right.
+std::string columns(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const std::string space(widths[i] - row[i].size(), ' ');
+      text += i == 0 ? row[i] + space : "  " + space + row[i];
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+Json read_json(const fs::path& path) {
+  std::ifstream file(path);
+  Json json = Json::parse(file, nullptr, false);
+  if (json.is_discarded() || !json.is_object())
+    throw std::invalid_argument(path.string() + ": is no JSON object; it is damaged");
+  return json;
+}
+
+std::string last_line(const fs::path& log) {
+  std::ifstream file(log);
+  std::string last;
+  for (std::string line; std::getline(file, line);)
+    if (!line.empty()) last = line;
+  return last;
+}
+
+class Comparison {
+ public:
+  explicit Comparison(const CompareOptions& options)
+      : options_(options), recipe_file_(find_recipe(options.recipe_file)) {
+    flags_ = options.flags;
+    const fs::path copy = options.out / "recipe.toml";
+    if (options.resume && fs::exists(options.out / "compare.json")) adopt_flags();
+    if (options.resume && fs::exists(copy)) recipe_file_ = copy;
+    recipe_ = Recipe::load(recipe_file_.string());
+    recipe_.set_all(flags_);
+    info_ = &find_task(recipe_.task());
+    plan_ = make_plan(recipe_, info_->higher_is_better);
+  }
+
+  CompareOutcome run() {
+    if (!options_.resume) refuse_existing(options_.out);
+    const RunLock lock(options_.out);
+    const fs::path copy = options_.out / "recipe.toml";
+    if (recipe_file_ != copy) replace_file(copy, read_recipe_file(recipe_file_));
+    const InterruptGuard guard;
+    runs_ = plan_.tuning_runs();
+    const std::size_t tuning = runs_.size();
+    if (!execute(0, "tuning")) return interrupted();
+    best_ = best_rates(plan_, runs_);
+    say_best();
+    const std::vector<ComparedRun> final = plan_.final_runs(best_);
+    runs_.insert(runs_.end(), final.begin(), final.end());
+    if (!execute(tuning, "final")) return interrupted();
+    std::fputs(("\n" + table()).c_str(), stdout);
+    report();
+    const auto failed = [](const ComparedRun& run) { return run.phase == "final" && run.status != "complete"; };
+    const bool sound = best_.size() == plan_.optimizers.size() && std::none_of(runs_.begin(), runs_.end(), failed);
+    return sound ? CompareOutcome::kComplete : CompareOutcome::kFailed;
+  }
+
+ private:
+  // A resumed comparison keeps its first flags; new ones must be among them.
+  void adopt_flags() {
+    const fs::path path = options_.out / "compare.json";
+    const Json json = read_json(path);
+    const auto stored = json.find("flags");
+    if (stored == json.end() || !stored->is_object())
+      throw std::invalid_argument(path.string() + ": lacks \"flags\"; it is of another version, use another --out");
+    TextPairs first;
+    for (const auto& [key, value] : stored->items())
+      if (value.is_string()) first.emplace_back(key, value.get<std::string>());
+    for (const auto& flag : options_.flags)
+      if (std::find(first.begin(), first.end(), flag) == first.end())
+        throw std::invalid_argument("--" + flag.first + " " + flag.second + ": the comparison in " + options_.out.string() +
+                                    " was started without it; leave it out, or use another --out");
+    flags_ = first;
+  }
+
+  ChildProcess child(const ComparedRun& run) const {
+    const fs::path directory = options_.out / run.dir;
+    std::vector<std::string> words = {options_.program.string(), "train", (options_.out / "recipe.toml").string()};
+    for (const auto& [key, text] : flags_)
+      if (key.rfind("compare.", 0) != 0) words.push_back("--" + key + "=" + text);
+    words.push_back("--optimizer=" + run.optimizer);
+    words.push_back("--" + plan_.lr_key + "=" + number_text(run.lr));
+    words.push_back("--seed=" + std::to_string(run.seed));
+    words.insert(words.end(), {"--out", directory.string(), "--no-report"});
+    if (fs::exists(directory)) words = {words[0], "train", "--resume", "--out", directory.string(), "--no-report"};
+    return {words, options_.out / (run.dir + ".log")};
+  }
+
+  // Runs what is not complete yet, from index `first` on.
+  bool execute(std::size_t first, const char* phase) {
+    std::vector<ChildProcess> children;
+    std::vector<std::size_t> indices;
+    for (std::size_t i = first; i < runs_.size(); ++i) {
+      if (collect(runs_[i])) continue;
+      children.push_back(child(runs_[i]));
+      indices.push_back(i);
+    }
+    save();
+    const std::size_t total = runs_.size() - first;
+    std::size_t done = total - children.size();
+    std::printf("%s: %zu runs%s\n", phase, total,
+                done ? (", " + std::to_string(done) + " complete already").c_str() : "");
+    std::fflush(stdout);
+    const auto started = [](std::size_t) {};
+    const auto finished = [&](std::size_t child, int status) {
+      ComparedRun& run = runs_[indices[child]];
+      if (InterruptGuard::interrupted() && status == 130) return;
+      if (!collect(run)) {
+        run.status = "failed";
+        run.error = "exit status " + std::to_string(status) + ": " + last_line(options_.out / (run.dir + ".log"));
+      }
+      ++done;
+      say(run, done, total);
+      save();
+    };
+    return run_children(children, options_.jobs, started, finished);
+  }
+
+  // Takes the score of a complete run. Scores that are no finite number stay absent.
+  bool collect(ComparedRun& run) const {
+    const fs::path path = options_.out / run.dir / "result.json";
+    if (!fs::exists(path)) return false;
+    const Json json = read_json(path);
+    run.status = "complete";
+    if (const auto score = json.find("score"); score != json.end() && score->is_number()) run.score = score->get<double>();
+    if (const auto wall = json.find("wall_seconds"); wall != json.end() && wall->is_number()) run.wall_seconds = wall->get<double>();
+    if (!run.score) {
+      run.status = "failed";
+      run.error = "the score is not finite";
+    }
+    return true;
+  }
+
+  void say(const ComparedRun& run, std::size_t done, std::size_t total) const {
+    std::printf("[%zu/%zu] %-14s lr %-10s seed %-5lld ", done, total, run.optimizer.c_str(),
+                number_text(run.lr).c_str(), static_cast<long long>(run.seed));
+    if (run.status == "complete")
+      std::printf("%s %s  %s\n", info_->score.c_str(), score_text(run.score).c_str(), duration_text(run.wall_seconds).c_str());
+    else
+      std::printf("FAILED: %s\n", run.error.c_str());
+    std::fflush(stdout);
+  }
+
+  void say_best() const {
+    const std::map<std::string, std::string> edges = rates_at_edge(plan_, best_);
+    for (const std::string& optimizer : plan_.optimizers) {
+      const auto at = best_.find(optimizer);
+      if (at == best_.end()) {
+        std::printf("%s: no rate of its grid has a score; see the .log files in %s\n", optimizer.c_str(), options_.out.c_str());
+        continue;
+      }
+      const double lr = at->second;
+      std::printf("%s: best %s %s", optimizer.c_str(), plan_.lr_key.c_str(), number_text(lr).c_str());
+      if (const auto edge = edges.find(optimizer); edge != edges.end())
+        std::printf(", at the %s edge of its grid: the best may lie beyond; extend it with --grid %s=...,%s", edge->second.c_str(),
+                    optimizer.c_str(), number_text(edge->second == "lower" ? lr / 3 : lr * 3).c_str());
+      std::printf("\n");
+    }
+    std::fflush(stdout);
+  }
+
+  std::string table() const {
+    std::vector<std::vector<std::string>> rows = {
+        {"optimizer", plan_.lr_key, "runs", info_->score + " (mean +- standard error)", "wall time"}};
+    for (const std::string& optimizer : plan_.optimizers) {
+      std::vector<double> scores, seconds;
+      for (const ComparedRun& run : runs_)
+        if (run.optimizer == optimizer && run.phase == "final" && run.score && run.status == "complete")
+          scores.push_back(*run.score), seconds.push_back(run.wall_seconds);
+      const Summary score = summarize(scores);
+      const auto lr = best_.find(optimizer);
+      std::string mean = scores.empty() ? "none finished" : score_text(score.mean);
+      if (score.count > 1) mean += " +- " + score_text(score.standard_error);
+      rows.push_back({optimizer, lr == best_.end() ? "-" : number_text(lr->second),
+                      std::to_string(scores.size()) + "/" + std::to_string(plan_.seeds.size()), mean,
+                      scores.empty() ? "-" : duration_text(summarize(seconds).mean)});
+    }
+    return columns(rows) + (info_->higher_is_better ? "Higher is better.\n" : "Lower is better.\n");
+  }
+
+  void save() const {
+    Json flags = Json::object();
+    for (const auto& [key, text] : flags_) flags[key] = text;
+    Json runs = Json::array();
+    for (const ComparedRun& run : runs_) {
+      Json each = {{"dir", run.dir}, {"optimizer", run.optimizer}, {"lr", run.lr}, {"seed", run.seed},
+                   {"phase", run.phase}, {"status", run.status}, {"score", nullptr}, {"wall_seconds", run.wall_seconds}};
+      if (run.score) each["score"] = *run.score;
+      if (!run.error.empty()) each["error"] = run.error;
+      runs.push_back(each);
+    }
+    const Json json = {{"recipe", fs::path(options_.recipe_file).stem().string()},
+                       {"task", info_->name},
+                       {"score", info_->score},
+                       {"higher_is_better", plan_.higher_is_better},
+                       {"command", options_.command},
+                       {"flags", flags},
+                       {"optimizers", plan_.optimizers},
+                       {"lr_key", plan_.lr_key},
+                       {"grid", plan_.grids},
+                       {"tune_seeds", plan_.tune_seeds},
+                       {"seeds", plan_.seeds},
+                       {"best", best_},
+                       {"at_edge", rates_at_edge(plan_, best_)},
+                       {"runs", runs}};
+    replace_file(options_.out / "compare.json",
+                 json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+  }
+
+  CompareOutcome interrupted() const {
+    save();
+    std::printf("interrupted; continue with: pion compare %s --resume --out %s\n", options_.recipe_file.c_str(), options_.out.c_str());
+    return CompareOutcome::kInterrupted;
+  }
+
+  void report() const {
+    const fs::path html = options_.out / "report.html";
+    try {
+      write_report(options_.out, html);
+      std::printf("report: %s\n", html.c_str());
+    } catch (const std::exception& error) {
+      std::printf("report not written: %s\n", error.what());
+    }
+  }
+
+  const CompareOptions& options_;
+  fs::path recipe_file_;
+  TextPairs flags_;
+  Recipe recipe_;
+  const TaskInfo* info_ = nullptr;
+  ComparePlan plan_;
+  std::vector<ComparedRun> runs_;
+  std::map<std::string, double> best_;
+};
+
+}  // namespace
+
+CompareOutcome compare(const CompareOptions& options) { return Comparison(options).run(); }
+
+std::string comparison_text(const Recipe& recipe) {
+  const ComparePlan plan = make_plan(recipe, find_task(recipe.task()).higher_is_better);
+  std::vector<std::vector<std::string>> rows = {{"optimizer", plan.lr_key, "tuning runs", "final runs"}};
+  for (const std::string& optimizer : plan.optimizers) {
+    std::string rates;
+    for (const double rate : plan.grids.at(optimizer)) rates += (rates.empty() ? "" : ", ") + number_text(rate);
+    const std::size_t count = plan.grids.at(optimizer).size();
+    rows.push_back({optimizer, rates, std::to_string(count > 1 ? count * plan.tune_seeds.size() : 0),
+                    std::to_string(plan.seeds.size())});
+  }
+  return columns(rows);
+}
+
+}  // namespace pion::lab

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lab/run/durable_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+
+namespace pion::lab {
+namespace fs = std::filesystem;
+namespace {
+
+[[noreturn]] void fail(const std::string& what, const fs::path& path, int error) {
+  std::string remedy;
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG)
+    remedy = "; free some space or write elsewhere with --out";
+  throw std::runtime_error(what + " " + path.string() + ": " + std::strerror(error) + remedy);
+}
+
+}  // namespace
+
+DurableFile::DurableFile(fs::path path, Mode mode) : path_(std::move(path)) {
+  const int how = mode == Mode::kCreate ? O_TRUNC : O_APPEND;
+  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | how, 0666);
+  if (descriptor_ < 0) fail("cannot write", path_, errno);
+}
+
+DurableFile::~DurableFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void DurableFile::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail("cannot write", path_, errno);
+    bytes = bytes.subspan(static_cast<std::size_t>(written));  // a short write goes on, or fails next
+  }
+}
+
+void DurableFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+
+void DurableFile::sync() {
+  if (::fsync(descriptor_) != 0) fail("cannot write", path_, errno);
+}
+
+void DurableFile::close() {
+  sync();
+  if (::close(std::exchange(descriptor_, -1)) != 0) fail("cannot write", path_, errno);
+}
+
+void sync_directory(const fs::path& directory) {
+  const int descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) fail("cannot open", directory, errno);
+  const int result = ::fsync(descriptor);
+  const int error = errno;
+  ::close(descriptor);
+  // some network file systems cannot sync a directory and say EINVAL
+  if (result != 0 && error != EINVAL) fail("cannot sync", directory, error);
+}
+
+void replace_file(const fs::path& path, std::string_view text) {
+  const fs::path temporary = path.string() + ".tmp" + std::to_string(::getpid());
+  try {
+    DurableFile file(temporary, DurableFile::Mode::kCreate);
+    file.write(text);
+    file.close();
+    fs::rename(temporary, path);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
+    throw;
+  }
+  sync_directory(path.has_parent_path() ? path.parent_path() : fs::path("."));
+}
+
+}  // namespace pion::lab

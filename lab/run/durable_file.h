@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files that survive a kill or a full disk: written in full, fsynced, renamed.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace pion::lab {
+
+// A new file, or an existing one cut to `keep` bytes and continued. Every write is complete or
+// throws std::runtime_error with the path and the system's reason ("no space left on device").
+class DurableFile {
+ public:
+  enum class Mode { kCreate, kAppend };
+  DurableFile(std::filesystem::path path, Mode mode);
+  ~DurableFile();
+  DurableFile(const DurableFile&) = delete;
+  DurableFile& operator=(const DurableFile&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text);
+  void sync();   // to the disk
+  void close();  // sync, then close with its error checked
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
+
+// Makes renames and new names in a directory durable.
+void sync_directory(const std::filesystem::path& directory);
+
+// Writes `text` to a temporary name beside `path`, fsyncs, renames: a reader sees the old file or
+// the new one. On an error the temporary is removed and the old file is as it was.
+void replace_file(const std::filesystem::path& path, std::string_view text);
+
+}  // namespace pion::lab

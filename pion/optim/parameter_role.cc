@@ -57,7 +57,8 @@ void RoleFinder::collect_neighbours() {
     in_out_ = in_out_ || e.type == "Conv1D" ||
               (e.type.empty() && e.name.leaf == "c_attn" && e.shape.size() == 2 &&
                e.shape[1] > e.shape[0]);
-    has_head_ = has_head_ || is_head_name(e.name.leaf) || is_head_name(e.name.parent);
+    has_head_ = has_head_ || is_head_name(e.name.leaf) || is_head_name(e.name.parent) ||
+                (!e.name.in_block && is_one_of(e.name.leaf, kTopHeadLeaves));
     if (const auto number = layer_number(e.name.leaf)) {
       std::int64_t& last = last_number_[e.name.prefix];
       last = std::max(last, *number);

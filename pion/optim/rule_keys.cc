@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
 #include <sstream>
 #include <stdexcept>
 
@@ -19,7 +20,7 @@ std::string number_text(double value) {
   return out.str();
 }
 
-std::string quoted(const std::string& text) { return "\"" + text + "\""; }
+std::string quoted(const std::string& text) { return std::string(1, '"').append(text).append("\""); }
 
 std::string value_text(const RuleValue& value) {
   if (const bool* b = std::get_if<bool>(&value)) return *b ? "true" : "false";
@@ -35,7 +36,7 @@ std::string suggestion(std::string_view name, const std::vector<std::string>& kn
 
 std::string one_of(const std::vector<std::string>& names) {
   std::string text = "one of";
-  for (const std::string& name : names) text += " " + quoted(name);
+  for (const std::string& name : names) text.append(" ").append(quoted(name));
   return text;
 }
 
@@ -200,6 +201,16 @@ const Field<R>& find_field(const R&, std::string_view rule, std::string_view key
   throw std::invalid_argument(message);
 }
 
+// smallest_cutoff without its allocation: a step checks its rule every time.
+double reachable_cutoff(int steps) {
+  static const std::array<double, 65> table = [] {
+    std::array<double, 65> smallest{};
+    for (int n = 1; n <= 64; ++n) smallest[static_cast<std::size_t>(n)] = smallest_cutoff(n);
+    return smallest;
+  }();
+  return table[static_cast<std::size_t>(steps)];
+}
+
 // Combinations. The ranges hold already.
 void check_scale_factor(const MatrixRule& rule, std::string_view where) {
   if (rule.scale_factor && rule.scale != Scale::kOfficial && rule.scale != Scale::kUnitRms) {
@@ -225,7 +236,7 @@ void check_combination(const PionRule& rule, std::string_view where) {
            "out");
     }
   } else if (rule.cutoff.kind == Cutoff::Kind::kValue) {
-    const double smallest = smallest_cutoff(rule.steps);
+    const double smallest = reachable_cutoff(rule.steps);
     if (rule.cutoff.value < smallest) {
       fail(where, "cutoff",
            "at least " + number_text(smallest) + " for steps = " + std::to_string(rule.steps) +

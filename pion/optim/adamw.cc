@@ -10,8 +10,9 @@
 namespace pion {
 
 template <class T, class G>
-UpdateStatistics adamw_step(std::span<T> weight, std::span<const G> gradient, std::span<T> exp_avg,
-                            std::span<T> exp_avg_sq, std::int64_t step, const AdamWRule& rule) {
+UpdateStatistics adamw_step(std::span<T> weight, std::span<const G> gradient,
+                            std::span<T> exp_avg, std::span<T> exp_avg_sq,
+                            std::int64_t step, const AdamWRule& rule) {
   constexpr const char* kWhere = "adamw_step";
   check_rule(rule, kWhere);
   check_step(kWhere, step);
@@ -33,8 +34,9 @@ UpdateStatistics adamw_step(std::span<T> weight, std::span<const G> gradient, st
 }
 
 #define PION_ADAMW(T, G)                                                               \
-  template UpdateStatistics adamw_step<T, G>(std::span<T>, std::span<const G>, std::span<T>, \
-                                             std::span<T>, std::int64_t, const AdamWRule&);
+  template UpdateStatistics adamw_step<T, G>(std::span<T>, std::span<const G>,         \
+                                             std::span<T>, std::span<T>, std::int64_t, \
+                                             const AdamWRule&);
 PION_ADAMW(float, float)
 PION_ADAMW(float, double)
 PION_ADAMW(float, bfloat16)

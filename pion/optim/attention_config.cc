@@ -17,12 +17,14 @@ std::int64_t count(const Json& config, std::initializer_list<const char*> keys) 
   for (const char* key : keys) {
     const auto found = config.find(key);
     if (found == config.end() || found->is_null()) continue;
-    constexpr std::int64_t kMost = 1 << 24;  // no network is wider; keeps products in range
+    constexpr std::int64_t kMost = 1
+                                   << 24;  // no network is wider; keeps products in range
     const bool integer = found->is_number_integer() || found->is_number_unsigned();
     if (!integer || *found < 1 || *found > kMost) {
-      throw std::invalid_argument(std::string(kWhere) + key + " must be an integer in [1, " +
-                                  std::to_string(kMost) + "], got " +
-                                  (found->is_number() ? found->dump() : found->type_name()));
+      throw std::invalid_argument(
+          std::string(kWhere) + key + " must be an integer in [1, " +
+          std::to_string(kMost) + "], got " +
+          (found->is_number() ? found->dump() : found->type_name()));
     }
     return found->get<std::int64_t>();
   }
@@ -36,10 +38,12 @@ AttentionShape attention_shape_from_config(std::string_view json) {
   try {
     config = Json::parse(json);
   } catch (const Json::exception& error) {
-    throw std::invalid_argument(std::string(kWhere) + "the text must be JSON: " + error.what());
+    throw std::invalid_argument(std::string(kWhere) +
+                                "the text must be JSON: " + error.what());
   }
   if (!config.is_object()) {
-    throw std::invalid_argument(std::string(kWhere) + "the text must be a JSON object, got " +
+    throw std::invalid_argument(std::string(kWhere) +
+                                "the text must be a JSON object, got " +
                                 config.type_name());
   }
   for (const char* nested : {"text_config", "llm_config", "language_config"}) {
@@ -52,7 +56,8 @@ AttentionShape attention_shape_from_config(std::string_view json) {
   }
   AttentionShape shape;
   shape.heads = count(config, {"num_attention_heads", "n_head", "n_heads", "num_heads"});
-  shape.kv_heads = count(config, {"num_key_value_heads", "n_kv_heads", "num_kv_heads", "n_head_kv"});
+  shape.kv_heads =
+      count(config, {"num_key_value_heads", "n_kv_heads", "num_kv_heads", "n_head_kv"});
   shape.head_dim = count(config, {"head_dim", "kv_channels", "d_kv"});
   const std::int64_t width = count(config, {"hidden_size", "n_embd", "d_model", "dim"});
   const auto multi_query = config.find("multi_query");
@@ -70,7 +75,8 @@ AttentionShape attention_shape_from_config(std::string_view json) {
   if (shape.head_dim == 0 && width != 0) {
     if (width % shape.heads != 0) {
       throw std::invalid_argument(std::string(kWhere) + "heads must divide the width " +
-                                  std::to_string(width) + ", got " + std::to_string(shape.heads));
+                                  std::to_string(width) + ", got " +
+                                  std::to_string(shape.heads));
     }
     shape.head_dim = width / shape.heads;
   }

@@ -8,12 +8,14 @@ namespace {
 
 std::string text(std::int64_t n) { return std::to_string(n); }
 
-[[noreturn]] void fail(const Projection& p, const AttentionShape& counts, const std::string& must) {
+[[noreturn]] void fail(const Projection& p, const AttentionShape& counts,
+                       const std::string& must) {
   throw std::invalid_argument(
-      "route: " + p.name + ": " + must + ", got shape [" + text(p.rows) + ", " + text(p.cols) +
-      "] with heads = " + text(counts.heads) + ", kv_heads = " + text(counts.kv_heads) +
-      ", head_dim = " + text(counts.head_dim) +
-      " (0: unknown). Give the counts of this part by attention_by_name, or set per_head = false");
+      "route: " + p.name + ": " + must + ", got shape [" + text(p.rows) + ", " +
+      text(p.cols) + "] with heads = " + text(counts.heads) +
+      ", kv_heads = " + text(counts.kv_heads) + ", head_dim = " + text(counts.head_dim) +
+      " (0: unknown). Give the counts of this part by attention_by_name, or set per_head "
+      "= false");
 }
 
 // One count for all `length` outputs (or inputs) of a projection.
@@ -38,17 +40,20 @@ std::int64_t head_width(const Projection& p, const AttentionShape& counts) {
   return p.query_rows / counts.heads;
 }
 
-HeadDecision key_or_value(const Projection& p, const AttentionShape& counts, std::int64_t out) {
+HeadDecision key_or_value(const Projection& p, const AttentionShape& counts,
+                          std::int64_t out) {
   const std::int64_t width = head_width(p, counts);
   if (counts.kv_heads != 0) {
     HeadDecision decision = even(p, counts, out, counts.kv_heads, "kv_heads");
     if (width != 0 && out / counts.kv_heads != width) {
-      fail(p, counts, "key and value heads must be as wide as query heads, " + text(width));
+      fail(p, counts,
+           "key and value heads must be as wide as query heads, " + text(width));
     }
     return decision;
   }
   if (width == 0) return whole("kv_heads unknown");
-  if (out % width != 0) fail(p, counts, "the head width " + text(width) + " must divide " + text(out));
+  if (out % width != 0)
+    fail(p, counts, "the head width " + text(width) + " must divide " + text(out));
   return even(p, counts, out, out / width, "kv_heads");
 }
 
@@ -66,12 +71,14 @@ Parts fused_parts(const Projection& p, const AttentionShape& counts, std::int64_
     parts.kv_heads = parts.heads;  // as many keys and values as queries
   }
   if (parts.kv_heads < 1) {
-    if (counts.head_dim != 0) fail(p, counts, "heads and head_dim must leave rows for keys and values");
+    if (counts.head_dim != 0)
+      fail(p, counts, "heads and head_dim must leave rows for keys and values");
     return {};
   }
   const std::int64_t all = parts.heads + 2 * parts.kv_heads;
   if (out % all != 0 || (parts.width != 0 && parts.width * all != out)) {
-    fail(p, counts, "heads + 2 kv_heads heads must make up its " + text(out) + " outputs");
+    fail(p, counts,
+         "heads + 2 kv_heads heads must make up its " + text(out) + " outputs");
   }
   parts.width = out / all;
   return parts;
@@ -85,18 +92,23 @@ HeadDecision fused(const Projection& p, const AttentionShape& counts, std::int64
     return {{.sizes = {h * d, k * d, k * d}, .heads = {h, k, k}},
             text(h) + " + " + text(k) + " + " + text(k) + " heads of " + text(d)};
   }
-  if (p.interleaved) return whole(per_head ? "head count unknown" : "query, key and value interleaved");
-  if (d != 0) return {{.sizes = {h * d, k * d, k * d}, .heads = {1, 1, 1}}, "cut into Q, K, V"};
+  if (p.interleaved)
+    return whole(per_head ? "head count unknown" : "query, key and value interleaved");
+  if (d != 0)
+    return {{.sizes = {h * d, k * d, k * d}, .heads = {1, 1, 1}}, "cut into Q, K, V"};
   if (out == 3 * in) {
-    return {{.sizes = {in, in, in}, .heads = {1, 1, 1}}, "head count unknown: cut into Q, K, V"};
+    return {{.sizes = {in, in, in}, .heads = {1, 1, 1}},
+            "head count unknown: cut into Q, K, V"};
   }
   return whole("head count unknown");
 }
 
 }  // namespace
 
-HeadDecision attention_heads(const Projection& p, const AttentionShape& counts, bool per_head) {
-  const std::int64_t out = p.transposed ? p.cols : p.rows, in = p.transposed ? p.rows : p.cols;
+HeadDecision attention_heads(const Projection& p, const AttentionShape& counts,
+                             bool per_head) {
+  const std::int64_t out = p.transposed ? p.cols : p.rows,
+                     in = p.transposed ? p.rows : p.cols;
   HeadDecision decision;
   if (p.role == Role::kAttentionFusedQkv) {
     decision = fused(p, counts, out, in, per_head);

@@ -13,7 +13,8 @@ namespace {
 constexpr std::size_t kNumbers = 37;
 
 TEST(AdamWStep, FollowsTheDefinitionStepByStep) {
-  const AdamWRule rule{.lr = 0.01, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.1};
+  const AdamWRule rule{
+      .lr = 0.01, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.1};
   std::vector<float> w = gaussian(kNumbers, 1), m(kNumbers), v(kNumbers);
   std::vector<double> wd(w.begin(), w.end()), md(kNumbers), vd(kNumbers);
   for (int t = 1; t <= 6; ++t) {
@@ -29,9 +30,11 @@ TEST(AdamWStep, FollowsTheDefinitionStepByStep) {
       const double step = rule.lr * mean / (root + rule.eps);
       wd[i] -= step;
       squares += step * step;
-      // |step| <= lr (1 - b1) / sqrt(1 - b2) * ... < 5 lr; m may cancel, so its error counts
-      // absolutely: 30 roundings of lr |m| / root and 3 of the weight for each step
-      const double tolerance = t * 0x1p-24 * (30 * 5 * rule.lr + 3 * (std::abs(wd[i]) + 0.1));
+      // |step| <= lr (1 - b1) / sqrt(1 - b2) * ... < 5 lr; m may cancel, so its error
+      // counts absolutely: 30 roundings of lr |m| / root and 3 of the weight for each
+      // step
+      const double tolerance =
+          t * 0x1p-24 * (30 * 5 * rule.lr + 3 * (std::abs(wd[i]) + 0.1));
       EXPECT_NEAR(w[i], wd[i], tolerance) << "t = " << t << ", i = " << i;
     }
     EXPECT_NEAR(what.update_rms, std::sqrt(squares / kNumbers), 1e-5 * rule.lr);
@@ -43,14 +46,17 @@ TEST(SgdStep, FollowsTheDefinitionStepByStep) {
                               SgdRule{.lr = 0.1, .momentum = 0.9, .dampening = 0.1},
                               SgdRule{.lr = 0.1, .momentum = 0.9, .nesterov = true},
                               SgdRule{.lr = 0.1, .momentum = 0}}) {
-    std::vector<double> w = gaussian<double>(kNumbers, 1), b(kNumbers, 99.0);  // read from step 2 on
+    std::vector<double> w = gaussian<double>(kNumbers, 1),
+                        b(kNumbers, 99.0);  // read from step 2 on
     std::vector<double> expected = w, buffer(kNumbers);
     for (int t = 1; t <= 5; ++t) {
-      const std::vector<double> g = gaussian<double>(kNumbers, 10 + static_cast<std::uint64_t>(t));
+      const std::vector<double> g =
+          gaussian<double>(kNumbers, 10 + static_cast<std::uint64_t>(t));
       sgd_step<double, double>(w, g, b, t, rule);
       for (std::size_t i = 0; i < kNumbers; ++i) {
         expected[i] *= 1 - rule.lr * rule.weight_decay;
-        buffer[i] = t == 1 ? g[i] : rule.momentum * buffer[i] + (1 - rule.dampening) * g[i];
+        buffer[i] =
+            t == 1 ? g[i] : rule.momentum * buffer[i] + (1 - rule.dampening) * g[i];
         const double d = rule.momentum == 0 ? g[i]
                          : rule.nesterov    ? g[i] + rule.momentum * buffer[i]
                                             : buffer[i];
@@ -67,8 +73,10 @@ TEST(SgdStep, NeedsNoBufferWithoutMomentum) {
   const std::vector<float> g = {1, 1};
   sgd_step<float, float>(w, g, empty, 1, {.lr = 0.5, .momentum = 0});
   EXPECT_EQ(w, (std::vector<float>{0.5, 1.5}));
-  const SgdRule with_momentum{.lr = 0.5, .momentum = 0.5}, without{.lr = 0.5, .momentum = 0};
-  EXPECT_THROW((sgd_step<float, float>(w, g, empty, 1, with_momentum)), std::invalid_argument);
+  const SgdRule with_momentum{.lr = 0.5, .momentum = 0.5},
+      without{.lr = 0.5, .momentum = 0};
+  EXPECT_THROW((sgd_step<float, float>(w, g, empty, 1, with_momentum)),
+               std::invalid_argument);
   EXPECT_THROW((sgd_step<float, float>(w, g, empty, 0, without)), std::invalid_argument);
 }
 
@@ -105,7 +113,8 @@ TEST(Rounding, StochasticRoundingKeepsTheMean) {
     same += to[i].bits == again[i].bits, differ += to[i].bits != other[i].bits;
   }
   EXPECT_EQ(same, to.size());
-  EXPECT_NEAR(static_cast<double>(differ) / static_cast<double>(to.size()), 0.375, 0.0125);
+  EXPECT_NEAR(static_cast<double>(differ) / static_cast<double>(to.size()), 0.375,
+              0.0125);
   round_to_nearest(from, to);
   EXPECT_EQ(float(to[0]), 1.0f);
 }
@@ -113,18 +122,24 @@ TEST(Rounding, StochasticRoundingKeepsTheMean) {
 TEST(EmptyUpdateWatch, WarnsOnceAndNamesParameterFilterAndRemedy) {
   PionRule rule;
   rule.promotion_steps = 0;
-  const UpdateStatistics empty{.gradient_norm = 1, .directions_passed = 0.01, .directions = 64,
-                               .sigma_max = 0.25, .half_pass = 0.798};
+  const UpdateStatistics empty{.gradient_norm = 1,
+                               .directions_passed = 0.01,
+                               .directions = 64,
+                               .sigma_max = 0.25,
+                               .half_pass = 0.798};
   EmptyUpdateWatch watch(3);
-  const auto observe = [&](const UpdateStatistics& what) { return watch.observe("h.0.q", rule, what); };
+  const auto observe = [&](const UpdateStatistics& what) {
+    return watch.observe("h.0.q", rule, what);
+  };
   EXPECT_EQ(observe(empty), "");
-  EXPECT_EQ(observe({.skipped = true}), "");          // does not count, does not reset
-  EXPECT_EQ(observe({.gradient_norm = 0}), "");       // neither does a zero gradient
+  EXPECT_EQ(observe({.skipped = true}), "");     // does not count, does not reset
+  EXPECT_EQ(observe({.gradient_norm = 0}), "");  // neither does a zero gradient
   EXPECT_EQ(observe(empty), "");
   const std::string warning = observe(empty);
-  for (const char* part : {"h.0.q", "last 3 updates", "0.01 of 64", "promotion_steps = 0 of 5",
-                           "0.798", "largest here is 0.25", "Lower cutoff to 0.2",
-                           "promotion_steps = 3"}) {  // half-pass 0.131 < 0.25 < 0.263
+  for (const char* part :
+       {"h.0.q", "last 3 updates", "0.01 of 64", "promotion_steps = 0 of 5", "0.798",
+        "largest here is 0.25", "Lower cutoff to 0.2",
+        "promotion_steps = 3"}) {  // half-pass 0.131 < 0.25 < 0.263
     EXPECT_NE(warning.find(part), std::string::npos) << part << " in: " << warning;
   }
   for (int i = 0; i < 10; ++i) EXPECT_EQ(observe(empty), "");

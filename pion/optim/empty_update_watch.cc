@@ -15,7 +15,8 @@ std::string short_text(double value) {
   return text;
 }
 
-// The fewest promotions whose filter lets `sigma` (relative to the norm) pass; -1 if none does.
+// The fewest promotions whose filter lets `sigma` (relative to the norm) pass; -1 if none
+// does.
 int promotions_that_pass(double sigma, int steps) {
   for (int promotions = 0; promotions <= steps; ++promotions) {
     if (half_pass_point(high_pass_sequence(promotions, steps)) < sigma) return promotions;
@@ -30,9 +31,15 @@ std::string present_filter(const PionRule& rule, const UpdateStatistics& what) {
            std::to_string(rule.steps);
   } else {
     switch (rule.cutoff.kind) {
-      case Cutoff::Kind::kAutomatic: text = "cutoff = \"auto\""; break;
-      case Cutoff::Kind::kNoiseEdge: text = "cutoff = \"noise_edge\""; break;
-      case Cutoff::Kind::kValue: text = "cutoff = " + short_text(rule.cutoff.value); break;
+      case Cutoff::Kind::kAutomatic:
+        text = "cutoff = \"auto\"";
+        break;
+      case Cutoff::Kind::kNoiseEdge:
+        text = "cutoff = \"noise_edge\"";
+        break;
+      case Cutoff::Kind::kValue:
+        text = "cutoff = " + short_text(rule.cutoff.value);
+        break;
     }
   }
   text += " passes singular values above " + short_text(what.half_pass) + " of the norm";
@@ -41,14 +48,16 @@ std::string present_filter(const PionRule& rule, const UpdateStatistics& what) {
 }
 
 std::string remedy(const PionRule& rule, const UpdateStatistics& what) {
-  // without spectrum statistics: halve the threshold, or the setting that passes 11 directions
+  // without spectrum statistics: halve the threshold, or the setting that passes 11
+  // directions
   const double wanted = what.sigma_max > 0 ? 0.8 * what.sigma_max : 0.5 * what.half_pass;
   const double cutoff = std::max(wanted, smallest_cutoff(rule.steps));
-  const int promotions =
-      what.sigma_max > 0 ? promotions_that_pass(what.sigma_max, rule.steps)
-                         : std::min(rule.steps, rule.promotion_steps.value_or(1) + 1);
+  const int promotions = what.sigma_max > 0
+                             ? promotions_that_pass(what.sigma_max, rule.steps)
+                             : std::min(rule.steps, rule.promotion_steps.value_or(1) + 1);
   std::string text = "Lower cutoff to " + short_text(cutoff);
-  if (wanted < cutoff) text += " (the least that steps = " + std::to_string(rule.steps) + " reaches)";
+  if (wanted < cutoff)
+    text += " (the least that steps = " + std::to_string(rule.steps) + " reaches)";
   if (promotions >= 0) text += " or set promotion_steps = " + std::to_string(promotions);
   return text + ", or give this parameter to muon if everything in it should move.";
 }
@@ -65,19 +74,21 @@ std::string EmptyUpdateWatch::observe(std::string_view parameter, const Rule& ru
   ++consecutive_;
   if (warned_ || consecutive_ < patience_) return "";
   warned_ = true;
-  std::string text = std::string(parameter) + ": the last " + std::to_string(consecutive_) +
-                     " updates were empty (" + short_text(what.directions_passed) + " of " +
-                     short_text(what.directions) + " directions passed), so only weight decay acts. ";
+  std::string text =
+      std::string(parameter) + ": the last " + std::to_string(consecutive_) +
+      " updates were empty (" + short_text(what.directions_passed) + " of " +
+      short_text(what.directions) + " directions passed), so only weight decay acts. ";
   if (const auto* filter = std::get_if<PionRule>(&rule)) {
-    return text + std::string(rule_name(rule)) + " with " + present_filter(*filter, what) + ". " +
-           remedy(*filter, what);
+    return text + std::string(rule_name(rule)) + " with " +
+           present_filter(*filter, what) + ". " + remedy(*filter, what);
   }
   if (const auto* low_pass = std::get_if<LowPassMuonRule>(&rule)) {
     return text + "low_pass_muon passes singular values below cutoff = " +
            short_text(low_pass->cutoff) + " of the norm; raise cutoff.";
   }
   return text + std::string(rule_name(rule)) +
-         " passes every direction of its momentum, so the momentum has vanished: look at the "
+         " passes every direction of its momentum, so the momentum has vanished: look at "
+         "the "
          "gradient's size.";
 }
 

@@ -6,7 +6,8 @@
 namespace pion {
 
 bool matches_glob(std::string_view glob, std::string_view name) {
-  // at a mismatch the last star takes one character more: glob.size() * name.size() at most
+  // at a mismatch the last star takes one character more: glob.size() * name.size() at
+  // most
   constexpr std::size_t kNone = std::string_view::npos;
   std::size_t g = 0, n = 0, star = kNone, star_name = 0;
   while (n < name.size()) {

@@ -29,7 +29,8 @@ void check_head_layout(const HeadLayout& layout, std::int64_t rows, std::int64_t
   const int axis = layout.axis;
   const std::vector<std::int64_t>&sizes = layout.sizes, &heads = layout.heads;
   if (axis != 0 && axis != 1) {
-    fail("axis must be 0 (output rows) or 1 (input columns), got " + std::to_string(axis));
+    fail("axis must be 0 (output rows) or 1 (input columns), got " +
+         std::to_string(axis));
   }
   const std::int64_t length = axis == 0 ? rows : cols;
   const std::size_t parts = sizes.empty() ? 1 : sizes.size();
@@ -46,8 +47,9 @@ void check_head_layout(const HeadLayout& layout, std::int64_t rows, std::int64_t
     }
     rest -= size;
     if (size % heads[part] != 0) {
-      fail("the head count must divide its " + std::string(axis == 0 ? "rows" : "columns") + ", " +
-           std::to_string(size) + ", got " + std::to_string(heads[part]) + " heads for [" +
+      fail("the head count must divide its " +
+           std::string(axis == 0 ? "rows" : "columns") + ", " + std::to_string(size) +
+           ", got " + std::to_string(heads[part]) + " heads for [" +
            std::to_string(rows) + ", " + std::to_string(cols) +
            "]; keys and values have kv_heads, not heads");
     }
@@ -64,15 +66,17 @@ void fill_head_blocks(const HeadLayout& layout, std::int64_t rows, std::int64_t 
   std::int64_t start = 0;
   for (std::size_t part = 0; part < layout.heads.size(); ++part) {
     const std::int64_t length = layout.axis == 0 ? rows : cols;
-    const std::int64_t head = (layout.sizes.empty() ? length : layout.sizes[part]) /
-                              layout.heads[part];
+    const std::int64_t head =
+        (layout.sizes.empty() ? length : layout.sizes[part]) / layout.heads[part];
     for (std::int64_t h = 0; h < layout.heads[part]; ++h, start += head) {
-      blocks.push_back(layout.axis == 0 ? Block{start, 0, head, cols} : Block{0, start, rows, head});
+      blocks.push_back(layout.axis == 0 ? Block{start, 0, head, cols}
+                                        : Block{0, start, rows, head});
     }
   }
 }
 
-std::vector<Block> head_blocks(const HeadLayout& layout, std::int64_t rows, std::int64_t cols) {
+std::vector<Block> head_blocks(const HeadLayout& layout, std::int64_t rows,
+                               std::int64_t cols) {
   std::vector<Block> blocks;
   fill_head_blocks(layout, rows, cols, blocks);
   return blocks;

@@ -54,13 +54,16 @@ bool same_map(const Rule& a, const Rule& b) {
 
 // The map of a rule and block shape, made once and then kept in the workspace.
 const MatrixStepWorkspace::PreparedMap& prepared_map(MatrixStepWorkspace& workspace,
-                                                     const Rule& rule, const Block& block) {
+                                                     const Rule& rule,
+                                                     const Block& block) {
   for (const auto& known : workspace.maps) {
-    if (known.rows == block.rows && known.cols == block.cols && same_map(known.rule, rule)) {
+    if (known.rows == block.rows && known.cols == block.cols &&
+        same_map(known.rule, rule)) {
       return known;
     }
   }
-  constexpr std::size_t kMostMaps = 256;  // a schedule on the cutoff must not fill the memory
+  constexpr std::size_t kMostMaps =
+      256;  // a schedule on the cutoff must not fill the memory
   if (workspace.maps.size() >= kMostMaps) workspace.maps.clear();
   SpectralMap map = rule_map(rule, block.rows, block.cols);
   const double half_pass =
@@ -91,15 +94,17 @@ void for_each_entry(MatrixViewOf<const G> gradient, bool clean, Visit visit) {
   for (std::int64_t i = 0; i < gradient.rows; ++i) {
     const G* row = gradient.row(i);
     if (clean) {
-      for (std::int64_t j = 0; j < gradient.cols; ++j) visit(gradient_entry<T>(row[j]), i, j);
+      for (std::int64_t j = 0; j < gradient.cols; ++j)
+        visit(gradient_entry<T>(row[j]), i, j);
     } else {
-      for (std::int64_t j = 0; j < gradient.cols; ++j) visit(finite_or_zero<T>(row[j]), i, j);
+      for (std::int64_t j = 0; j < gradient.cols; ++j)
+        visit(finite_or_zero<T>(row[j]), i, j);
     }
   }
 }
 
-// O_b = map(D_b) for all blocks, neighbours of one shape as one batch. False if an entry of D is
-// not finite. Adds to half_pass.
+// O_b = map(D_b) for all blocks, neighbours of one shape as one batch. False if an entry
+// of D is not finite. Adds to half_pass.
 template <class T>
 bool map_blocks(MatrixViewOf<T> direction, MatrixViewOf<T> output, const Rule& rule,
                 MatrixStepWorkspace& workspace, double& half_pass) {
@@ -123,8 +128,8 @@ bool map_blocks(MatrixViewOf<T> direction, MatrixViewOf<T> output, const Rule& r
     if (workspace.collect_spectrum) {
       statistics = std::span(workspace.spectrum).subspan(first, last - first);
     }
-    if (!apply_spectral_map<T>(prepared.map, scratch.input, scratch.output, workspace.spectral,
-                               statistics)) {
+    if (!apply_spectral_map<T>(prepared.map, scratch.input, scratch.output,
+                               workspace.spectral, statistics)) {
       return false;
     }
   }
@@ -149,12 +154,14 @@ double move_block(MatrixViewOf<T> weight, MatrixViewOf<const T> output, double s
   double scale = transposed ? rule_scale(rule, weight.cols, weight.rows)
                             : rule_scale(rule, weight.rows, weight.cols);
   if (rule.scale == Scale::kUnitRms) {
-    const double entries = static_cast<double>(weight.rows) * static_cast<double>(weight.cols);
+    const double entries =
+        static_cast<double>(weight.rows) * static_cast<double>(weight.cols);
     scale *= std::sqrt(entries) / (std::sqrt(squares) + kUnitRmsFloor);
   }
   const double step = rule.lr * scale;
   if (rule.lr != 0) {
-    const T decay = static_cast<T>(1.0 - rule.lr * rule.weight_decay), s = static_cast<T>(step);
+    const T decay = static_cast<T>(1.0 - rule.lr * rule.weight_decay),
+            s = static_cast<T>(step);
     for (std::int64_t i = 0; i < weight.rows; ++i) {
       T* w = weight.row(i);
       const T* o = output.row(i);
@@ -165,7 +172,8 @@ double move_block(MatrixViewOf<T> weight, MatrixViewOf<const T> output, double s
 }
 
 // Means and extremes over the blocks of one parameter.
-void summarize(const std::vector<SpectrumStatistics>& spectrum, UpdateStatistics& update) {
+void summarize(const std::vector<SpectrumStatistics>& spectrum,
+               UpdateStatistics& update) {
   double smallest = 0, largest = 0;
   for (const SpectrumStatistics& block : spectrum) {
     update.stable_rank += block.stable_rank / static_cast<double>(spectrum.size());
@@ -173,7 +181,8 @@ void summarize(const std::vector<SpectrumStatistics>& spectrum, UpdateStatistics
     if (block.frobenius_norm <= 0) continue;
     update.sigma_max = std::max(update.sigma_max, block.sigma_max / block.frobenius_norm);
     largest = std::max(largest, block.frobenius_norm);
-    smallest = smallest == 0 ? block.frobenius_norm : std::min(smallest, block.frobenius_norm);
+    smallest =
+        smallest == 0 ? block.frobenius_norm : std::min(smallest, block.frobenius_norm);
   }
   update.head_spread = smallest > 0 ? largest / smallest : 1.0;
 }
@@ -197,8 +206,8 @@ const MatrixRule& check_arguments(MatrixViewOf<T> weight, MatrixViewOf<const G> 
 
 template <class T, class G>
 UpdateStatistics matrix_step(MatrixViewOf<T> weight, MatrixViewOf<const G> gradient,
-                             MatrixViewOf<T> momentum, const Rule& rule, const HeadLayout& layout,
-                             MatrixStepWorkspace& workspace) {
+                             MatrixViewOf<T> momentum, const Rule& rule,
+                             const HeadLayout& layout, MatrixStepWorkspace& workspace) {
   const MatrixRule& shared = check_arguments(weight, gradient, momentum, rule);
   if (weight.rows == 0 || weight.cols == 0) return {};
   fill_head_blocks(layout, weight.rows, weight.cols, workspace.blocks);
@@ -221,7 +230,8 @@ UpdateStatistics matrix_step(MatrixViewOf<T> weight, MatrixViewOf<const G> gradi
   UpdateStatistics update{.gradient_norm = scan.norm};
   if (!map_blocks(direction, output, rule, workspace, update.half_pass)) {
     if (shared.nonfinite == NonFinite::kSkip) return {.skipped = true};
-    throw std::invalid_argument(std::string(kWhere) + ": the momentum must be finite, got NaN or " +
+    throw std::invalid_argument(std::string(kWhere) +
+                                ": the momentum must be finite, got NaN or " +
                                 "Inf; restart it from zeros");
   }
 
@@ -242,10 +252,10 @@ UpdateStatistics matrix_step(MatrixViewOf<T> weight, MatrixViewOf<const G> gradi
   return update;
 }
 
-#define PION_MATRIX_STEP(T, G)                                                              \
-  template UpdateStatistics matrix_step<T, G>(MatrixViewOf<T>, MatrixViewOf<const G>,       \
-                                              MatrixViewOf<T>, const Rule&, const HeadLayout&, \
-                                              MatrixStepWorkspace&);
+#define PION_MATRIX_STEP(T, G)                                                        \
+  template UpdateStatistics matrix_step<T, G>(MatrixViewOf<T>, MatrixViewOf<const G>, \
+                                              MatrixViewOf<T>, const Rule&,           \
+                                              const HeadLayout&, MatrixStepWorkspace&);
 PION_MATRIX_STEP(float, float)
 PION_MATRIX_STEP(float, double)
 PION_MATRIX_STEP(float, bfloat16)

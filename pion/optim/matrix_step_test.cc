@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// matrix_step against its definition: an SVD in double, the formula written out, several steps.
+// matrix_step against its definition: an SVD in double, the formula written out, several
+// steps.
 #include "pion/optim/matrix_step.h"
 
 #include <gtest/gtest.h>
@@ -40,7 +41,8 @@ Matrix mapped(const Matrix& x, const std::function<double(double)>& f) {
 }
 
 double classic(double s) {
-  for (int i = 0; i < 5; ++i) s = 3.4445 * s - 4.7750 * s * s * s + 2.0315 * std::pow(s, 5);
+  for (int i = 0; i < 5; ++i)
+    s = 3.4445 * s - 4.7750 * s * s * s + 2.0315 * std::pow(s, 5);
   return s;
 }
 double promoted_twice(double s) {
@@ -71,8 +73,8 @@ Rule muon_original() {
 
 // Four steps in T; the weight may differ from the definition's by what rounding explains.
 template <class T>
-void follow_definition(const Case& c, std::int64_t rows, std::int64_t cols, const HeadLayout& layout,
-                       double roundoff) {
+void follow_definition(const Case& c, std::int64_t rows, std::int64_t cols,
+                       const HeadLayout& layout, double roundoff) {
   SCOPED_TRACE(c.name + " " + std::to_string(rows) + " x " + std::to_string(cols));
   const MatrixRule& rule = *matrix_rule(c.rule);
   auto weight = gaussian_matrix<T>(rows, cols, 1), momentum = zero_matrix<T>(rows, cols);
@@ -81,11 +83,13 @@ void follow_definition(const Case& c, std::int64_t rows, std::int64_t cols, cons
   double tolerance = 0;
   for (std::uint64_t step = 1; step <= 4; ++step) {
     const auto gradient = gaussian_matrix<T>(rows, cols, 10 + step);
-    const UpdateStatistics what = matrix_step<T>(weight.view(), std::as_const(gradient).view(),
-                                                 momentum.view(), c.rule, layout, workspace);
+    const UpdateStatistics what =
+        matrix_step<T>(weight.view(), std::as_const(gradient).view(), momentum.view(),
+                       c.rule, layout, workspace);
     const Matrix g = as_eigen(converted<double>(gradient));
     m = rule.momentum * m + (1 - rule.momentum) * g;
-    const Matrix d = rule.nesterov ? Matrix(rule.momentum * m + (1 - rule.momentum) * g) : m;
+    const Matrix d =
+        rule.nesterov ? Matrix(rule.momentum * m + (1 - rule.momentum) * g) : m;
     w *= 1 - rule.lr * rule.weight_decay;
     double squares = 0, passed = 0;
     for (const Block& b : head_blocks(layout, rows, cols)) {
@@ -96,11 +100,13 @@ void follow_definition(const Case& c, std::int64_t rows, std::int64_t cols, cons
       passed += o.squaredNorm();
       // the map's own roundings, and the momentum's: no more than 4 u a step, which enter
       // like the 4 u F that the bound starts from
-      const double bound = rounding_bound(rule_map(c.rule, b.rows, b.cols), spectrum(block), roundoff);
+      const double bound =
+          rounding_bound(rule_map(c.rule, b.rows, b.cols), spectrum(block), roundoff);
       tolerance += rule.lr * c.scale * static_cast<double>(1 + step) * bound;
     }
     tolerance += 3 * roundoff * w.norm();  // product, product, difference
-    EXPECT_LE((as_eigen(converted<double>(weight)) - w).norm(), tolerance) << "step " << step;
+    EXPECT_LE((as_eigen(converted<double>(weight)) - w).norm(), tolerance)
+        << "step " << step;
     EXPECT_NEAR(what.update_rms, std::sqrt(squares / static_cast<double>(rows * cols)),
                 tolerance / std::sqrt(static_cast<double>(rows * cols)));
     EXPECT_NEAR(std::sqrt(what.directions_passed), std::sqrt(passed),
@@ -118,8 +124,9 @@ TEST(MatrixStep, FollowsTheDefinitionStepByStep) {
     follow_definition<float>(c, 48, 24, {}, kUnitRoundoff32);
   }
   // blocks of (12 x 24): the scale is the block's
-  const std::vector<Case> per_head = {{"pion", pion_two(), promoted_twice, 0.2 * std::sqrt(24.0)},
-                                      {"muon", muon_original(), classic, 1.0}};
+  const std::vector<Case> per_head = {
+      {"pion", pion_two(), promoted_twice, 0.2 * std::sqrt(24.0)},
+      {"muon", muon_original(), classic, 1.0}};
   for (const Case& c : per_head) {
     follow_definition<double>(c, 48, 24, {.heads = {4}}, kUnitRoundoff64);
   }
@@ -132,7 +139,8 @@ TEST(MatrixStep, KeepsTheLargestSingularValuesUnderLowRankMuon) {
   const auto gradient = g.matrix();
   auto weight = zero_matrix<double>(16, 16), momentum = weight;
   MatrixStepWorkspace workspace;
-  matrix_step<double>(weight.view(), gradient.view(), momentum.view(), rule, {}, workspace);
+  matrix_step<double>(weight.view(), gradient.view(), momentum.view(), rule, {},
+                      workspace);
   const auto expected = g.mapped([](double s) { return s > 3 ? -0.5 : 0.0; });
   // a perturbation of n u ||G|| turns singular vectors by itself over the gap of 2, twice
   const double tolerance = 0.5 * 2 * 2 * 16 * kUnitRoundoff64 * 7 / 2 * 4;
@@ -142,13 +150,15 @@ TEST(MatrixStep, KeepsTheLargestSingularValuesUnderLowRankMuon) {
 TEST(MatrixStep, LetsOnlyTheWeakDirectionsPassUnderLowPassMuon) {
   LowPassMuonRule rule;
   rule.cutoff = 0.4, rule.momentum = 0, rule.lr = 1, rule.scale = Scale::kSpectral;
-  const auto g = with_spectrum(12, 12, {6, 2, 1}, 5);  // relative to 6.40: 0.94, 0.31, 0.16
+  const auto g =
+      with_spectrum(12, 12, {6, 2, 1}, 5);  // relative to 6.40: 0.94, 0.31, 0.16
   const auto gradient = g.matrix();
   auto weight = zero_matrix<double>(12, 12), momentum = weight;
   MatrixStepWorkspace workspace;
-  const auto what =
-      matrix_step<double>(weight.view(), gradient.view(), momentum.view(), rule, {}, workspace);
-  // singular values of zero count as below the cutoff or not at all; both have no direction
+  const auto what = matrix_step<double>(weight.view(), gradient.view(), momentum.view(),
+                                        rule, {}, workspace);
+  // singular values of zero count as below the cutoff or not at all; both have no
+  // direction
   const auto expected = g.mapped([](double s) { return s < 2.56 ? -1.0 : 0.0; });
   const auto others = reference_product(reference_product(transposed(g.u), weight), g.v);
   EXPECT_NEAR(others(0, 0), 0.0, 1e-13);  // 100 u ||G|| / gap
@@ -160,7 +170,8 @@ TEST(MatrixStep, LetsOnlyTheWeakDirectionsPassUnderLowPassMuon) {
 // Every block as a parameter of its own, with the same gradients.
 void equals_separate_parameters(const Rule& rule, std::int64_t rows, std::int64_t cols,
                                 const HeadLayout& layout) {
-  auto weight = gaussian_matrix<float>(rows, cols, 1), momentum = zero_matrix<float>(rows, cols);
+  auto weight = gaussian_matrix<float>(rows, cols, 1),
+       momentum = zero_matrix<float>(rows, cols);
   std::vector<RandomMatrix<float>> weights, momenta;
   const std::vector<Block> blocks = head_blocks(layout, rows, cols);
   const auto cut = [](RandomMatrix<float>& x, const Block& b) {
@@ -177,13 +188,16 @@ void equals_separate_parameters(const Rule& rule, std::int64_t rows, std::int64_
   MatrixStepWorkspace together, apart;
   for (std::uint64_t step = 0; step < 3; ++step) {
     auto gradient = gaussian_matrix<float>(rows, cols, 20 + step);
-    for (std::int64_t j = 0; j < cols; ++j) gradient(0, j) *= 30;  // heads of unequal size
-    matrix_step<float>(weight.view(), std::as_const(gradient).view(), momentum.view(), rule, layout,
-                       together);
+    for (std::int64_t j = 0; j < cols; ++j)
+      gradient(0, j) *= 30;  // heads of unequal size
+    matrix_step<float>(weight.view(), std::as_const(gradient).view(), momentum.view(),
+                       rule, layout, together);
     for (std::size_t k = 0; k < blocks.size(); ++k) {
       const auto part = cut(gradient, blocks[k]);
-      matrix_step<float>(weights[k].view(), part.view(), momenta[k].view(), rule, {}, apart);
-      EXPECT_EQ(cut(weight, blocks[k]).data, weights[k].data) << "block " << k << " step " << step;
+      matrix_step<float>(weights[k].view(), part.view(), momenta[k].view(), rule, {},
+                         apart);
+      EXPECT_EQ(cut(weight, blocks[k]).data, weights[k].data)
+          << "block " << k << " step " << step;
     }
   }
 }
@@ -192,11 +206,13 @@ TEST(MatrixStep, PerHeadEqualsSeparateParametersBitForBit) {
   for (const char* name : {"pion", "muon"}) {
     const Rule rule = make_rule(name);
     SCOPED_TRACE(name);
-    equals_separate_parameters(rule, 64, 48, {.heads = {4}});             // Q
-    equals_separate_parameters(rule, 32, 48, {.heads = {2}});             // K of GQA
-    equals_separate_parameters(rule, 48, 64, {.axis = 1, .heads = {4}});  // output projection
+    equals_separate_parameters(rule, 64, 48, {.heads = {4}});  // Q
+    equals_separate_parameters(rule, 32, 48, {.heads = {2}});  // K of GQA
+    equals_separate_parameters(rule, 48, 64,
+                               {.axis = 1, .heads = {4}});  // output projection
     equals_separate_parameters(rule, 96, 48, {.sizes = {64, 16, 16}, .heads = {4, 1, 1}});
-    equals_separate_parameters(rule, 48, 90, {.axis = 1, .sizes = {60, 30}, .heads = {3, 2}});
+    equals_separate_parameters(rule, 48, 90,
+                               {.axis = 1, .sizes = {60, 30}, .heads = {3, 2}});
   }
 }
 
@@ -207,10 +223,13 @@ TEST(MatrixStep, ScalesByTheRowsOfTheOutputWhereStorageIsTransposed) {
   auto weight = zero_matrix<double>(32, 8), momentum = weight;
   auto other = weight, other_momentum = weight;
   MatrixStepWorkspace workspace;
-  const double out_in = matrix_step<double>(weight.view(), gradient.view(), momentum.view(), rule, {},
-                                            workspace).update_rms;
-  const double in_out = matrix_step<double>(other.view(), gradient.view(), other_momentum.view(),
-                                            rule, {.transposed = true}, workspace).update_rms;
+  const double out_in = matrix_step<double>(weight.view(), gradient.view(),
+                                            momentum.view(), rule, {}, workspace)
+                            .update_rms;
+  const double in_out =
+      matrix_step<double>(other.view(), gradient.view(), other_momentum.view(), rule,
+                          {.transposed = true}, workspace)
+          .update_rms;
   // sqrt(32 / 8) and sqrt(8 / 32)
   EXPECT_NEAR(out_in / in_out, 4.0, 1e-14);
 }
@@ -224,8 +243,14 @@ TEST(MatrixStep, GivesEveryScaleRuleItsUpdateSize) {
   };
   const std::vector<Expectation> table = {
       {Scale::kMatchRmsAdamW, {}, [](double, double) { return 0.2; }},
-      {Scale::kOriginal, {}, [](double m, double n) { return std::sqrt(std::max(1.0, m / n) / std::max(m, n)); }},
-      {Scale::kSpectral, {}, [](double m, double n) { return std::sqrt(m / n / std::max(m, n)); }},
+      {Scale::kOriginal,
+       {},
+       [](double m, double n) {
+         return std::sqrt(std::max(1.0, m / n) / std::max(m, n));
+       }},
+      {Scale::kSpectral,
+       {},
+       [](double m, double n) { return std::sqrt(m / n / std::max(m, n)); }},
       {Scale::kOfficial, {}, [](double, double) { return 2.0; }},
       {Scale::kOfficial, 5.0, [](double, double) { return 5.0; }},
       {Scale::kUnitRms, {}, [](double, double) { return 1.0; }},
@@ -234,19 +259,21 @@ TEST(MatrixStep, GivesEveryScaleRuleItsUpdateSize) {
       {16, 16}, {64, 16}, {16, 64}, {1, 16}, {16, 1}};
   for (const auto& [scale, factor, rms] : table) {
     for (const auto& [m, n] : shapes) {
-      LowRankMuonRule rule;  // an exact polar factor: ||O||_F^2 = min(m, n), its RMS 1/sqrt(max)
+      LowRankMuonRule
+          rule;  // an exact polar factor: ||O||_F^2 = min(m, n), its RMS 1/sqrt(max)
       rule.lr = 0.1, rule.scale = scale, rule.scale_factor = factor;
       const auto gradient = gaussian_matrix<double>(m, n, 7);
       auto weight = zero_matrix<double>(m, n), momentum = weight;
       MatrixStepWorkspace workspace;
-      const auto what =
-          matrix_step<double>(weight.view(), gradient.view(), momentum.view(), rule, {}, workspace);
+      const auto what = matrix_step<double>(weight.view(), gradient.view(),
+                                            momentum.view(), rule, {}, workspace);
       double squares = 0;
       for (const double w : weight.data) squares += w * w;
       const double expected = 0.1 * rms(static_cast<double>(m), static_cast<double>(n));
       // kUnitRms has its floor, 1e-4 of at least 1; the SVD is good to 1e-13
       const double relative = scale == Scale::kUnitRms ? kUnitRmsFloor : 1e-13;
-      EXPECT_NEAR(std::sqrt(squares / static_cast<double>(m * n)), expected, relative * expected)
+      EXPECT_NEAR(std::sqrt(squares / static_cast<double>(m * n)), expected,
+                  relative * expected)
           << scale_name(scale) << " [" << m << ", " << n << "]";
       EXPECT_NEAR(what.update_rms, expected, relative * expected);
     }
@@ -256,12 +283,13 @@ TEST(MatrixStep, GivesEveryScaleRuleItsUpdateSize) {
 TEST(MatrixStep, LeavesAnEmptyUpdateEmptyUnderUnitRms) {
   PionRule rule;
   rule.promotion_steps = 0, rule.scale = Scale::kUnitRms, rule.lr = 1;
-  // a 64 x 64 Gaussian has nothing near 0.8 of its norm: the filter passes less than 1e-30
+  // a 64 x 64 Gaussian has nothing near 0.8 of its norm: the filter passes less than
+  // 1e-30
   const auto gradient = gaussian_matrix<double>(64, 64, 5);
   auto weight = zero_matrix<double>(64, 64), momentum = weight;
   MatrixStepWorkspace workspace;
-  const auto what =
-      matrix_step<double>(weight.view(), gradient.view(), momentum.view(), rule, {}, workspace);
+  const auto what = matrix_step<double>(weight.view(), gradient.view(), momentum.view(),
+                                        rule, {}, workspace);
   EXPECT_LT(what.update_rms, 1e-20);
 }
 
@@ -269,33 +297,36 @@ TEST(MatrixStep, ReportsTheSpectrumOfItsBlocks) {
   MuonRule rule;
   rule.momentum = 0;
   auto gradient = zero_matrix<double>(4, 2);
-  gradient(0, 0) = 3, gradient(1, 1) = 4;          // head 0: norm 5, sigma_max 4
-  gradient(2, 0) = 10, gradient(3, 1) = 0;         // head 1: norm 10, one direction
+  gradient(0, 0) = 3, gradient(1, 1) = 4;   // head 0: norm 5, sigma_max 4
+  gradient(2, 0) = 10, gradient(3, 1) = 0;  // head 1: norm 10, one direction
   auto weight = zero_matrix<double>(4, 2), momentum = weight;
   MatrixStepWorkspace workspace;
-  const auto what = matrix_step<double>(weight.view(), std::as_const(gradient).view(), momentum.view(),
-                                        rule, {.heads = {2}}, workspace);
+  const auto what = matrix_step<double>(weight.view(), std::as_const(gradient).view(),
+                                        momentum.view(), rule, {.heads = {2}}, workspace);
   EXPECT_EQ(what.directions, 4);
   EXPECT_NEAR(what.head_spread, 2.0, 1e-12);
-  EXPECT_NEAR(what.sigma_max, 1.0, 0.01);                           // 1 % is the estimate's promise
-  EXPECT_NEAR(what.stable_rank, (25.0 / 16.0 + 1.0) / 2.0, 0.03);   // twice that, squared
+  EXPECT_NEAR(what.sigma_max, 1.0, 0.01);  // 1 % is the estimate's promise
+  EXPECT_NEAR(what.stable_rank, (25.0 / 16.0 + 1.0) / 2.0, 0.03);  // twice that, squared
   EXPECT_NEAR(what.gradient_norm, std::sqrt(125.0), 1e-12);
   workspace.collect_spectrum = false;
-  const auto less = matrix_step<double>(weight.view(), std::as_const(gradient).view(), momentum.view(),
-                                        rule, {.heads = {2}}, workspace);
+  const auto less = matrix_step<double>(weight.view(), std::as_const(gradient).view(),
+                                        momentum.view(), rule, {.heads = {2}}, workspace);
   EXPECT_EQ(less.sigma_max, 0);
   EXPECT_GT(less.directions_passed, 0);
 }
 
 TEST(MatrixStep, RefusesWhatDoesNotFitAndWritesNothing) {
-  auto weight = gaussian_matrix<float>(6, 4, 1), momentum = gaussian_matrix<float>(6, 4, 2);
-  const auto gradient = gaussian_matrix<float>(6, 4, 3), wrong = gaussian_matrix<float>(4, 6, 3);
+  auto weight = gaussian_matrix<float>(6, 4, 1),
+       momentum = gaussian_matrix<float>(6, 4, 2);
+  const auto gradient = gaussian_matrix<float>(6, 4, 3),
+             wrong = gaussian_matrix<float>(4, 6, 3);
   const auto before = weight.data, state = momentum.data;
   MatrixStepWorkspace workspace;
-  const auto refused = [&](const RandomMatrix<float>& g, const Rule& rule, const HeadLayout& layout,
-                           const std::string& part) {
+  const auto refused = [&](const RandomMatrix<float>& g, const Rule& rule,
+                           const HeadLayout& layout, const std::string& part) {
     try {
-      matrix_step<float>(weight.view(), g.view(), momentum.view(), rule, layout, workspace);
+      matrix_step<float>(weight.view(), g.view(), momentum.view(), rule, layout,
+                         workspace);
       ADD_FAILURE() << "accepted: " << part;
     } catch (const std::invalid_argument& error) {
       EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
@@ -307,9 +338,11 @@ TEST(MatrixStep, RefusesWhatDoesNotFitAndWritesNothing) {
   negative.lr = -1;
   PionRule edge;
   edge.cutoff.kind = Cutoff::Kind::kNoiseEdge, edge.edge_factor = 0.01;
-  refused(wrong, make_rule("muon"), {}, "gradient must have the shape of weight, [6, 4], got [4, 6]");
+  refused(wrong, make_rule("muon"), {},
+          "gradient must have the shape of weight, [6, 4], got [4, 6]");
   refused(gradient, make_rule("adamw"), {}, "must be one for matrices, got \"adamw\"");
-  refused(gradient, make_rule("muon"), {.heads = {4}}, "must divide its rows, 6, got 4 heads");
+  refused(gradient, make_rule("muon"), {.heads = {4}},
+          "must divide its rows, 6, got 4 heads");
   refused(gradient, make_rule("muon"), {.sizes = {4, 4}, .heads = {1, 1}}, "sum to 6");
   refused(gradient, make_rule("muon"), {.sizes = {4, 2}}, "one count per part, 2");
   refused(gradient, make_rule("muon"), {.axis = 2}, "axis must be 0");

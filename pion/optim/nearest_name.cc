@@ -13,7 +13,8 @@ namespace {
 
 // Insertions, deletions, substitutions and swaps of neighbours, each 1.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
+  std::vector<std::vector<std::size_t>> d(a.size() + 1,
+                                          std::vector<std::size_t>(b.size() + 1));
   for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
   for (std::size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
   for (std::size_t i = 1; i <= a.size(); ++i) {
@@ -47,8 +48,10 @@ std::string initials(std::string_view name) {
 
 }  // namespace
 
-std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates) {
-  constexpr std::size_t kLongest = 64;  // no name is longer; bounds the work on foreign input
+std::string nearest_name(std::string_view name,
+                         const std::vector<std::string>& candidates) {
+  constexpr std::size_t kLongest =
+      64;  // no name is longer; bounds the work on foreign input
   if (name.empty() || name.size() > kLongest) return "";
   const std::string wanted = lower_case(name);
   std::string best;
@@ -65,7 +68,8 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
     constexpr std::size_t kTelling = 4;  // a part of three letters says nothing
     const std::string& shorter = known.size() < wanted.size() ? known : wanted;
     const std::string& longer = known.size() < wanted.size() ? wanted : known;
-    if (shorter.size() >= kTelling && longer.find(shorter) != std::string::npos) return candidate;
+    if (shorter.size() >= kTelling && longer.find(shorter) != std::string::npos)
+      return candidate;
   }
   return "";
 }

@@ -9,8 +9,8 @@ namespace {
 
 bool is_wrapper(std::string_view part) {
   for (const std::string_view wrapper :
-       {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer",
-        "parametrizations"}) {
+       {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module",
+        "base_layer", "parametrizations"}) {
     if (part == wrapper) return true;
   }
   return false;
@@ -18,8 +18,8 @@ bool is_wrapper(std::string_view part) {
 
 // What a module calls its matrix; also under torch's weight and spectral norms.
 bool is_weight(std::string_view part) {
-  for (const std::string_view weight : {"weight", "kernel", "weight_v", "weight_orig", "original",
-                                        "original0", "original1"}) {
+  for (const std::string_view weight : {"weight", "kernel", "weight_v", "weight_orig",
+                                        "original", "original0", "original1"}) {
     if (part == weight) return true;
   }
   return false;
@@ -41,8 +41,9 @@ bool ends_with_bias(std::string_view part) {
 }  // namespace
 
 bool is_number(std::string_view part) {
-  return !part.empty() && std::all_of(part.begin(), part.end(),
-                                      [](unsigned char c) { return std::isdigit(c) != 0; });
+  return !part.empty() && std::all_of(part.begin(), part.end(), [](unsigned char c) {
+    return std::isdigit(c) != 0;
+  });
 }
 
 bool ParameterName::inside(std::initializer_list<std::string_view> words) const {
@@ -66,7 +67,8 @@ ParameterName take_apart(std::string_view name) {
     part.clear();
   }
   result.bias = !result.parts.empty() && ends_with_bias(result.parts.back());
-  while (result.parts.size() > 1 && (is_weight(result.parts.back()) || result.parts.back() == "bias")) {
+  while (result.parts.size() > 1 &&
+         (is_weight(result.parts.back()) || result.parts.back() == "bias")) {
     result.parts.pop_back();
   }
   for (std::size_t i = 0; i + 1 < result.parts.size(); ++i) {

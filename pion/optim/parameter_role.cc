@@ -23,8 +23,8 @@ RoleFinder::RoleFinder(const std::vector<ParameterDescription>& parameters) {
   check_flattened(parameters);
   for (const ParameterDescription& p : parameters) {
     Entry e{take_apart(p.name), plain_module_type(p.module_type), p.shape};
-    e.wide_dims = static_cast<int>(
-        std::count_if(p.shape.begin(), p.shape.end(), [](std::int64_t n) { return n != 1; }));
+    e.wide_dims = static_cast<int>(std::count_if(p.shape.begin(), p.shape.end(),
+                                                 [](std::int64_t n) { return n != 1; }));
     entries_.push_back(std::move(e));
   }
   collect_neighbours();
@@ -32,7 +32,8 @@ RoleFinder::RoleFinder(const std::vector<ParameterDescription>& parameters) {
   resolve_ties(parameters);
 }
 
-void RoleFinder::check_flattened(const std::vector<ParameterDescription>& parameters) const {
+void RoleFinder::check_flattened(
+    const std::vector<ParameterDescription>& parameters) const {
   for (const ParameterDescription& p : parameters) {
     const ParameterName name = take_apart(p.name);
     const bool named_flat = p.name.find("flat_param") != std::string::npos;
@@ -42,9 +43,10 @@ void RoleFinder::check_flattened(const std::vector<ParameterDescription>& parame
                             is_one_of(name.leaf, kSelfEvident));
     if (named_flat || lost_rows) {
       throw std::invalid_argument(
-          "route: matrices must keep their rows and columns, got " + p.name + " of one dimension (" +
-          std::to_string(p.shape.empty() ? 1 : p.shape[0]) +
-          " numbers): a wrapper such as FSDP1 has flattened the model. Route the model before it "
+          "route: matrices must keep their rows and columns, got " + p.name +
+          " of one dimension (" + std::to_string(p.shape.empty() ? 1 : p.shape[0]) +
+          " numbers): a wrapper such as FSDP1 has flattened the model. Route the model "
+          "before it "
           "is wrapped, or shard it by FSDP2 (fully_shard), which keeps shapes");
     }
   }
@@ -70,15 +72,16 @@ void RoleFinder::resolve_ties(const std::vector<ParameterDescription>& parameter
   std::map<std::string, std::size_t> by_name;
   for (std::size_t i = 0; i < parameters.size(); ++i) by_name[parameters[i].name] = i;
   const auto outside = [this](std::size_t i) {
-    return answers_[i] && (answers_[i]->role == Role::kEmbedding || answers_[i]->role == Role::kHead);
+    return answers_[i] &&
+           (answers_[i]->role == Role::kEmbedding || answers_[i]->role == Role::kHead);
   };
   // the first of each group answers for all, an embedding or a head before anything else
   std::map<std::size_t, std::vector<std::size_t>> groups;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (parameters[i].tied_to.empty()) continue;
     std::size_t root = i;
-    for (std::size_t hops = 0; hops < parameters.size() && !parameters[root].tied_to.empty();
-         ++hops) {
+    for (std::size_t hops = 0;
+         hops < parameters.size() && !parameters[root].tied_to.empty(); ++hops) {
       const auto found = by_name.find(parameters[root].tied_to);
       if (found == by_name.end()) break;
       root = found->second;
@@ -97,12 +100,15 @@ void RoleFinder::resolve_ties(const std::vector<ParameterDescription>& parameter
       if (!outside(i)) answers_[i] = Placement{answers_[*decisive]->role, ""};
       answers_[i]->reason +=
           (answers_[i]->reason.empty() ? "tied to " : ", tied to ") +
-          parameters[i == *decisive ? (i == root ? members.back() : root) : *decisive].name;
+          parameters[i == *decisive ? (i == root ? members.back() : root) : *decisive]
+              .name;
     }
   }
 }
 
-std::optional<Placement> RoleFinder::find(std::size_t index) const { return answers_[index]; }
+std::optional<Placement> RoleFinder::find(std::size_t index) const {
+  return answers_[index];
+}
 
 bool RoleFinder::stored_in_out(std::size_t index) const {
   const Entry& e = entries_[index];
@@ -148,8 +154,10 @@ bool RoleFinder::has_sibling(const Entry& e, Words leaves) const {
 
 bool RoleFinder::in_attention(const Entry& e) const {
   if (e.type.find("Attention") != std::string::npos) return true;
-  if (e.type == "NonDynamicallyQuantizableLinear") return true;  // out_proj of MultiheadAttention
-  // the nearest named parts decide: "attention.output.dense" is, "attention_block.mlp.proj" is not
+  if (e.type == "NonDynamicallyQuantizableLinear")
+    return true;  // out_proj of MultiheadAttention
+  // the nearest named parts decide: "attention.output.dense" is,
+  // "attention_block.mlp.proj" is not
   const auto& parts = e.name.parts;
   for (std::size_t i = parts.size() - 1, seen = 0; i-- > 0 && seen < 2;) {
     if (is_number(parts[i])) continue;
@@ -164,9 +172,10 @@ RoleFinder::Answer RoleFinder::decide(const Entry& e) const {
   using Judgement = Answer (RoleFinder::*)(const Entry&) const;
   for (const Judgement judgement :
        {&RoleFinder::adapters, &RoleFinder::vectors, &RoleFinder::embeddings,
-        &RoleFinder::recurrent, &RoleFinder::attention, &RoleFinder::routers, &RoleFinder::heads,
-        &RoleFinder::convolutions, &RoleFinder::experts, &RoleFinder::multilayer,
-        &RoleFinder::sequential, &RoleFinder::remaining_linear}) {
+        &RoleFinder::recurrent, &RoleFinder::attention, &RoleFinder::routers,
+        &RoleFinder::heads, &RoleFinder::convolutions, &RoleFinder::experts,
+        &RoleFinder::multilayer, &RoleFinder::sequential,
+        &RoleFinder::remaining_linear}) {
     if (Answer answer = (this->*judgement)(e)) return answer;
   }
   return std::nullopt;

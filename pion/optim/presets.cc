@@ -9,8 +9,10 @@
 namespace pion {
 namespace {
 
-// The authors' reinforcement-learning classes: scale 5, Nesterov off, no promotion, lr 1e-6.
-Routing paper_rlvr(const std::vector<ParameterDescription>& parameters, RoutingOptions options) {
+// The authors' reinforcement-learning classes: scale 5, Nesterov off, no promotion, lr
+// 1e-6.
+Routing paper_rlvr(const std::vector<ParameterDescription>& parameters,
+                   RoutingOptions options) {
   PionRule pion;
   pion.lr = 1e-6;
   pion.weight_decay = 0.01;
@@ -25,14 +27,16 @@ Routing paper_rlvr(const std::vector<ParameterDescription>& parameters, RoutingO
 // "action_head", "action_expert", "gemma_expert"; not a mixture's "experts".
 bool in_action_module(const std::string& name) {
   for (const std::string& part : take_apart(name).parts) {
-    if (part.find("action") != std::string::npos || part == "expert" || part.ends_with("_expert")) {
+    if (part.find("action") != std::string::npos || part == "expert" ||
+        part.ends_with("_expert")) {
       return true;
     }
   }
   return false;
 }
 
-Routing paper_vla(const std::vector<ParameterDescription>& parameters, RoutingOptions options) {
+Routing paper_vla(const std::vector<ParameterDescription>& parameters,
+                  RoutingOptions options) {
   MuonRule muon;
   muon.lr = 1e-4;
   muon.weight_decay = 1e-2;
@@ -48,21 +52,25 @@ Routing paper_vla(const std::vector<ParameterDescription>& parameters, RoutingOp
   bool found = false;
   for (Route& r : routing.routes) {
     const bool decided = r.reason.starts_with("override ");
-    if (decided || !is_matrix_rule(r.rule) || !in_action_module(r.parameter.name)) continue;
+    if (decided || !is_matrix_rule(r.rule) || !in_action_module(r.parameter.name))
+      continue;
     r.rule = pion;
     r.reason += "; action module";
     found = true;
   }
   if (!found) {
     throw std::invalid_argument(
-        "route_preset: \"paper-vla\" must find matrices of an action module (a part of the name "
-        "with \"action\" or ending in \"expert\"), got none; take \"field-notes\" for Muon alone, "
+        "route_preset: \"paper-vla\" must find matrices of an action module (a part of "
+        "the name "
+        "with \"action\" or ending in \"expert\"), got none; take \"field-notes\" for "
+        "Muon alone, "
         "or name the module by overrides");
   }
   return routing;
 }
 
-Routing field_notes(const std::vector<ParameterDescription>& parameters, RoutingOptions options) {
+Routing field_notes(const std::vector<ParameterDescription>& parameters,
+                    RoutingOptions options) {
   MuonRule muon;
   muon.lr = 1e-5;
   options.matrices = muon;
@@ -71,7 +79,8 @@ Routing field_notes(const std::vector<ParameterDescription>& parameters, Routing
 }
 
 // By shape alone, as optax.contrib.muon does for the policies of PureJaxRL.
-Routing purejaxrl(const std::vector<ParameterDescription>& parameters, RoutingOptions options) {
+Routing purejaxrl(const std::vector<ParameterDescription>& parameters,
+                  RoutingOptions options) {
   MuonRule muon;
   muon.lr = 0.02;
   muon.scale = Scale::kOriginal;
@@ -83,9 +92,12 @@ Routing purejaxrl(const std::vector<ParameterDescription>& parameters, RoutingOp
   }
   Routing routing = route(parameters, options);
   for (Route& r : routing.routes) {
-    const auto named = [&](const auto& o) { return r.reason.starts_with("override " + o.first + " "); };
+    const auto named = [&](const auto& o) {
+      return r.reason.starts_with("override " + o.first + " ");
+    };
     if (std::none_of(options.overrides.begin(),
-                     options.overrides.begin() + static_cast<std::ptrdiff_t>(decided), named)) {
+                     options.overrides.begin() + static_cast<std::ptrdiff_t>(decided),
+                     named)) {
       r.reason = std::to_string(r.parameter.shape.size()) + " dimensions";
       if (r.role != Role::kExpertStack) r.heads = {};
     }
@@ -101,18 +113,21 @@ struct Entry {
 const std::vector<Entry>& entries() {
   static const std::vector<Entry> all = {
       {{"paper-rlvr", "arXiv:2605.19282, OPTML-Group/Pion RL recipe",
-        "per-head Pion on attention, Pion on MLP, AdamW on embedding, head and vectors; lr 1e-6, "
+        "per-head Pion on attention, Pion on MLP, AdamW on embedding, head and vectors; "
+        "lr 1e-6, "
         "scale 5, promotion_steps 0"},
        paper_rlvr},
       {{"paper-vla", "arXiv:2605.19282, OPTML-Group/Pion VLA recipe",
-        "Muon on vision, language and connectors, Pion on the action module, AdamW on the rest; "
+        "Muon on vision, language and connectors, Pion on the action module, AdamW on "
+        "the rest; "
         "lr 1e-4, scale 0.2, weight decay 0.01"},
        paper_vla},
       {{"field-notes", "practitioners' notes on reinforcement learning with Muon",
         "Muon on hidden matrices, SGD with momentum on embeddings and the rest; lr 1e-5"},
        field_notes},
       {{"purejaxrl", "PureJaxRL with optax.contrib.muon",
-        "Muon on everything of two dimensions or more (lr 0.02, scale original), Adam on the rest "
+        "Muon on everything of two dimensions or more (lr 0.02, scale original), Adam on "
+        "the rest "
         "(lr 2.5e-4, eps 1e-5); clip gradients by their global norm first"},
        purejaxrl}};
   return all;
@@ -121,8 +136,9 @@ const std::vector<Entry>& entries() {
 bool same_rule(const Rule& a, const Rule& b) {
   if (a.index() != b.index()) return false;
   const std::vector<RuleKey> x = rule_keys(a), y = rule_keys(b);
-  return std::equal(x.begin(), x.end(), y.begin(),
-                    [](const RuleKey& l, const RuleKey& r) { return l.value == r.value; });
+  return std::equal(
+      x.begin(), x.end(), y.begin(),
+      [](const RuleKey& l, const RuleKey& r) { return l.value == r.value; });
 }
 
 }  // namespace
@@ -133,12 +149,14 @@ std::vector<Preset> presets() {
   return all;
 }
 
-Routing route_preset(const std::vector<ParameterDescription>& parameters, std::string_view preset,
-                     const RoutingOptions& options) {
+Routing route_preset(const std::vector<ParameterDescription>& parameters,
+                     std::string_view preset, const RoutingOptions& options) {
   const RoutingOptions defaults;
-  if (!same_rule(options.matrices, defaults.matrices) || !same_rule(options.rest, defaults.rest)) {
+  if (!same_rule(options.matrices, defaults.matrices) ||
+      !same_rule(options.rest, defaults.rest)) {
     throw std::invalid_argument(
-        "route_preset: matrices and rest must be left at their defaults, the preset sets them; "
+        "route_preset: matrices and rest must be left at their defaults, the preset sets "
+        "them; "
         "change the rules of the routes afterwards, or call route()");
   }
   std::vector<std::string> names;

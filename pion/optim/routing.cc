@@ -13,7 +13,9 @@
 namespace pion {
 namespace {
 
-[[noreturn]] void fail(const std::string& what) { throw std::invalid_argument("route: " + what); }
+[[noreturn]] void fail(const std::string& what) {
+  throw std::invalid_argument("route: " + what);
+}
 
 void check_options(const RoutingOptions& options) {
   check_rule(options.matrices, "route: matrices");
@@ -48,8 +50,8 @@ const AttentionShape& counts_for(const RoutingOptions& options, const std::strin
 }
 
 template <class Entries>
-void check_globs(const std::vector<ParameterDescription>& parameters, const Entries& entries,
-                 const char* what) {
+void check_globs(const std::vector<ParameterDescription>& parameters,
+                 const Entries& entries, const char* what) {
   for (const auto& [glob, unused] : entries) {
     const auto hit = [&glob = glob](const ParameterDescription& p) {
       return matches_glob(glob, p.name);
@@ -65,27 +67,30 @@ void check_globs(const std::vector<ParameterDescription>& parameters, const Entr
 }
 
 Rule chosen_rule(const RoutingOptions& options, const std::string& choice) {
-  if (choice == "matrix" || choice == rule_name(options.matrices)) return options.matrices;
+  if (choice == "matrix" || choice == rule_name(options.matrices))
+    return options.matrices;
   if (choice == "rest" || choice == rule_name(options.rest)) return options.rest;
   std::vector<std::string> names = rule_names();
-  if (std::find(names.begin(), names.end(), choice) != names.end()) return make_rule(choice);
+  if (std::find(names.begin(), names.end(), choice) != names.end())
+    return make_rule(choice);
   names.insert(names.end(), {"matrix", "rest"});
   const std::string nearest = nearest_name(choice, names);
-  fail("an override must be \"matrix\", \"rest\" or a rule's name, got \"" + choice + "\"" +
-       (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
+  fail("an override must be \"matrix\", \"rest\" or a rule's name, got \"" + choice +
+       "\"" + (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
 }
 
 // A matrix role for a parameter that the user wants orthogonalized.
 Role matrix_role(const std::optional<Placement>& found, const ParameterDescription& p) {
   if (p.shape.size() < 2) {
-    fail(p.name + " must have two dimensions or more for a matrix rule, got " + shape_text(p.shape));
+    fail(p.name + " must have two dimensions or more for a matrix rule, got " +
+         shape_text(p.shape));
   }
   if (found && is_matrix_role(found->role)) return found->role;
   return p.shape.size() == 2 ? Role::kHiddenMatrix : Role::kConvolution;
 }
 
-HeadDecision layout_for(const RoutingOptions& options, const RoleFinder& finder, std::size_t index,
-                        const ParameterDescription& p, Role role) {
+HeadDecision layout_for(const RoutingOptions& options, const RoleFinder& finder,
+                        std::size_t index, const ParameterDescription& p, Role role) {
   const bool transposed = finder.stored_in_out(index);
   switch (role) {
     case Role::kAttentionQ:
@@ -93,14 +98,15 @@ HeadDecision layout_for(const RoutingOptions& options, const RoleFinder& finder,
     case Role::kAttentionV:
     case Role::kAttentionO:
     case Role::kAttentionFusedQkv:
-      return attention_heads({.name = p.name,
-                              .role = role,
-                              .rows = p.shape[0],
-                              .cols = p.shape[1],
-                              .transposed = transposed,
-                              .interleaved = p.name.find("query_key_value") != std::string::npos,
-                              .query_rows = finder.query_rows(index)},
-                             counts_for(options, p.name), options.per_head);
+      return attention_heads(
+          {.name = p.name,
+           .role = role,
+           .rows = p.shape[0],
+           .cols = p.shape[1],
+           .transposed = transposed,
+           .interleaved = p.name.find("query_key_value") != std::string::npos,
+           .query_rows = finder.query_rows(index)},
+          counts_for(options, p.name), options.per_head);
     case Role::kExpertStack:
       return {{.heads = {p.shape[0]}}, "one block per expert"};
     case Role::kHiddenMatrix:
@@ -115,7 +121,8 @@ HeadDecision layout_for(const RoutingOptions& options, const RoleFinder& finder,
 }
 
 std::string unplaced_message(const std::vector<const ParameterDescription*>& unplaced) {
-  std::string message = "every parameter must be placed, got " + std::to_string(unplaced.size()) +
+  std::string message = "every parameter must be placed, got " +
+                        std::to_string(unplaced.size()) +
                         " that neither module type, name nor shape explain:\n";
   for (const ParameterDescription* p : unplaced) {
     message += "  " + p->name + "  " + shape_text(p->shape);
@@ -123,15 +130,18 @@ std::string unplaced_message(const std::vector<const ParameterDescription*>& unp
     message += "\n";
   }
   return message +
-         "Decide each by an override, a glob on the name to \"matrix\" (orthogonalized), \"rest\" "
+         "Decide each by an override, a glob on the name to \"matrix\" (orthogonalized), "
+         "\"rest\" "
          "(input and output layers, tables) or a rule: {\"" +
          unplaced.front()->name +
-         "\", \"matrix\"}; or write the decisions into a routing file (Routing::to_toml).";
+         "\", \"matrix\"}; or write the decisions into a routing file "
+         "(Routing::to_toml).";
 }
 
 }  // namespace
 
-Routing route(const std::vector<ParameterDescription>& parameters, const RoutingOptions& options) {
+Routing route(const std::vector<ParameterDescription>& parameters,
+              const RoutingOptions& options) {
   check_options(options);
   check_parameters(parameters, "route");
   check_globs(parameters, options.overrides, "override");
@@ -178,7 +188,8 @@ void Routing::check_against(const std::vector<ParameterDescription>& parameters)
     const auto found = wanted.find(route.parameter.name);
     if (found == wanted.end()) {
       const std::string nearest = nearest_name(route.parameter.name, names);
-      problems += "\n  " + route.parameter.name + " is in the routing but not in the model" +
+      problems += "\n  " + route.parameter.name +
+                  " is in the routing but not in the model" +
                   (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?");
       continue;
     }
@@ -190,11 +201,13 @@ void Routing::check_against(const std::vector<ParameterDescription>& parameters)
     wanted.erase(found);
   }
   for (const auto& [name, p] : wanted) {
-    problems += "\n  " + name + " " + shape_text(p->shape) + " is in the model but not in the routing";
+    problems += "\n  " + name + " " + shape_text(p->shape) +
+                " is in the model but not in the routing";
   }
   if (!problems.empty()) {
-    throw std::invalid_argument("check_against: routing and model must agree, got:" + problems +
-                                "\nRoute the model again, or mend the routing file.");
+    throw std::invalid_argument(
+        "check_against: routing and model must agree, got:" + problems +
+        "\nRoute the model again, or mend the routing file.");
   }
 }
 

@@ -50,50 +50,58 @@ Role make_role(std::string_view name) {
     if (role.name == name) return role.role;
   }
   const std::string nearest = nearest_name(name, role_names());
-  throw std::invalid_argument("make_role: unknown role \"" + std::string(name) + "\"" +
-                              (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
+  throw std::invalid_argument(
+      "make_role: unknown role \"" + std::string(name) + "\"" +
+      (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
 }
 
 std::string shape_text(const std::vector<std::int64_t>& shape) {
   std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    text += (i ? ", " : "") + std::to_string(shape[i]);
   return text + "]";
 }
 
 void check_parameter(const ParameterDescription& p, std::string_view where) {
   const std::string begin = std::string(where) + ": ";
-  if (p.name.empty()) throw std::invalid_argument(begin + "a parameter must have a name, got \"\"");
-  constexpr std::int64_t kMost = std::int64_t{1} << 48;  // entries; more than any machine holds
+  if (p.name.empty())
+    throw std::invalid_argument(begin + "a parameter must have a name, got \"\"");
+  constexpr std::int64_t kMost = std::int64_t{1}
+                                 << 48;  // entries; more than any machine holds
   std::int64_t entries = 1;
   for (const std::int64_t n : p.shape) {
     if (n < 0 || (n > 0 && entries > kMost / n)) {
-      throw std::invalid_argument(begin + p.name + " must have dimensions >= 0 and at most 2^48 " +
+      throw std::invalid_argument(begin + p.name +
+                                  " must have dimensions >= 0 and at most 2^48 " +
                                   "entries, got " + shape_text(p.shape));
     }
     entries *= std::max<std::int64_t>(n, 1);
   }
 }
 
-void check_parameters(const std::vector<ParameterDescription>& parameters, std::string_view where) {
+void check_parameters(const std::vector<ParameterDescription>& parameters,
+                      std::string_view where) {
   std::set<std::string> names;
   for (const ParameterDescription& p : parameters) {
     check_parameter(p, where);
     if (!names.insert(p.name).second) {
-      throw std::invalid_argument(std::string(where) + ": names must differ, got " + p.name +
-                                  " twice");
+      throw std::invalid_argument(std::string(where) + ": names must differ, got " +
+                                  p.name + " twice");
     }
   }
 }
 
 FoldedShape folded_shape(const std::vector<std::int64_t>& shape, Role role) {
   if (shape.size() < 2) {
-    throw std::invalid_argument("folded_shape: a matrix must have two dimensions or more, got " +
-                                shape_text(shape));
+    throw std::invalid_argument(
+        "folded_shape: a matrix must have two dimensions or more, got " +
+        shape_text(shape));
   }
   // a stack keeps its last dimension, everything else its first
   const bool stack = role == Role::kExpertStack;
   std::int64_t rest = 1;
-  for (std::size_t i = 0; i + 1 < shape.size(); ++i) rest *= stack ? shape[i] : shape[i + 1];
+  for (std::size_t i = 0; i + 1 < shape.size(); ++i)
+    rest *= stack ? shape[i] : shape[i + 1];
   return stack ? FoldedShape{rest, shape.back()} : FoldedShape{shape.front(), rest};
 }
 

@@ -14,8 +14,9 @@ namespace pion {
 namespace {
 
 [[noreturn]] void fail(const toml::source_region& at, const std::string& what) {
-  throw std::invalid_argument("from_toml: line " + std::to_string(at.begin.line) + ", column " +
-                              std::to_string(at.begin.column) + ": " + what);
+  throw std::invalid_argument("from_toml: line " + std::to_string(at.begin.line) +
+                              ", column " + std::to_string(at.begin.column) + ": " +
+                              what);
 }
 
 // Messages of the functions below this one gain their line.
@@ -36,8 +37,9 @@ void check_keys(const toml::table& table, const std::string& where,
     const auto same = [&key = key](const std::string& name) { return name == key.str(); };
     if (std::any_of(known.begin(), known.end(), same)) continue;
     const std::string nearest = nearest_name(key.str(), known);
-    fail(key.source(), "unknown key " + quoted(key.str()) + " in " + where +
-                           (nearest.empty() ? "" : "; did you mean " + quoted(nearest) + "?"));
+    fail(key.source(),
+         "unknown key " + quoted(key.str()) + " in " + where +
+             (nearest.empty() ? "" : "; did you mean " + quoted(nearest) + "?"));
   }
 }
 
@@ -52,15 +54,18 @@ std::optional<Value> read(const toml::table& table, const char* key, const char*
 
 std::string read_text(const toml::table& table, const char* key, bool required) {
   auto value = read<std::string>(table, key, "a string");
-  if (!value && required) fail(table.source(), std::string("the key ") + key + " must be there");
+  if (!value && required)
+    fail(table.source(), std::string("the key ") + key + " must be there");
   return value.value_or("");
 }
 
-std::optional<std::vector<std::int64_t>> read_list(const toml::table& table, const char* key) {
+std::optional<std::vector<std::int64_t>> read_list(const toml::table& table,
+                                                   const char* key) {
   const toml::node* node = table.get(key);
   if (node == nullptr) return std::nullopt;
   const toml::array* array = node->as_array();
-  if (array == nullptr) fail(node->source(), std::string(key) + " must be a list of integers");
+  if (array == nullptr)
+    fail(node->source(), std::string(key) + " must be a list of integers");
   std::vector<std::int64_t> list;
   for (const toml::node& element : *array) {
     const auto value = element.value_exact<std::int64_t>();
@@ -94,7 +99,8 @@ std::map<std::string, Rule> read_rules(const toml::table& document) {
   std::map<std::string, Rule> rules;
   const toml::node* node = document.get("rules");
   if (node == nullptr) return rules;
-  if (!node->is_table()) fail(node->source(), "rules must be a table of tables, [rules.NAME]");
+  if (!node->is_table())
+    fail(node->source(), "rules must be a table of tables, [rules.NAME]");
   for (const auto& [name, entry] : *node->as_table()) {
     if (!entry.is_table()) fail(entry.source(), "a rule must be a table, [rules.NAME]");
     rules.emplace(name.str(), read_rule(std::string(name.str()), *entry.as_table()));
@@ -106,7 +112,8 @@ void read_heads(const toml::table& table, const Route& route, HeadLayout& heads)
   for (const char* key : {"axis", "sizes", "heads", "transposed"}) {
     if (table.contains(key) && !is_matrix_rule(route.rule)) {
       fail(table.get(key)->source(), std::string(key) + " must be absent for rule " +
-                                         quoted(rule_name(route.rule)) + ", which cuts nothing");
+                                         quoted(rule_name(route.rule)) +
+                                         ", which cuts nothing");
     }
   }
   const std::int64_t axis = read<std::int64_t>(table, "axis", "0 or 1").value_or(0);
@@ -121,7 +128,8 @@ Route read_route(const toml::table& table, const std::map<std::string, Rule>& ru
   check_keys(table, "[[parameters]]",
              {"name", "shape", "role", "rule", "axis", "sizes", "heads", "transposed",
               "module_type", "tied_to", "dtype", "reason"});
-  Route route{.parameter = {.name = read_text(table, "name", true)}, .role = Role::kVector};
+  Route route{.parameter = {.name = read_text(table, "name", true)},
+              .role = Role::kVector};
   const auto shape = read_list(table, "shape");
   if (!shape) fail(table.source(), "the key shape must be there");
   route.parameter.shape = *shape;
@@ -162,18 +170,22 @@ Routing Routing::from_toml(std::string_view text) {
   check_keys(document, "the routing file", {"version", "rules", "parameters"});
   const auto version = read<std::int64_t>(document, "version", "the integer 1");
   if (!version) {
-    fail(document.source(), "the key version must be there; a routing file has version = 1");
+    fail(document.source(),
+         "the key version must be there; a routing file has version = 1");
   }
   if (*version != 1) {
-    fail(document.get("version")->source(), "version must be 1, got " + std::to_string(*version));
+    fail(document.get("version")->source(),
+         "version must be 1, got " + std::to_string(*version));
   }
   const std::map<std::string, Rule> rules = read_rules(document);
   Routing routing;
   std::vector<ParameterDescription> parameters;
   if (const toml::node* node = document.get("parameters")) {
-    if (!node->is_array()) fail(node->source(), "parameters must be tables, [[parameters]]");
+    if (!node->is_array())
+      fail(node->source(), "parameters must be tables, [[parameters]]");
     for (const toml::node& entry : *node->as_array()) {
-      if (!entry.is_table()) fail(entry.source(), "parameters must be tables, [[parameters]]");
+      if (!entry.is_table())
+        fail(entry.source(), "parameters must be tables, [[parameters]]");
       routing.routes.push_back(read_route(*entry.as_table(), rules));
       parameters.push_back(routing.routes.back().parameter);
     }

@@ -37,14 +37,16 @@ std::string scale_text(const Route& route) {
   if (rows < 1 || cols < 1) return text;
   const HeadLayout& layout = route.heads;
   const std::int64_t length = layout.axis == 0 ? rows : cols;
-  const std::int64_t head = (layout.sizes.empty() ? length : layout.sizes[0]) / layout.heads[0];
+  const std::int64_t head =
+      (layout.sizes.empty() ? length : layout.sizes[0]) / layout.heads[0];
   std::int64_t block_rows = layout.axis == 0 ? head : rows;
   std::int64_t block_cols = layout.axis == 0 ? cols : head;
   if (layout.transposed) std::swap(block_rows, block_cols);
   return text + " " + number_text(rule_scale(*rule, block_rows, block_cols));
 }
 
-void append_row(std::string& text, const Row& row, const std::array<std::size_t, kColumns>& width) {
+void append_row(std::string& text, const Row& row,
+                const std::array<std::size_t, kColumns>& width) {
   std::string line;
   for (std::size_t c = 0; c < kColumns; ++c) {
     line += row[c];
@@ -56,13 +58,16 @@ void append_row(std::string& text, const Row& row, const std::array<std::size_t,
 }  // namespace
 
 std::string Routing::table() const {
-  std::vector<Row> rows = {{"name", "shape", "role", "rule", "heads", "scale", "lr", "why"}};
-  std::map<std::string, std::pair<std::int64_t, std::int64_t>> totals;  // parameters, numbers
+  std::vector<Row> rows = {
+      {"name", "shape", "role", "rule", "heads", "scale", "lr", "why"}};
+  std::map<std::string, std::pair<std::int64_t, std::int64_t>>
+      totals;  // parameters, numbers
   for (const Route& route : routes) {
     const ParameterDescription& p = route.parameter;
     rows.push_back({p.name, shape_text(p.shape), std::string(role_name(route.role)),
-                    std::string(rule_name(route.rule)), heads_text(route), scale_text(route),
-                    number_text(learning_rate(route.rule)), route.reason});
+                    std::string(rule_name(route.rule)), heads_text(route),
+                    scale_text(route), number_text(learning_rate(route.rule)),
+                    route.reason});
     std::int64_t entries = 1;
     for (const std::int64_t n : p.shape) entries *= n;
     auto& [parameters, numbers] = totals[std::string(rule_name(route.rule))];
@@ -71,7 +76,8 @@ std::string Routing::table() const {
   }
   std::array<std::size_t, kColumns> width{};
   for (const Row& row : rows) {
-    for (std::size_t c = 0; c < kColumns; ++c) width[c] = std::max(width[c], row[c].size());
+    for (std::size_t c = 0; c < kColumns; ++c)
+      width[c] = std::max(width[c], row[c].size());
   }
   std::string text;
   for (const Row& row : rows) append_row(text, row, width);

@@ -19,7 +19,8 @@ std::string message_of(Function function) {
   return "";
 }
 void expect_says(const std::string& message, const std::string& part) {
-  EXPECT_NE(message.find(part), std::string::npos) << "message: " << message << "\nwanted: " << part;
+  EXPECT_NE(message.find(part), std::string::npos)
+      << "message: " << message << "\nwanted: " << part;
 }
 
 std::vector<ParameterDescription> small_model() {
@@ -155,7 +156,8 @@ Routing rich_routing() {
   pion.lr = 1.0 / 3.0;
   options.matrices = pion;
   options.attention_by_name = {{"*.qkv.*", {1, 1, 32}}};
-  options.overrides = {{"*.up_proj.*", "muon"}, {"*.conv.*", "low_rank_muon"}, {"norm*", "sgd"}};
+  options.overrides = {
+      {"*.up_proj.*", "muon"}, {"*.conv.*", "low_rank_muon"}, {"norm*", "sgd"}};
   Routing routing = route(small_model(), options);
   set_learning_rate(routing.routes[2].rule, 0.25);  // a second pion
   routing.routes[0].reason = "quotes \" and \\ and \n and \x01 and \xc3\xa9";
@@ -180,7 +182,8 @@ TEST(Routing, ReadsBackWhatItWrote) {
     EXPECT_EQ(a.reason, b.reason);
     const auto x = rule_keys(a.rule), y = rule_keys(b.rule);
     ASSERT_EQ(x.size(), y.size());
-    for (std::size_t k = 0; k < x.size(); ++k) EXPECT_EQ(x[k].value, y[k].value) << x[k].name;
+    for (std::size_t k = 0; k < x.size(); ++k)
+      EXPECT_EQ(x[k].value, y[k].value) << x[k].name;
   }
   EXPECT_EQ(back.to_toml(), text);
   back.check_against(small_model());
@@ -191,8 +194,8 @@ TEST(Routing, NamesTheLineOfAMistake) {
       "version = 1\n[rules.a]\nrule = \"muon\"\nlr = 0.1\n[[parameters]]\nname = \"w\"\n"
       "shape = [4, 2]\nrole = \"hidden_matrix\"\nrule = \"a\"\n";
   EXPECT_EQ(Routing::from_toml(good).routes.size(), 1u);
-  const auto refused = [&](const std::string& from, const std::string& to, const std::string& line,
-                           const std::string& part) {
+  const auto refused = [&](const std::string& from, const std::string& to,
+                           const std::string& line, const std::string& part) {
     std::string text = good;
     text.replace(text.find(from), from.size(), to);
     const std::string message = message_of([&] { Routing::from_toml(text); });
@@ -217,9 +220,11 @@ TEST(Routing, NamesTheLineOfAMistake) {
   refused("shape = [4, 2]", "shape = [4]", "5", "two dimensions or more");
   refused("\"hidden_matrix\"", "\"hiden_matrix\"", "8", "did you mean \"hidden_matrix\"");
   refused("rule = \"a\"", "rule = \"b\"", "9", "must name a table [rules.NAME]");
-  refused("rule = \"a\"", "rule = \"a\"\nheads = [3]", "5", "must divide its rows, 4, got 3");
+  refused("rule = \"a\"", "rule = \"a\"\nheads = [3]", "5",
+          "must divide its rows, 4, got 3");
   refused("rule = \"a\"", "rule = \"a\"\nhead = [2]", "10", "did you mean \"heads\"");
-  refused("\"w\"", "\"w\"\nheads = [1]\nrole = \"x\"", "10", "must be TOML");  // role twice
+  refused("\"w\"", "\"w\"\nheads = [1]\nrole = \"x\"", "10",
+          "must be TOML");  // role twice
 }
 
 TEST(Routing, ChecksItselfAgainstAModel) {
@@ -228,16 +233,23 @@ TEST(Routing, ChecksItselfAgainstAModel) {
   parameters[0].shape = {101, 32};
   parameters[5].name = "layers.0.mlp.up_proj.weights";
   const std::string message = message_of([&] { routing.check_against(parameters); });
-  expect_says(message, "embed_tokens.weight must have shape [100, 32] as in the routing, got [101, 32]");
-  expect_says(message, "layers.0.mlp.up_proj.weight is in the routing but not in the model; did you");
-  expect_says(message, "layers.0.mlp.up_proj.weights [128, 32] is in the model but not in the routing");
+  expect_says(
+      message,
+      "embed_tokens.weight must have shape [100, 32] as in the routing, got [101, 32]");
+  expect_says(
+      message,
+      "layers.0.mlp.up_proj.weight is in the routing but not in the model; did you");
+  expect_says(
+      message,
+      "layers.0.mlp.up_proj.weights [128, 32] is in the model but not in the routing");
 }
 
 TEST(Presets, SetTheRulesOfTheirSources) {
   RoutingOptions options = counts(2, 1, 32);
   options.attention_by_name = {{"*.qkv.*", {1, 1, 32}}};
   auto parameters = small_model();
-  parameters.push_back({"action_expert.layers.0.mlp.up_proj.weight", {64, 32}, "Linear", "", ""});
+  parameters.push_back(
+      {"action_expert.layers.0.mlp.up_proj.weight", {64, 32}, "Linear", "", ""});
   for (const Preset& preset : presets()) {
     EXPECT_FALSE(preset.source.empty());
     const Routing routing = route_preset(parameters, preset.name, options);
@@ -250,7 +262,8 @@ TEST(Presets, SetTheRulesOfTheirSources) {
   EXPECT_EQ(rule_name(rlvr.routes[0].rule), "adamw");
   const Routing vla = route_preset(parameters, "paper-vla", options);
   EXPECT_EQ(rule_name(vla.routes[5].rule), "muon");
-  EXPECT_EQ(rule_name(vla.routes[6].rule), "muon");  // a mixture's experts are no action module
+  EXPECT_EQ(rule_name(vla.routes[6].rule),
+            "muon");  // a mixture's experts are no action module
   EXPECT_EQ(rule_name(vla.routes[10].rule), "pion");
   const Routing notes = route_preset(parameters, "field-notes", options);
   EXPECT_EQ(rule_name(notes.routes[5].rule), "muon");
@@ -270,32 +283,43 @@ TEST(Presets, SetTheRulesOfTheirSources) {
 }
 
 TEST(AttentionShapeFromConfig, ReadsTheCountsOfKnownFamilies) {
-  const auto expect_shape = [](const char* json, std::int64_t h, std::int64_t k, std::int64_t d) {
+  const auto expect_shape = [](const char* json, std::int64_t h, std::int64_t k,
+                               std::int64_t d) {
     const AttentionShape shape = attention_shape_from_config(json);
     EXPECT_EQ(shape.heads, h) << json;
     EXPECT_EQ(shape.kv_heads, k) << json;
     EXPECT_EQ(shape.head_dim, d) << json;
   };
-  expect_shape(R"({"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 1024})", 16, 8, 128);
+  expect_shape(
+      R"({"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 1024})",
+      16, 8, 128);
   expect_shape(R"({"n_head": 12, "n_embd": 768})", 12, 12, 64);
-  expect_shape(R"({"num_attention_heads": 32, "hidden_size": 4096, "head_dim": null})", 32, 32, 128);
-  expect_shape(R"({"num_attention_heads": 71, "hidden_size": 4544, "multi_query": true})", 71, 1, 64);
-  expect_shape(R"({"text_config": {"num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256}, "num_attention_heads": 3})", 8, 1, 256);
+  expect_shape(R"({"num_attention_heads": 32, "hidden_size": 4096, "head_dim": null})",
+               32, 32, 128);
+  expect_shape(R"({"num_attention_heads": 71, "hidden_size": 4544, "multi_query": true})",
+               71, 1, 64);
+  expect_shape(
+      R"({"text_config": {"num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256}, "num_attention_heads": 3})",
+      8, 1, 256);
   expect_shape("{}", 0, 0, 0);
   for (const auto& [json, part] : std::vector<std::pair<const char*, const char*>>{
            {"{", "must be JSON"},
            {"[]", "JSON object, got array"},
-           {R"({"num_attention_heads": "8"})", "must be an integer in [1, 16777216], got string"},
+           {R"({"num_attention_heads": "8"})",
+            "must be an integer in [1, 16777216], got string"},
            {R"({"num_attention_heads": -8})", "got -8"},
            {R"({"num_attention_heads": 8.5})", "got 8.5"},
            {R"({"num_attention_heads": 18446744073709551615})", "must be an integer"},
-           {R"({"num_attention_heads": 8, "num_key_value_heads": 3})", "kv_heads must divide heads"},
-           {R"({"num_attention_heads": 7, "hidden_size": 64})", "heads must divide the width"}}) {
+           {R"({"num_attention_heads": 8, "num_key_value_heads": 3})",
+            "kv_heads must divide heads"},
+           {R"({"num_attention_heads": 7, "hidden_size": 64})",
+            "heads must divide the width"}}) {
     expect_says(message_of([&] { attention_shape_from_config(json); }), part);
   }
 }
 
-// Changes a few bytes of a good text; the reader must accept or throw std::invalid_argument.
+// Changes a few bytes of a good text; the reader must accept or throw
+// std::invalid_argument.
 template <class Read>
 std::pair<int, int> read_mutations(const std::string& good, int rounds, Read read) {
   RandomNumbers random(2026);
@@ -304,15 +328,29 @@ std::pair<int, int> read_mutations(const std::string& good, int rounds, Read rea
   for (int round = 0; round < rounds; ++round) {
     std::string text = good;
     for (std::int64_t edits = random.integer(1, 6); edits > 0 && !text.empty(); --edits) {
-      const auto at = static_cast<std::size_t>(random.integer(0, static_cast<std::int64_t>(text.size()) - 1));
-      const auto letter = alphabet[static_cast<std::size_t>(random.integer(0, static_cast<std::int64_t>(alphabet.size()) - 1))];
+      const auto at = static_cast<std::size_t>(
+          random.integer(0, static_cast<std::int64_t>(text.size()) - 1));
+      const auto letter = alphabet[static_cast<std::size_t>(
+          random.integer(0, static_cast<std::int64_t>(alphabet.size()) - 1))];
       switch (random.integer(0, 5)) {
-        case 0: text.erase(at, static_cast<std::size_t>(random.integer(1, 12))); break;
-        case 1: text.insert(at, 1, letter); break;
-        case 2: text[at] = letter; break;
-        case 3: text[at] = static_cast<char>(random.integer(0, 255)); break;
-        case 4: text.insert(at, text.substr(at / 2, 40)); break;
-        default: text.resize(at); break;
+        case 0:
+          text.erase(at, static_cast<std::size_t>(random.integer(1, 12)));
+          break;
+        case 1:
+          text.insert(at, 1, letter);
+          break;
+        case 2:
+          text[at] = letter;
+          break;
+        case 3:
+          text[at] = static_cast<char>(random.integer(0, 255));
+          break;
+        case 4:
+          text.insert(at, text.substr(at / 2, 40));
+          break;
+        default:
+          text.resize(at);
+          break;
       }
     }
     try {
@@ -326,11 +364,12 @@ std::pair<int, int> read_mutations(const std::string& good, int rounds, Read rea
 }
 
 TEST(Fuzz, RoutingTomlEndsInARoutingOrInvalidArgument) {
-  const auto [accepted, refused] = read_mutations(rich_routing().to_toml(), 1500, [](const std::string& text) {
-    const Routing routing = Routing::from_toml(text);
-    routing.table();                       // what is accepted can be used
-    Routing::from_toml(routing.to_toml());  // and written
-  });
+  const auto [accepted, refused] =
+      read_mutations(rich_routing().to_toml(), 1500, [](const std::string& text) {
+        const Routing routing = Routing::from_toml(text);
+        routing.table();                        // what is accepted can be used
+        Routing::from_toml(routing.to_toml());  // and written
+      });
   EXPECT_GT(accepted, 0);
   EXPECT_GT(refused, 0);
 }
@@ -341,8 +380,10 @@ TEST(Fuzz, ConfigJsonEndsInAShapeOrInvalidArgument) {
       20000, [](const std::string& text) { attention_shape_from_config(text); });
   EXPECT_GT(accepted, 0);
   EXPECT_GT(refused, 0);
-  EXPECT_THROW(attention_shape_from_config(std::string(100000, '[')), std::invalid_argument);
-  EXPECT_THROW(Routing::from_toml("x = " + std::string(100000, '[')), std::invalid_argument);
+  EXPECT_THROW(attention_shape_from_config(std::string(100000, '[')),
+               std::invalid_argument);
+  EXPECT_THROW(Routing::from_toml("x = " + std::string(100000, '[')),
+               std::invalid_argument);
 }
 
 }  // namespace

@@ -27,7 +27,8 @@ std::string quoted(std::string_view text) {
   return result + "\"";
 }
 
-// The shortest text that reads back to the same double, told from an integer by its point.
+// The shortest text that reads back to the same double, told from an integer by its
+// point.
 std::string number_text(double value) {
   char digits[32];
   const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
@@ -55,7 +56,8 @@ std::string list_text(const std::vector<std::int64_t>& numbers) {
 std::string rule_body(const Rule& rule) {
   std::string text = "rule = " + quoted(rule_name(rule)) + "\n";
   for (const RuleKey& key : rule_keys(rule)) {
-    const std::string line = key.name + " = " + (key.value ? value_text(*key.value) : "...");
+    const std::string line =
+        key.name + " = " + (key.value ? value_text(*key.value) : "...");
     text += (key.value ? "" : "# ") + line + "  # " + key.description + "\n";
   }
   return text;
@@ -63,12 +65,13 @@ std::string rule_body(const Rule& rule) {
 
 std::string parameter_body(const Route& route, const std::string& rule) {
   const ParameterDescription& p = route.parameter;
-  std::string text = "\n[[parameters]]\nname = " + quoted(p.name) +
-                     "\nshape = " + list_text(p.shape) + "\nrole = " +
-                     quoted(role_name(route.role)) + "\nrule = " + quoted(rule) + "\n";
+  std::string text =
+      "\n[[parameters]]\nname = " + quoted(p.name) + "\nshape = " + list_text(p.shape) +
+      "\nrole = " + quoted(role_name(route.role)) + "\nrule = " + quoted(rule) + "\n";
   if (is_matrix_rule(route.rule)) {
-    text += "axis = " + std::to_string(route.heads.axis) + "\nsizes = " +
-            list_text(route.heads.sizes) + "\nheads = " + list_text(route.heads.heads) +
+    text += "axis = " + std::to_string(route.heads.axis) +
+            "\nsizes = " + list_text(route.heads.sizes) +
+            "\nheads = " + list_text(route.heads.heads) +
             "\ntransposed = " + (route.heads.transposed ? "true" : "false") + "\n";
   }
   if (!p.module_type.empty()) text += "module_type = " + quoted(p.module_type) + "\n";
@@ -103,8 +106,10 @@ std::string Routing::to_toml() const {
     parameters += parameter_body(route, chosen);
   }
   std::string text =
-      "# Which update rule every parameter takes. Edit and read it back; [rules.*] may be renamed\n"
-      "# and added. heads cut the output rows (axis 0) or input columns (axis 1) of each part in\n"
+      "# Which update rule every parameter takes. Edit and read it back; [rules.*] may "
+      "be renamed\n"
+      "# and added. heads cut the output rows (axis 0) or input columns (axis 1) of each "
+      "part in\n"
       "# sizes into blocks of their own.\n"
       "version = 1\n";
   for (const auto& [name, body] : rules) text += "\n[rules." + name + "]\n" + body;

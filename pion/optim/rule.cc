@@ -10,7 +10,7 @@
 namespace pion {
 namespace {
 
-constexpr std::string_view kRuleNames[] = {"pion",           "muon",  "low_rank_muon",
+constexpr std::string_view kRuleNames[] = {"pion",          "muon",  "low_rank_muon",
                                            "low_pass_muon", "adamw", "sgd"};
 static_assert(std::size(kRuleNames) == std::variant_size_v<Rule>);
 
@@ -27,7 +27,9 @@ Rule make_alternative(std::size_t index, std::index_sequence<I...>) {
 
 }  // namespace
 
-std::vector<std::string> rule_names() { return {std::begin(kRuleNames), std::end(kRuleNames)}; }
+std::vector<std::string> rule_names() {
+  return {std::begin(kRuleNames), std::end(kRuleNames)};
+}
 
 Rule make_rule(std::string_view name) {
   for (std::size_t i = 0; i < std::size(kRuleNames); ++i) {

@@ -16,7 +16,8 @@ std::string Range::text() const {
   std::ostringstream out;
   const bool bounded_below = std::isfinite(low), bounded_above = std::isfinite(high);
   if (bounded_below && bounded_above) {
-    out << "in " << (low_open ? '(' : '[') << low << ", " << high << (high_open ? ')' : ']');
+    out << "in " << (low_open ? '(' : '[') << low << ", " << high
+        << (high_open ? ')' : ']');
   } else if (bounded_below) {
     out << (low_open ? "> " : ">= ") << low;
   } else if (bounded_above) {
@@ -28,17 +29,19 @@ std::string Range::text() const {
 }
 
 const std::vector<Choice<Scale>>& choices(Scale) {
-  static const std::vector<Choice<Scale>> names = {{"match_rms_adamw", Scale::kMatchRmsAdamW},
-                                                   {"original", Scale::kOriginal},
-                                                   {"spectral", Scale::kSpectral},
-                                                   {"official", Scale::kOfficial},
-                                                   {"unit_rms", Scale::kUnitRms}};
+  static const std::vector<Choice<Scale>> names = {
+      {"match_rms_adamw", Scale::kMatchRmsAdamW},
+      {"original", Scale::kOriginal},
+      {"spectral", Scale::kSpectral},
+      {"official", Scale::kOfficial},
+      {"unit_rms", Scale::kUnitRms}};
   return names;
 }
 
 const std::vector<Choice<NonFinite>>& choices(NonFinite) {
-  static const std::vector<Choice<NonFinite>> names = {
-      {"skip", NonFinite::kSkip}, {"raise", NonFinite::kRaise}, {"zero", NonFinite::kZero}};
+  static const std::vector<Choice<NonFinite>> names = {{"skip", NonFinite::kSkip},
+                                                       {"raise", NonFinite::kRaise},
+                                                       {"zero", NonFinite::kZero}};
   return names;
 }
 
@@ -54,7 +57,8 @@ constexpr Range kSteps{.low = 1, .high = 64};  // muon_sequence takes no more
 constexpr const char* kLr = "learning rate; >= 0, at 0 nothing moves";
 constexpr const char* kDecay = "decoupled weight decay, multiplied by lr; >= 0";
 constexpr const char* kNonFinite =
-    "a gradient with NaN or Inf: \"skip\" the parameter, \"raise\", or count entries as \"zero\"";
+    "a gradient with NaN or Inf: \"skip\" the parameter, \"raise\", or count entries as "
+    "\"zero\"";
 constexpr const char* kNormalization =
     "what the momentum is divided by: \"frobenius\" norm or \"spectral\" norm";
 
@@ -63,14 +67,18 @@ template <class R>
 std::vector<Field<R>> matrix_fields(std::vector<Field<R>> own) {
   std::vector<Field<R>> fields = {
       {"lr", kLr, &R::lr, kAtLeastZero},
-      {"momentum", "averaging momentum M <- mu M + (1 - mu) G; in [0, 1)", &R::momentum, kBelowOne},
-      {"nesterov", "direction mu M + (1 - mu) G in place of M; true or false", &R::nesterov},
+      {"momentum", "averaging momentum M <- mu M + (1 - mu) G; in [0, 1)", &R::momentum,
+       kBelowOne},
+      {"nesterov", "direction mu M + (1 - mu) G in place of M; true or false",
+       &R::nesterov},
       {"weight_decay", kDecay, &R::weight_decay, kAtLeastZero},
       {"scale",
-       "update size by shape: \"match_rms_adamw\", \"original\", \"spectral\", \"official\", "
+       "update size by shape: \"match_rms_adamw\", \"original\", \"spectral\", "
+       "\"official\", "
        "\"unit_rms\"",
        &R::scale},
-      {"scale_factor", "factor of scale \"official\" (2 if absent) or \"unit_rms\" (1); > 0",
+      {"scale_factor",
+       "factor of scale \"official\" (2 if absent) or \"unit_rms\" (1); > 0",
        &R::scale_factor, kAboveZero}};
   fields.insert(fields.end(), own.begin(), own.end());
   fields.push_back({"nonfinite", kNonFinite, &R::nonfinite});
@@ -87,12 +95,13 @@ const std::vector<Field<PionRule>>& rule_fields() {
         "filter strength: a number in (0, 0.8165], relative to the norm, \"auto\" or "
         "\"noise_edge\"",
         &R::cutoff, Range{.low = 0, .high = kLargestCutoff, .low_open = true}},
-       {"edge_factor", "cutoff \"noise_edge\" is edge_factor (1/sqrt(rows) + 1/sqrt(cols)); > 0",
+       {"edge_factor",
+        "cutoff \"noise_edge\" is edge_factor (1/sqrt(rows) + 1/sqrt(cols)); > 0",
         &R::edge_factor, kAboveZero},
        {"promotion_steps", "the published map instead of a cutoff; 0 up to steps",
         &R::promotion_steps, Range{.low = 0, .high = 64}},
-       {"steps", "polynomial steps, promotions and suppressions together; in [1, 64]", &R::steps,
-        kSteps},
+       {"steps", "polynomial steps, promotions and suppressions together; in [1, 64]",
+        &R::steps, kSteps},
        {"normalization", kNormalization, &R::normalization}});
   return fields;
 }
@@ -101,7 +110,8 @@ template <>
 const std::vector<Field<MuonRule>>& rule_fields() {
   using R = MuonRule;
   static const std::vector<Field<R>> fields = matrix_fields<R>(
-      {{"coefficients", "Newton-Schulz coefficients by name, see muon_sequence", &R::coefficients},
+      {{"coefficients", "Newton-Schulz coefficients by name, see muon_sequence",
+        &R::coefficients},
        {"steps", "Newton-Schulz steps; in [1, 64]", &R::steps, kSteps},
        {"normalization", kNormalization, &R::normalization}});
   return fields;
@@ -119,7 +129,8 @@ template <>
 const std::vector<Field<LowPassMuonRule>>& rule_fields() {
   using R = LowPassMuonRule;
   static const std::vector<Field<R>> fields = matrix_fields<R>(
-      {{"cutoff", "singular values below it, relative to the Frobenius norm, pass; in (0, 1]",
+      {{"cutoff",
+        "singular values below it, relative to the Frobenius norm, pass; in (0, 1]",
         &R::cutoff, Range{.low = 0, .high = 1, .low_open = true}}});
   return fields;
 }
@@ -131,7 +142,8 @@ const std::vector<Field<AdamWRule>>& rule_fields() {
       {"lr", kLr, &R::lr, kAtLeastZero},
       {"beta1", "average of gradients; in [0, 1)", &R::beta1, kBelowOne},
       {"beta2", "average of squared gradients; in [0, 1)", &R::beta2, kBelowOne},
-      {"eps", "added to the root of the corrected second moment; > 0", &R::eps, kAboveZero},
+      {"eps", "added to the root of the corrected second moment; > 0", &R::eps,
+       kAboveZero},
       {"weight_decay", kDecay, &R::weight_decay, kAtLeastZero},
       {"nonfinite", kNonFinite, &R::nonfinite}};
   return fields;
@@ -142,8 +154,8 @@ const std::vector<Field<SgdRule>>& rule_fields() {
   using R = SgdRule;
   static const std::vector<Field<R>> fields = {
       {"lr", kLr, &R::lr, kAtLeastZero},
-      {"momentum", "summing momentum B <- mu B + (1 - dampening) G; in [0, 1)", &R::momentum,
-       kBelowOne},
+      {"momentum", "summing momentum B <- mu B + (1 - dampening) G; in [0, 1)",
+       &R::momentum, kBelowOne},
       {"dampening", "1 - momentum gives the averaging form; in [0, 1]", &R::dampening,
        kUnitInterval},
       {"nesterov", "step G + mu B in place of B; true or false", &R::nesterov},

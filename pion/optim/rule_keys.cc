@@ -10,8 +10,10 @@
 namespace pion {
 namespace {
 
-[[noreturn]] void fail(std::string_view where, std::string_view key, const std::string& must) {
-  throw std::invalid_argument(std::string(where) + ": " + std::string(key) + " must be " + must);
+[[noreturn]] void fail(std::string_view where, std::string_view key,
+                       const std::string& must) {
+  throw std::invalid_argument(std::string(where) + ": " + std::string(key) + " must be " +
+                              must);
 }
 
 std::string number_text(double value) {
@@ -20,7 +22,9 @@ std::string number_text(double value) {
   return out.str();
 }
 
-std::string quoted(const std::string& text) { return std::string(1, '"').append(text).append("\""); }
+std::string quoted(const std::string& text) {
+  return std::string(1, '"').append(text).append("\"");
+}
 
 std::string value_text(const RuleValue& value) {
   if (const bool* b = std::get_if<bool>(&value)) return *b ? "true" : "false";
@@ -59,15 +63,19 @@ struct Place {
   const Range& range;
 
   void check(double value) const {
-    if (!range.holds(value)) fail(where, key, range.text() + ", got " + number_text(value));
+    if (!range.holds(value))
+      fail(where, key, range.text() + ", got " + number_text(value));
   }
 };
 
-// check(value, place): throws unless a field holds an allowed value; no allocation if it does.
+// check(value, place): throws unless a field holds an allowed value; no allocation if it
+// does.
 void check(bool, const Place&) {}
 void check(double value, const Place& place) { place.check(value); }
 void check(int value, const Place& place) { place.check(value); }
-void check(std::int64_t value, const Place& place) { place.check(static_cast<double>(value)); }
+void check(std::int64_t value, const Place& place) {
+  place.check(static_cast<double>(value));
+}
 void check(const std::string& value, const Place& place) {
   const std::vector<std::string>& names = sequence_names();
   if (std::find(names.begin(), names.end(), value) == names.end()) {
@@ -83,13 +91,14 @@ void check(const std::optional<N>& value, const Place& place) {
   if (value) place.check(static_cast<double>(*value));
 }
 template <class E>
-  requires std::is_enum_v<E>
+requires std::is_enum_v<E>
 void check(E value, const Place& place) {
   for (const auto& choice : choices(value)) {
     if (choice.value == value) return;
   }
   fail(place.where, place.key,
-       one_of(choice_names(value)) + ", got number " + std::to_string(static_cast<int>(value)));
+       one_of(choice_names(value)) + ", got number " +
+           std::to_string(static_cast<int>(value)));
 }
 
 // assign(field, value, place): converts or throws.
@@ -105,12 +114,14 @@ void assign(double& field, const RuleValue& value, const Place& place) {
   } else if (const double* d = std::get_if<double>(&value)) {
     field = *d;
   } else {
-    fail(place.where, place.key, "a number " + place.range.text() + ", got " + value_text(value));
+    fail(place.where, place.key,
+         "a number " + place.range.text() + ", got " + value_text(value));
   }
 }
 void assign(std::int64_t& field, const RuleValue& value, const Place& place) {
   if (!std::holds_alternative<std::int64_t>(value)) {
-    fail(place.where, place.key, "an integer " + place.range.text() + ", got " + value_text(value));
+    fail(place.where, place.key,
+         "an integer " + place.range.text() + ", got " + value_text(value));
   }
   field = std::get<std::int64_t>(value);
 }
@@ -148,7 +159,7 @@ void assign(std::optional<N>& field, const RuleValue& value, const Place& place)
   field = number;
 }
 template <class E>
-  requires std::is_enum_v<E>
+requires std::is_enum_v<E>
 void assign(E& field, const RuleValue& value, const Place& place) {
   const std::vector<std::string> names = choice_names(field);
   const auto* text = std::get_if<std::string>(&value);
@@ -159,7 +170,8 @@ void assign(E& field, const RuleValue& value, const Place& place) {
     }
   }
   fail(place.where, place.key,
-       one_of(names) + ", got " + value_text(value) + (text ? suggestion(*text, names) : ""));
+       one_of(names) + ", got " + value_text(value) +
+           (text ? suggestion(*text, names) : ""));
 }
 
 // shown(field): the value as users write it.
@@ -170,15 +182,15 @@ std::optional<RuleValue> shown(std::int64_t value) { return RuleValue(value); }
 std::optional<RuleValue> shown(const std::string& value) { return RuleValue(value); }
 std::optional<RuleValue> shown(const Cutoff& value) {
   if (value.kind == Cutoff::Kind::kValue) return RuleValue(value.value);
-  return RuleValue(std::string(value.kind == Cutoff::Kind::kAutomatic ? "auto" : "noise_edge"));
+  return RuleValue(
+      std::string(value.kind == Cutoff::Kind::kAutomatic ? "auto" : "noise_edge"));
 }
 template <class N>
 std::optional<RuleValue> shown(const std::optional<N>& value) {
   return value ? shown(*value) : std::nullopt;
 }
 template <class E>
-  requires std::is_enum_v<E>
-std::optional<RuleValue> shown(E value) {
+requires std::is_enum_v<E> std::optional<RuleValue> shown(E value) {
   for (const auto& choice : choices(value)) {
     if (choice.value == value) return RuleValue(std::string(choice.name));
   }
@@ -195,8 +207,8 @@ const Field<R>& find_field(const R&, std::string_view rule, std::string_view key
     keys.push_back(field.key);
   }
   std::string message = std::string(where) + ": unknown key \"" + std::string(key) +
-                        "\" for rule \"" + std::string(rule) + "\"" + suggestion(key, keys) +
-                        " Keys are:";
+                        "\" for rule \"" + std::string(rule) + "\"" +
+                        suggestion(key, keys) + " Keys are:";
   for (const std::string& known : keys) message += " " + known;
   throw std::invalid_argument(message);
 }
@@ -205,7 +217,8 @@ const Field<R>& find_field(const R&, std::string_view rule, std::string_view key
 double reachable_cutoff(int steps) {
   static const std::array<double, 65> table = [] {
     std::array<double, 65> smallest{};
-    for (int n = 1; n <= 64; ++n) smallest[static_cast<std::size_t>(n)] = smallest_cutoff(n);
+    for (int n = 1; n <= 64; ++n)
+      smallest[static_cast<std::size_t>(n)] = smallest_cutoff(n);
     return smallest;
   }();
   return table[static_cast<std::size_t>(steps)];
@@ -213,10 +226,12 @@ double reachable_cutoff(int steps) {
 
 // Combinations. The ranges hold already.
 void check_scale_factor(const MatrixRule& rule, std::string_view where) {
-  if (rule.scale_factor && rule.scale != Scale::kOfficial && rule.scale != Scale::kUnitRms) {
+  if (rule.scale_factor && rule.scale != Scale::kOfficial &&
+      rule.scale != Scale::kUnitRms) {
     fail(where, "scale_factor",
          "absent for scale \"" + std::string(scale_name(rule.scale)) + "\", got " +
-             number_text(*rule.scale_factor) + "; it belongs to \"official\" and \"unit_rms\"");
+             number_text(*rule.scale_factor) +
+             "; it belongs to \"official\" and \"unit_rms\"");
   }
 }
 void check_combination(const MatrixRule& rule, std::string_view where) {
@@ -232,15 +247,17 @@ void check_combination(const PionRule& rule, std::string_view where) {
     }
     if (rule.cutoff.kind != Cutoff::Kind::kAutomatic) {
       fail(where, "promotion_steps",
-           "absent when a cutoff is given, got both: the published map has no cutoff. Leave one "
+           "absent when a cutoff is given, got both: the published map has no cutoff. "
+           "Leave one "
            "out");
     }
   } else if (rule.cutoff.kind == Cutoff::Kind::kValue) {
     const double smallest = reachable_cutoff(rule.steps);
     if (rule.cutoff.value < smallest) {
       fail(where, "cutoff",
-           "at least " + number_text(smallest) + " for steps = " + std::to_string(rule.steps) +
-               ", got " + number_text(rule.cutoff.value) + "; raise cutoff or steps");
+           "at least " + number_text(smallest) +
+               " for steps = " + std::to_string(rule.steps) + ", got " +
+               number_text(rule.cutoff.value) + "; raise cutoff or steps");
     }
   }
 }
@@ -249,7 +266,8 @@ void check_combination(const SgdRule& rule, std::string_view where) {
   if (rule.nesterov && (rule.momentum <= 0 || rule.dampening != 0)) {
     fail(where, "nesterov",
          "false unless momentum > 0 and dampening = 0, got momentum " +
-             number_text(rule.momentum) + " and dampening " + number_text(rule.dampening));
+             number_text(rule.momentum) + " and dampening " +
+             number_text(rule.dampening));
   }
 }
 
@@ -260,7 +278,8 @@ std::vector<RuleKey> rule_keys(const Rule& rule) {
   std::visit(
       [&keys]<class R>(const R& r) {
         for (const Field<R>& field : rule_fields<R>()) {
-          auto value = std::visit([&r](auto member) { return shown(r.*member); }, field.member);
+          auto value =
+              std::visit([&r](auto member) { return shown(r.*member); }, field.member);
           keys.push_back({field.key, field.description, std::move(value)});
         }
       },

@@ -10,8 +10,8 @@
 namespace pion {
 namespace {
 
-// "auto": twice the edge of white noise, where low-rank signals stood out best in trial runs, but
-// at most 0.3, since narrow blocks have their edge above every direction.
+// "auto": twice the edge of white noise, where low-rank signals stood out best in trial
+// runs, but at most 0.3, since narrow blocks have their edge above every direction.
 constexpr double kAutomaticEdgeFactor = 2.0;
 constexpr double kLargestAutomatic = 0.3;
 
@@ -53,8 +53,8 @@ SpectralMap map_of(const LowPassMuonRule& rule, std::int64_t, std::int64_t) {
 }  // namespace
 
 double rule_cutoff(const PionRule& rule, std::int64_t rows, std::int64_t cols) {
-  const double edge =
-      1.0 / std::sqrt(static_cast<double>(rows)) + 1.0 / std::sqrt(static_cast<double>(cols));
+  const double edge = 1.0 / std::sqrt(static_cast<double>(rows)) +
+                      1.0 / std::sqrt(static_cast<double>(cols));
   switch (rule.cutoff.kind) {
     case Cutoff::Kind::kValue:
       return rule.cutoff.value;
@@ -66,9 +66,10 @@ double rule_cutoff(const PionRule& rule, std::int64_t rows, std::int64_t cols) {
       if (cutoff < smallest_cutoff(rule.steps)) {
         throw std::invalid_argument(
             "rule_map: cutoff \"noise_edge\" must be at least " +
-            std::to_string(smallest_cutoff(rule.steps)) + " with steps = " +
-            std::to_string(rule.steps) + ", got " + std::to_string(cutoff) + " for a block " +
-            shape_text(rows, cols) + "; raise steps or edge_factor, or take cutoff \"auto\"");
+            std::to_string(smallest_cutoff(rule.steps)) +
+            " with steps = " + std::to_string(rule.steps) + ", got " +
+            std::to_string(cutoff) + " for a block " + shape_text(rows, cols) +
+            "; raise steps or edge_factor, or take cutoff \"auto\"");
       }
       return cutoff;
     }
@@ -86,8 +87,9 @@ SpectralMap rule_map(const Rule& rule, std::int64_t rows, std::int64_t cols) {
         if constexpr (std::is_base_of_v<MatrixRule, R>) {
           return map_of(r, rows, cols);
         } else {
-          throw std::invalid_argument("rule_map: the rule must be one for matrices, got \"" +
-                                      std::string(rule_name(rule)) + "\"");
+          throw std::invalid_argument(
+              "rule_map: the rule must be one for matrices, got \"" +
+              std::string(rule_name(rule)) + "\"");
         }
       },
       rule);
@@ -97,7 +99,8 @@ double rule_scale(const MatrixRule& rule, std::int64_t rows, std::int64_t cols) 
   const double m = static_cast<double>(rows), n = static_cast<double>(cols);
   switch (rule.scale) {
     case Scale::kMatchRmsAdamW:
-      return 0.2 * std::sqrt(std::max(m, n));  // 0.2: AdamW's usual update RMS, arXiv:2502.16982
+      return 0.2 * std::sqrt(std::max(
+                       m, n));  // 0.2: AdamW's usual update RMS, arXiv:2502.16982
     case Scale::kOriginal:
       return std::sqrt(std::max(1.0, m / n));
     case Scale::kSpectral:

@@ -20,7 +20,8 @@ std::string message_of(Function function) {
 }
 
 void expect_says(const std::string& message, const std::string& part) {
-  EXPECT_NE(message.find(part), std::string::npos) << "message: " << message << "\nwanted: " << part;
+  EXPECT_NE(message.find(part), std::string::npos)
+      << "message: " << message << "\nwanted: " << part;
 }
 
 TEST(Rule, EveryNameMakesItsRuleWhoseKeysReadAndWriteBack) {
@@ -95,21 +96,24 @@ TEST(Rule, RefusesUnknownKeysWrongTypesAndValuesOutOfRange) {
       {"sgd", "dampening", 1.5, "dampening must be in [0, 1], got 1.5"}};
   for (const Refusal& refusal : table) {
     Rule rule = make_rule(refusal.rule);
-    const auto message = message_of([&] { set_rule_key(rule, refusal.key, refusal.value); });
+    const auto message =
+        message_of([&] { set_rule_key(rule, refusal.key, refusal.value); });
     expect_says(message, refusal.says);
     for (const RuleKey& key : rule_keys(rule)) {  // nothing has changed
       EXPECT_EQ(key.value, get_rule_key(make_rule(refusal.rule), key.name));
     }
   }
   expect_says(message_of([] { make_rule("moun"); }), "did you mean \"muon\"");
-  expect_says(message_of([] { get_rule_key(make_rule("sgd"), "beta1"); }), "Keys are: lr momentum");
+  expect_says(message_of([] { get_rule_key(make_rule("sgd"), "beta1"); }),
+              "Keys are: lr momentum");
 }
 
 TEST(Rule, ChecksCombinations) {
   PionRule both;
   both.cutoff = {Cutoff::Kind::kValue, 0.3};
   both.promotion_steps = 2;
-  expect_says(message_of([&] { check_rule(both, "here"); }), "here: promotion_steps must be absent");
+  expect_says(message_of([&] { check_rule(both, "here"); }),
+              "here: promotion_steps must be absent");
   PionRule many;
   many.promotion_steps = 6;
   expect_says(message_of([&] { check_rule(many, "here"); }), "at most steps, 5, got 6");
@@ -127,7 +131,8 @@ TEST(Rule, ChecksCombinations) {
   expect_says(message_of([&] { check_rule(nesterov, "here"); }), "momentum > 0");
   AdamWRule nan;
   nan.beta1 = std::numeric_limits<double>::quiet_NaN();
-  expect_says(message_of([&] { check_rule(nan, "here"); }), "here: beta1 must be in [0, 1), got nan");
+  expect_says(message_of([&] { check_rule(nan, "here"); }),
+              "here: beta1 must be in [0, 1), got nan");
 }
 
 TEST(NearestName, FindsTyposInitialsAndPartsAndNothingElse) {

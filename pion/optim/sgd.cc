@@ -9,7 +9,8 @@ namespace pion {
 
 template <class T, class G>
 UpdateStatistics sgd_step(std::span<T> weight, std::span<const G> gradient,
-                          std::span<T> momentum_buffer, std::int64_t step, const SgdRule& rule) {
+                          std::span<T> momentum_buffer, std::int64_t step,
+                          const SgdRule& rule) {
   constexpr const char* kWhere = "sgd_step";
   check_rule(rule, kWhere);
   check_step(kWhere, step);
@@ -28,9 +29,9 @@ UpdateStatistics sgd_step(std::span<T> weight, std::span<const G> gradient,
   });
 }
 
-#define PION_SGD(T, G)                                                                     \
-  template UpdateStatistics sgd_step<T, G>(std::span<T>, std::span<const G>, std::span<T>, \
-                                           std::int64_t, const SgdRule&);
+#define PION_SGD(T, G)                                                       \
+  template UpdateStatistics sgd_step<T, G>(std::span<T>, std::span<const G>, \
+                                           std::span<T>, std::int64_t, const SgdRule&);
 PION_SGD(float, float)
 PION_SGD(float, double)
 PION_SGD(float, bfloat16)

@@ -13,9 +13,9 @@ struct Projection {
   std::string name;
   Role role;  // kAttentionQ, K, V, O or FusedQkv
   std::int64_t rows, cols;
-  bool transposed = false;        // stored (in, out)
-  bool interleaved = false;       // fused, head by head: no contiguous Q, K and V
-  std::int64_t query_rows = 0;    // outputs of the query projection beside it; 0 if none
+  bool transposed = false;      // stored (in, out)
+  bool interleaved = false;     // fused, head by head: no contiguous Q, K and V
+  std::int64_t query_rows = 0;  // outputs of the query projection beside it; 0 if none
 };
 
 struct HeadDecision {
@@ -23,8 +23,8 @@ struct HeadDecision {
   std::string reason;  // "8 heads of 64", "head count unknown: taken whole"
 };
 
-// Throws std::invalid_argument, naming the parameter, if a count does not divide or contradicts
-// another one.
+// Throws std::invalid_argument, naming the parameter, if a count does not divide or
+// contradicts another one.
 HeadDecision attention_heads(const Projection& projection, const AttentionShape& counts,
                              bool per_head);
 

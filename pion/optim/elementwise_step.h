@@ -13,11 +13,12 @@
 
 namespace pion {
 
-inline void check_size(const char* where, const char* what, std::size_t size, std::size_t wanted) {
+inline void check_size(const char* where, const char* what, std::size_t size,
+                       std::size_t wanted) {
   if (size != wanted) {
     throw std::invalid_argument(std::string(where) + ": " + what +
-                                " must have the size of weight, " + std::to_string(wanted) +
-                                ", got " + std::to_string(size));
+                                " must have the size of weight, " +
+                                std::to_string(wanted) + ", got " + std::to_string(size));
   }
 }
 
@@ -28,11 +29,11 @@ inline void check_step(const char* where, std::int64_t step) {
   }
 }
 
-// weight[i] <- (1 - lr weight_decay) weight[i] - update(i, g[i]) for every i; update() moves the
-// state and returns the step in T, of which lr is a factor.
+// weight[i] <- (1 - lr weight_decay) weight[i] - update(i, g[i]) for every i; update()
+// moves the state and returns the step in T, of which lr is a factor.
 template <class T, class G, class R, class Update>
-UpdateStatistics elementwise_step(std::span<T> weight, std::span<const G> gradient, const R& rule,
-                                  const char* where, Update update) {
+UpdateStatistics elementwise_step(std::span<T> weight, std::span<const G> gradient,
+                                  const R& rule, const char* where, Update update) {
   check_size(where, "gradient", gradient.size(), weight.size());
   const auto n = static_cast<std::int64_t>(weight.size());
   const GradientScan scan =
@@ -42,7 +43,8 @@ UpdateStatistics elementwise_step(std::span<T> weight, std::span<const G> gradie
   const bool moves = rule.lr != 0;
   double squares = 0;
   for (std::size_t i = 0; i < weight.size(); ++i) {
-    const T g = scan.clean ? gradient_entry<T>(gradient[i]) : finite_or_zero<T>(gradient[i]);
+    const T g =
+        scan.clean ? gradient_entry<T>(gradient[i]) : finite_or_zero<T>(gradient[i]);
     const T step = update(i, g);
     squares += static_cast<double>(step) * static_cast<double>(step);
     if (moves) weight[i] = weight[i] * decay - step;

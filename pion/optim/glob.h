@@ -5,8 +5,8 @@
 
 namespace pion {
 
-// Whether `name` matches `glob`: `*` stands for any text, dots too; `?` for one character; all
-// others for themselves.
+// Whether `name` matches `glob`: `*` stands for any text, dots too; `?` for one
+// character; all others for themselves.
 bool matches_glob(std::string_view glob, std::string_view name);
 
 }  // namespace pion

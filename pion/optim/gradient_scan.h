@@ -30,14 +30,15 @@ T finite_or_zero(G value) {
 }
 
 struct GradientScan {
-  bool skip = false;         // NonFinite::kSkip and an entry is not finite
-  bool clean = true;         // every entry is finite
-  double norm = 0;           // ||G||_F of the finite entries; 0 if skip
+  bool skip = false;  // NonFinite::kSkip and an entry is not finite
+  bool clean = true;  // every entry is finite
+  double norm = 0;    // ||G||_F of the finite entries; 0 if skip
 };
 
 // Throws under NonFinite::kRaise if an entry is not finite.
 template <class T, class G>
-GradientScan scan_gradient(MatrixViewOf<const G> gradient, NonFinite policy, const char* where) {
+GradientScan scan_gradient(MatrixViewOf<const G> gradient, NonFinite policy,
+                           const char* where) {
   GradientScan scan;
   double squares = 0;
   for (std::int64_t i = 0; i < gradient.rows; ++i) {
@@ -51,8 +52,9 @@ GradientScan scan_gradient(MatrixViewOf<const G> gradient, NonFinite policy, con
       scan.clean = false;
       if (policy == NonFinite::kRaise) {
         throw std::invalid_argument(
-            std::string(where) + ": the gradient must be finite, got " + std::to_string(entry) +
-            " at (" + std::to_string(i) + ", " + std::to_string(j) +
+            std::string(where) + ": the gradient must be finite, got " +
+            std::to_string(entry) + " at (" + std::to_string(i) + ", " +
+            std::to_string(j) +
             "); nonfinite = \"skip\" leaves such a parameter as it is");
       }
       if (policy == NonFinite::kSkip) return {.skip = true, .clean = false};

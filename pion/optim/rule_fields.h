@@ -28,9 +28,10 @@ inline constexpr Range kBelowOne{.low = 0, .high = 1, .high_open = true};
 inline constexpr Range kUnitInterval{.low = 0, .high = 1};
 
 template <class R>
-using Member = std::variant<bool R::*, int R::*, std::int64_t R::*, double R::*, std::string R::*,
-                            std::optional<double> R::*, std::optional<int> R::*, Scale R::*,
-                            NonFinite R::*, Normalization R::*, Cutoff R::*>;
+using Member =
+    std::variant<bool R::*, int R::*, std::int64_t R::*, double R::*, std::string R::*,
+                 std::optional<double> R::*, std::optional<int> R::*, Scale R::*,
+                 NonFinite R::*, Normalization R::*, Cutoff R::*>;
 
 template <class R>
 struct Field {

@@ -1,49 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The parameter lists of well-known models, each with the part that every parameter
-// plays.
-#include <gtest/gtest.h>
-
-#include "pion/optim/routing.h"
+// The parameters of well-known language models, and what each of them is.
+#include "pion/optim/routing_zoo.h"
 
 namespace pion {
 namespace {
-
-struct Expected {
-  const char* name;
-  std::vector<std::int64_t> shape;
-  const char* module;
-  Role role;
-  std::vector<std::int64_t> heads = {1};  // where the rule is one for matrices
-  int axis = 0;
-  const char* tied_to = "";
-};
-
-void expect_roles(const char* model, const std::vector<Expected>& table,
-                  const RoutingOptions& options = {}) {
-  SCOPED_TRACE(model);
-  std::vector<ParameterDescription> parameters;
-  for (const Expected& e : table)
-    parameters.push_back({e.name, e.shape, e.module, e.tied_to, "f32"});
-  const Routing routing = route(parameters, options);
-  ASSERT_EQ(routing.routes.size(), table.size());
-  for (std::size_t i = 0; i < table.size(); ++i) {
-    const Route& r = routing.routes[i];
-    EXPECT_EQ(role_name(r.role), role_name(table[i].role))
-        << table[i].name << ": " << r.reason;
-    EXPECT_EQ(is_matrix_rule(r.rule), is_matrix_role(table[i].role)) << table[i].name;
-    EXPECT_FALSE(r.reason.empty()) << table[i].name;
-    if (!is_matrix_rule(r.rule)) continue;
-    EXPECT_EQ(r.heads.heads, table[i].heads) << table[i].name << ": " << r.reason;
-    EXPECT_EQ(r.heads.axis, table[i].axis) << table[i].name;
-  }
-}
-
-RoutingOptions with_heads(std::int64_t heads, std::int64_t kv_heads,
-                          std::int64_t head_dim) {
-  RoutingOptions options;
-  options.attention = {heads, kv_heads, head_dim};
-  return options;
-}
 
 TEST(RoutingZoo, Gpt2WithTransposedFusedProjections) {
   for (const char* type : {"Conv1D", ""}) {  // a file of weights knows no module types
@@ -224,89 +184,6 @@ TEST(RoutingZoo, BertAndNeoX) {
                with_heads(8, 8, 64));
 }
 
-TEST(RoutingZoo, ResNet) {
-  expect_roles(
-      "resnet",
-      {{"conv1.weight", {64, 3, 7, 7}, "Conv2d", Role::kConvolution},
-       {"bn1.weight", {64}, "BatchNorm2d", Role::kNorm},
-       {"layer1.0.conv1.weight", {64, 64, 3, 3}, "Conv2d", Role::kConvolution},
-       {"layer2.0.downsample.0.weight", {128, 64, 1, 1}, "Conv2d", Role::kConvolution},
-       {"layer2.0.depthwise.weight", {128, 1, 3, 3}, "Conv2d", Role::kVector},
-       {"fc.weight", {1000, 512}, "Linear", Role::kHead},
-       {"fc.bias", {1000}, "Linear", Role::kBias}});
-}
-
-TEST(RoutingZoo, VisionTransformer) {
-  expect_roles(
-      "vit",
-      {{"cls_token", {1, 1, 192}, "VisionTransformer", Role::kVector},
-       {"pos_embed", {1, 197, 192}, "VisionTransformer", Role::kEmbedding},
-       {"patch_embed.proj.weight", {192, 3, 16, 16}, "Conv2d", Role::kEmbedding},
-       {"blocks.0.norm1.weight", {192}, "LayerNorm", Role::kNorm},
-       {"blocks.0.attn.qkv.weight",
-        {576, 192},
-        "Linear",
-        Role::kAttentionFusedQkv,
-        {3, 3, 3}},
-       {"blocks.0.attn.proj.weight", {192, 192}, "Linear", Role::kAttentionO, {3}, 1},
-       {"blocks.0.ls1.gamma", {192}, "LayerScale", Role::kVector},
-       {"blocks.0.ls2.gamma", {192, 1, 1}, "LayerScale", Role::kVector},
-       {"blocks.0.mlp.fc1.weight", {768, 192}, "Linear", Role::kHiddenMatrix},
-       {"blocks.0.mlp.fc2.weight", {192, 768}, "Linear", Role::kHiddenMatrix},
-       {"head.weight", {1000, 192}, "Linear", Role::kHead}},
-      with_heads(3, 3, 64));
-}
-
-TEST(RoutingZoo, VisionLanguageActionModel) {
-  RoutingOptions options = with_heads(8, 1, 256);
-  options.attention_by_name = {{"vision_tower.*", {2, 2, 72}}};
-  expect_roles(
-      "vla",
-      {{"vision_tower.layers.0.self_attn.q_proj.weight",
-        {144, 144},
-        "Linear",
-        Role::kAttentionQ,
-        {2}},
-       {"vision_tower.layers.0.self_attn.out_proj.weight",
-        {144, 144},
-        "Linear",
-        Role::kAttentionO,
-        {2},
-        1},
-       {"multi_modal_projector.linear.weight",
-        {1024, 144},
-        "Linear",
-        Role::kHiddenMatrix},
-       {"language_model.layers.0.self_attn.q_proj.weight",
-        {2048, 1024},
-        "Linear",
-        Role::kAttentionQ,
-        {8}},
-       {"language_model.layers.0.self_attn.k_proj.weight",
-        {256, 1024},
-        "Linear",
-        Role::kAttentionK,
-        {1}},
-       {"gemma_expert.layers.0.self_attn.o_proj.weight",
-        {512, 2048},
-        "Linear",
-        Role::kAttentionO,
-        {8},
-        1},
-       {"gemma_expert.layers.0.mlp.down_proj.weight",
-        {512, 2048},
-        "Linear",
-        Role::kHiddenMatrix},
-       {"action_head.blocks.0.mlp.fc1.weight", {256, 128}, "Linear", Role::kHiddenMatrix},
-       {"action_head.0.weight", {128, 512}, "Linear", Role::kHiddenMatrix},
-       {"action_head.2.weight", {7, 128}, "Linear", Role::kHead},
-       {"state_proj.weight", {512, 32}, "Linear", Role::kEmbedding},
-       {"action_in_proj.weight", {512, 7}, "Linear", Role::kEmbedding},
-       {"action_out_proj.weight", {7, 512}, "Linear", Role::kHead},
-       {"action_queries", {50, 512}, "Policy", Role::kEmbedding}},
-      options);
-}
-
 TEST(RoutingZoo, MixtureOfExperts) {
   expect_roles(
       "mixtral",
@@ -382,69 +259,6 @@ TEST(RoutingZoo, LibTorchTransformerEncoder) {
         Role::kHiddenMatrix},
        {"encoder.layers.0.norm1.weight", {64}, "torch::nn::LayerNormImpl", Role::kNorm}},
       with_heads(4, 0, 0));
-}
-
-TEST(RoutingZoo, RecurrentAndStateSpace) {
-  expect_roles("lstm", {{"weight_ih_l0", {256, 32}, "LSTM", Role::kHiddenMatrix, {4}},
-                        {"weight_hh_l0", {256, 64}, "LSTM", Role::kHiddenMatrix, {4}},
-                        {"bias_ih_l0", {256}, "LSTM", Role::kBias}});
-  expect_roles(
-      "mamba",
-      {{"layers.0.mixer.A_log", {128, 16}, "Mamba", Role::kVector},
-       {"layers.0.mixer.conv1d.weight", {128, 1, 4}, "Conv1d", Role::kVector},
-       {"layers.0.mixer.in_proj.weight", {256, 64}, "Linear", Role::kHiddenMatrix},
-       {"layers.0.mixer.out_proj.weight", {64, 128}, "Linear", Role::kHiddenMatrix}});
-}
-
-TEST(RoutingZoo, PoliciesOfReinforcementLearning) {
-  expect_roles("cleanrl ppo",
-               {{"critic.0.weight", {64, 17}, "Linear", Role::kHiddenMatrix},
-                {"critic.2.weight", {64, 64}, "Linear", Role::kHiddenMatrix},
-                {"critic.4.weight", {1, 64}, "Linear", Role::kHead},
-                {"actor_mean.0.weight", {64, 17}, "Linear", Role::kHiddenMatrix},
-                {"actor_mean.2.weight", {64, 64}, "Linear", Role::kHiddenMatrix},
-                {"actor_mean.4.weight", {6, 64}, "Linear", Role::kHead},
-                {"actor_logstd", {1, 6}, "", Role::kVector}});
-  expect_roles("atari ppo",
-               {{"network.0.weight", {32, 4, 8, 8}, "Conv2d", Role::kConvolution},
-                {"network.7.weight", {512, 3136}, "Linear", Role::kHiddenMatrix},
-                {"actor.weight", {6, 512}, "Linear", Role::kHead},
-                {"critic.weight", {1, 512}, "Linear", Role::kHead}});
-  expect_roles(
-      "snake transformer",
-      {{"patch_projection.weight", {64, 12}, "Linear", Role::kEmbedding},
-       {"position.weight", {37, 64}, "Embedding", Role::kEmbedding},
-       {"layer0.attention.q_proj.weight", {64, 64}, "Linear", Role::kAttentionQ, {4}},
-       {"layer0.attention.o_proj.weight", {64, 64}, "Linear", Role::kAttentionO, {4}, 1},
-       {"layer0.up_proj.weight", {256, 64}, "Linear", Role::kHiddenMatrix},
-       {"final_norm.weight", {64}, "LayerNorm", Role::kNorm},
-       {"policy_head.weight", {4, 64}, "Linear", Role::kHead},
-       {"value_head.weight", {1, 64}, "Linear", Role::kHead}},
-      with_heads(4, 4, 16));
-  expect_roles("plain mlp", {{"fc1.weight", {128, 784}, "Linear", Role::kHiddenMatrix},
-                             {"fc2.weight", {64, 128}, "Linear", Role::kHiddenMatrix},
-                             {"fc3.weight", {10, 64}, "Linear", Role::kHead}});
-}
-
-TEST(RoutingZoo, TiesDoNotDependOnOrder) {
-  expect_roles("head first", {{"decoder.weight", {100, 16}, "", Role::kHead},
-                              {"encoder.weight",
-                               {100, 16},
-                               "Embedding",
-                               Role::kEmbedding,
-                               {1},
-                               0,
-                               "decoder.weight"}});
-  // a hidden name that shares its storage with an embedding is not orthogonalized
-  expect_roles("embedding last",
-               {{"layers.0.mlp.up_proj.weight", {100, 16}, "Linear", Role::kEmbedding},
-                {"embed.weight",
-                 {100, 16},
-                 "Embedding",
-                 Role::kEmbedding,
-                 {1},
-                 0,
-                 "layers.0.mlp.up_proj.weight"}});
 }
 
 }  // namespace

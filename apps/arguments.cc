@@ -18,18 +18,21 @@ std::vector<std::string> option_names(const CLI::App& app) {
   return names;
 }
 
-bool parse(CLI::App& app, const std::vector<std::string>& words, lab::TextPairs* recipe_flags) {
+bool parse(CLI::App& app, const std::vector<std::string>& words,
+           lab::TextPairs* recipe_flags) {
   std::map<std::string, bool> options;
   for (const CLI::Option* option : app.get_options())
-    for (const std::string& name : option->get_lnames()) options["--" + name] = option->get_items_expected_max() > 0;
+    for (const std::string& name : option->get_lnames())
+      options["--" + name] = option->get_items_expected_max() > 0;
   lab::Words parted = lab::part_words(words, options);
   if (recipe_flags != nullptr) {
     *recipe_flags = parted.recipe;
   } else if (!parted.recipe.empty()) {
     const std::string flag = "--" + parted.recipe.front().first;
     const std::string near = nearest_name(flag, option_names(app));
-    throw std::invalid_argument("unknown flag \"" + flag + "\"" +
-                                (near.empty() ? "; see --help" : "; did you mean \"" + near + "\"?"));
+    throw std::invalid_argument(
+        "unknown flag \"" + flag + "\"" +
+        (near.empty() ? "; see --help" : "; did you mean \"" + near + "\"?"));
   }
   std::reverse(parted.own.begin(), parted.own.end());  // as CLI11 wants them
   try {
@@ -43,7 +46,8 @@ bool parse(CLI::App& app, const std::vector<std::string>& words, lab::TextPairs*
   return false;
 }
 
-void forward(const CLI::App& app, const std::string& name, const std::string& text, lab::TextPairs& flags) {
+void forward(const CLI::App& app, const std::string& name, const std::string& text,
+             lab::TextPairs& flags) {
   if (app.count("--" + name) > 0) flags.emplace_back(name, text);
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // `pion compare RECIPE`.
+#include "lab/run/compare.h"
+
 #include <filesystem>
 #include <iostream>
 
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
-#include "lab/run/compare.h"
 #include "lab/run/flags.h"
 #include "lab/run/recipe_files.h"
 
@@ -13,18 +14,25 @@ namespace pion::apps {
 namespace fs = std::filesystem;
 
 int compare(const Invocation& invocation) {
-  CLI::App app("Tunes the learning rate of several optimizers on one recipe, then runs each at its best rate on fresh "
-               "seeds.", "pion compare");
+  CLI::App app(
+      "Tunes the learning rate of several optimizers on one recipe, then runs each at "
+      "its best rate on fresh "
+      "seeds.",
+      "pion compare");
   app.footer(lab::alias_help());
   std::string recipe_name, optimizers, seeds, out;
   std::vector<std::string> grids;
   int jobs = 1;
   bool resume = false, dry_run = false;
   app.add_option("RECIPE", recipe_name, "a recipe's name or a TOML file")->required();
-  app.add_option("--optimizers", optimizers, "rules, or names in [compare.settings]: adamw,muon,pion");
+  app.add_option("--optimizers", optimizers,
+                 "rules, or names in [compare.settings]: adamw,muon,pion");
   app.add_option("--seeds", seeds, "number of fresh seeds of the final runs");
-  app.add_option("--grid", grids, "adamw=1e-4,3e-4: learning rates to try; may be repeated; one rate: no tuning")
-      ->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option(
+         "--grid", grids,
+         "adamw=1e-4,3e-4: learning rates to try; may be repeated; one rate: no tuning")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_option("--jobs", jobs, "runs at once")->check(CLI::Range(1, 1024));
   app.add_option("--out", out, "directory of the comparison [runs/<recipe>-compare]");
   app.add_flag("--resume", resume, "continue an interrupted comparison");
@@ -36,26 +44,40 @@ int compare(const Invocation& invocation) {
   for (const std::string& grid : grids) {
     const std::size_t equals = grid.find('=');
     if (equals == std::string::npos || equals == 0)
-      throw std::invalid_argument("--grid: must be OPTIMIZER=RATE,RATE,..., got \"" + grid + "\"");
+      throw std::invalid_argument("--grid: must be OPTIMIZER=RATE,RATE,..., got \"" +
+                                  grid + "\"");
     flags.emplace_back("compare.grid." + grid.substr(0, equals), grid.substr(equals + 1));
   }
   for (const auto& [flag, text] : flags)
     if (flag == "optimizer" || flag == "use-muon" || flag == "seed")
-      throw std::invalid_argument("--" + flag + ": a comparison chooses it itself; use --optimizers, --seeds or "
-                                  "--compare.tune_seeds");
+      throw std::invalid_argument(
+          "--" + flag +
+          ": a comparison chooses it itself; use --optimizers, --seeds or "
+          "--compare.tune_seeds");
   lab::Recipe recipe = lab::Recipe::load(recipe_name);
   const lab::TextPairs resolved = lab::resolve_flags(recipe, flags, option_names(app));
-  if (out.empty()) out = (fs::path("runs") / (lab::find_recipe(recipe_name).stem().string() + "-compare")).string();
+  if (out.empty())
+    out =
+        (fs::path("runs") / (lab::find_recipe(recipe_name).stem().string() + "-compare"))
+            .string();
   if (dry_run) {
     recipe.set_all(resolved);
     std::cout << lab::comparison_text(recipe);
     return kSuccess;
   }
-  switch (lab::compare({.recipe_file = recipe_name, .flags = resolved, .out = out, .program = invocation.program,
-                        .jobs = jobs, .resume = resume, .command = invocation.command})) {
-    case lab::CompareOutcome::kComplete: return kSuccess;
-    case lab::CompareOutcome::kInterrupted: return kInterrupted;
-    case lab::CompareOutcome::kFailed: break;
+  switch (lab::compare({.recipe_file = recipe_name,
+                        .flags = resolved,
+                        .out = out,
+                        .program = invocation.program,
+                        .jobs = jobs,
+                        .resume = resume,
+                        .command = invocation.command})) {
+    case lab::CompareOutcome::kComplete:
+      return kSuccess;
+    case lab::CompareOutcome::kInterrupted:
+      return kInterrupted;
+    case lab::CompareOutcome::kFailed:
+      break;
   }
   return kFailed;
 }

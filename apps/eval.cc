@@ -11,7 +11,8 @@
 namespace pion::apps {
 
 int eval(const Invocation& invocation) {
-  CLI::App app("Evaluates the newest checkpoint of a run, greedily, and prints JSON.", "pion eval");
+  CLI::App app("Evaluates the newest checkpoint of a run, greedily, and prints JSON.",
+               "pion eval");
   app.footer("Recipe keys of the evaluation are flags, as --episodes 64.");
   std::string run;
   app.add_option("RUN", run, "run directory")->required();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The `pion` command: finds the subcommand, turns exceptions into messages and exit codes.
+// The `pion` command: finds the subcommand, turns exceptions into messages and exit
+// codes.
 #include <c10/util/Exception.h>
 
 #include <iostream>
@@ -20,20 +21,25 @@ struct Subcommand {
 
 constexpr Subcommand kSubcommands[] = {
     {"train", "train one recipe", train},
-    {"compare", "tune several optimizers on one recipe, then compare them on fresh seeds", compare},
+    {"compare", "tune several optimizers on one recipe, then compare them on fresh seeds",
+     compare},
     {"eval", "evaluate the newest checkpoint of a run", eval},
     {"report", "write report.html of a run or a comparison", report},
     {"inspect", "routing table and spectra of a safetensors model", inspect},
     {"recipes", "list the recipes", recipes},
-    {"optimizers", "list the update rules with their keys, and the routing presets", optimizers},
+    {"optimizers", "list the update rules with their keys, and the routing presets",
+     optimizers},
 };
 
 void print_help() {
-  std::cout << "pion: trains policies with matrix-aware optimizers and compares them\n\n"
-               "Usage: pion SUBCOMMAND ...    pion SUBCOMMAND --help    pion --version\n\n";
+  std::cout
+      << "pion: trains policies with matrix-aware optimizers and compares them\n\n"
+         "Usage: pion SUBCOMMAND ...    pion SUBCOMMAND --help    pion --version\n\n";
   for (const Subcommand& each : kSubcommands)
-    std::cout << "  " << each.name << std::string(12 - std::string(each.name).size(), ' ') << each.description << "\n";
-  std::cout << "\nExit codes: 0 success, 1 bad input, 2 failed run, 130 interrupted and saved\n";
+    std::cout << "  " << each.name << std::string(12 - std::string(each.name).size(), ' ')
+              << each.description << "\n";
+  std::cout << "\nExit codes: 0 success, 1 bad input, 2 failed run, 130 interrupted and "
+               "saved\n";
 }
 
 int unknown(const std::string& word) {
@@ -41,7 +47,8 @@ int unknown(const std::string& word) {
   for (const Subcommand& each : kSubcommands) names.emplace_back(each.name);
   const std::string near = nearest_name(word, names);
   std::cerr << "pion: unknown subcommand \"" << word << "\""
-            << (near.empty() ? "; see pion --help" : "; did you mean \"" + near + "\"?") << "\n";
+            << (near.empty() ? "; see pion --help" : "; did you mean \"" + near + "\"?")
+            << "\n";
   return kBadInput;
 }
 

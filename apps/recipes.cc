@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // `pion recipes`.
-#include "lab/run/recipe_files.h"
-
 #include <algorithm>
 #include <iostream>
 
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
+#include "lab/run/recipe_files.h"
 
 namespace pion::apps {
 
@@ -18,7 +17,8 @@ int recipes(const Invocation& invocation) {
   std::size_t width = 0;
   for (const lab::RecipeFile& file : files) width = std::max(width, file.name.size());
   for (const lab::RecipeFile& file : files)
-    std::cout << file.name << std::string(width + 2 - file.name.size(), ' ') << file.question << "\n";
+    std::cout << file.name << std::string(width + 2 - file.name.size(), ' ')
+              << file.question << "\n";
   return kSuccess;
 }
 

@@ -16,7 +16,8 @@ struct Invocation {
 
 constexpr int kSuccess = 0, kBadInput = 1, kFailed = 2, kInterrupted = 130;
 
-// Return the exit code. Throw std::invalid_argument for bad input, anything else for a failure.
+// Return the exit code. Throw std::invalid_argument for bad input, anything else for a
+// failure.
 int train(const Invocation& invocation);
 int compare(const Invocation& invocation);
 int eval(const Invocation& invocation);

@@ -13,7 +13,9 @@ namespace pion::apps {
 namespace fs = std::filesystem;
 
 int train(const Invocation& invocation) {
-  CLI::App app("Trains one recipe: its name (see `pion recipes`), a TOML file or a run directory.", "pion train");
+  CLI::App app(
+      "Trains one recipe: its name (see `pion recipes`), a TOML file or a run directory.",
+      "pion train");
   app.footer(lab::alias_help());
   std::string recipe_name, out, seed, threads, track;
   bool resume = false, dry_run = false, no_report = false, quiet = false;
@@ -23,7 +25,8 @@ int train(const Invocation& invocation) {
   app.add_option("--threads", threads, "of this run");
   app.add_option("--track", track, "mirror metrics.jsonl: tensorboard, wandb or trackio");
   app.add_flag("--resume", resume, "continue after the newest checkpoint of --out");
-  app.add_flag("--dry-run", dry_run, "print the resolved recipe and the routing table, write nothing");
+  app.add_flag("--dry-run", dry_run,
+               "print the resolved recipe and the routing table, write nothing");
   app.add_flag("--no-report", no_report, "do not write report.html at the end");
   app.add_flag("--quiet", quiet, "no progress");
   lab::TextPairs flags;
@@ -35,12 +38,15 @@ int train(const Invocation& invocation) {
   // a run directory as RECIPE is meant with --resume
   if (resume && out.empty() && fs::is_directory(recipe_name)) out = recipe_name;
   if (recipe_name.empty() && !(resume && !out.empty()))
-    throw std::invalid_argument("needs a RECIPE (`pion recipes` lists them), or --resume with --out DIR");
+    throw std::invalid_argument(
+        "needs a RECIPE (`pion recipes` lists them), or --resume with --out DIR");
   const bool saved = resume && !out.empty() && fs::exists(lab::RunPaths{out}.recipe());
   if (recipe_name.empty() && !saved)
-    throw std::invalid_argument("--resume: " + out + " is no run directory: it has no recipe.toml");
+    throw std::invalid_argument("--resume: " + out +
+                                " is no run directory: it has no recipe.toml");
 
-  const std::string source = recipe_name.empty() ? lab::RunPaths{out}.recipe().string() : recipe_name;
+  const std::string source =
+      recipe_name.empty() ? lab::RunPaths{out}.recipe().string() : recipe_name;
   lab::Recipe recipe = lab::Recipe::load(source);
   const lab::TextPairs resolved = lab::resolve_flags(recipe, flags, option_names(app));
   // the saved recipe has these flags in it already
@@ -54,16 +60,21 @@ int train(const Invocation& invocation) {
     return kSuccess;
   }
   if (resume && !fs::exists(out))
-    throw std::invalid_argument("--resume: no run directory " + out + "; leave --resume out to start one");
+    throw std::invalid_argument("--resume: no run directory " + out +
+                                "; leave --resume out to start one");
   if (resume && fs::exists(lab::RunPaths{out}.recipe())) {
     const lab::Recipe own = lab::resumed_recipe(out, resolved);
     if (own.task() != recipe.task())
-      throw std::invalid_argument("--resume: the run in " + out + " is of task \"" + own.task() + "\", the recipe of \"" +
-                                  recipe.task() + "\"");
+      throw std::invalid_argument("--resume: the run in " + out + " is of task \"" +
+                                  own.task() + "\", the recipe of \"" + recipe.task() +
+                                  "\"");
     recipe = own;
   }
-  const lab::RunOutcome outcome = lab::train(recipe, {.out = out, .resume = resume, .quiet = quiet,
-                                                      .report = !no_report, .command = invocation.command});
+  const lab::RunOutcome outcome = lab::train(recipe, {.out = out,
+                                                      .resume = resume,
+                                                      .quiet = quiet,
+                                                      .report = !no_report,
+                                                      .command = invocation.command});
   if (!outcome.complete) {
     std::cout << "interrupted and saved at update " << outcome.step
               << "; continue with: pion train --resume --out " << out << "\n";

@@ -21,9 +21,9 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::int64_t kFormat = 1;
-constexpr std::uint64_t kLargestState = 256 << 20;  // bytes of state.json
+constexpr std::uint64_t kLargestState = 256 << 20;         // bytes of state.json
 constexpr char kGenerator[] = "pion.torch_cpu_generator";  // in task.safetensors
-constexpr std::string_view kUnfinished = ".unfinished_";   // temporary names begin with it
+constexpr std::string_view kUnfinished = ".unfinished_";  // temporary names begin with it
 constexpr std::string_view kStep = "step_";
 
 // "step_12" -> 12.
@@ -41,10 +41,14 @@ bool deeper_than(std::string_view json, int limit) {
   int depth = 0;
   bool inside_text = false;
   for (std::size_t i = 0; i < json.size(); ++i) {
-    if (inside_text && json[i] == '\\') ++i;
-    else if (json[i] == '"') inside_text = !inside_text;
-    else if (!inside_text && (json[i] == '[' || json[i] == '{') && ++depth > limit) return true;
-    else if (!inside_text && (json[i] == ']' || json[i] == '}')) --depth;
+    if (inside_text && json[i] == '\\')
+      ++i;
+    else if (json[i] == '"')
+      inside_text = !inside_text;
+    else if (!inside_text && (json[i] == '[' || json[i] == '{') && ++depth > limit)
+      return true;
+    else if (!inside_text && (json[i] == ']' || json[i] == '}'))
+      --depth;
   }
   return false;
 }
@@ -64,15 +68,19 @@ std::string remedy(const fs::path& checkpoint) {
 
 void write_files(const fs::path& directory, const CheckpointHead& head, Task& task,
                  const Optimizer& optimizer) {
-  write_tensors(directory / "model.safetensors", module_tensors(task.model()), {{"format", "pt"}});
+  write_tensors(directory / "model.safetensors", module_tensors(task.model()),
+                {{"format", "pt"}});
   write_tensors(directory / "optimizer.safetensors", optimizer.state_tensors());
   TensorMap tensors;
   Json state = Json::object();
   task.save(tensors, state);
   tensors[kGenerator] = at::detail::getDefaultCPUGenerator().get_state();
   write_tensors(directory / "task.safetensors", tensors);
-  const Json json = {{"format", kFormat}, {"task", head.task}, {"step", head.step},
-                     {"metrics_bytes", head.metrics_bytes}, {"wall_seconds", head.wall_seconds},
+  const Json json = {{"format", kFormat},
+                     {"task", head.task},
+                     {"step", head.step},
+                     {"metrics_bytes", head.metrics_bytes},
+                     {"wall_seconds", head.wall_seconds},
                      {"state", state}};
   DurableFile file(directory / "state.json", DurableFile::Mode::kCreate);
   file.write(json.dump(1) + "\n");
@@ -86,10 +94,12 @@ void with_file(const fs::path& file, const fs::path& checkpoint, F action) {
   try {
     action();
   } catch (const c10::Error& error) {
-    throw std::invalid_argument(file.string() + ": " + error.what_without_backtrace() + remedy(checkpoint));
+    throw std::invalid_argument(file.string() + ": " + error.what_without_backtrace() +
+                                remedy(checkpoint));
   } catch (const std::exception& error) {
     const std::string what = error.what();
-    const std::string where = what.rfind(file.string(), 0) == 0 ? "" : file.string() + ": ";
+    const std::string where =
+        what.rfind(file.string(), 0) == 0 ? "" : file.string() + ": ";
     throw std::invalid_argument(where + what + remedy(checkpoint));
   }
 }
@@ -100,7 +110,9 @@ std::vector<std::int64_t> checkpoint_steps(const fs::path& directory) {
   std::vector<std::int64_t> steps;
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(directory, error))
-    if (const auto step = step_of(entry.path().filename().string()); step && entry.is_directory()) steps.push_back(*step);
+    if (const auto step = step_of(entry.path().filename().string());
+        step && entry.is_directory())
+      steps.push_back(*step);
   std::sort(steps.begin(), steps.end());
   return steps;
 }
@@ -109,21 +121,25 @@ void clean_checkpoints(const fs::path& directory) {
   std::error_code error;
   std::vector<fs::path> leftovers;
   for (const fs::directory_entry& entry : fs::directory_iterator(directory, error))
-    if (entry.path().filename().string().rfind(kUnfinished, 0) == 0) leftovers.push_back(entry.path());
+    if (entry.path().filename().string().rfind(kUnfinished, 0) == 0)
+      leftovers.push_back(entry.path());
   for (const fs::path& path : leftovers) fs::remove_all(path, error);
 }
 
 void save_checkpoint(const fs::path& directory, const CheckpointHead& head, Task& task,
                      const Optimizer& optimizer, std::int64_t keep) {
   const fs::path target = step_path(directory, head.step);
-  const fs::path unfinished = directory / (std::string(kUnfinished) + std::to_string(head.step));
+  const fs::path unfinished =
+      directory / (std::string(kUnfinished) + std::to_string(head.step));
   try {
     fs::create_directories(unfinished);
     write_files(unfinished, head, task, optimizer);
     if (fs::exists(target)) {
       // the same step again: the two change places at once, then the old one goes
-      if (::renameat2(AT_FDCWD, unfinished.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) != 0)
-        throw std::runtime_error("cannot replace " + target.string() + ": " + std::strerror(errno));
+      if (::renameat2(AT_FDCWD, unfinished.c_str(), AT_FDCWD, target.c_str(),
+                      RENAME_EXCHANGE) != 0)
+        throw std::runtime_error("cannot replace " + target.string() + ": " +
+                                 std::strerror(errno));
       fs::remove_all(unfinished);
     } else {
       fs::rename(unfinished, target);
@@ -131,37 +147,46 @@ void save_checkpoint(const fs::path& directory, const CheckpointHead& head, Task
   } catch (const std::exception& error) {
     std::error_code ignored;
     fs::remove_all(unfinished, ignored);
-    throw std::runtime_error("checkpoint of step " + std::to_string(head.step) + " not saved: " + error.what() +
-                             "; earlier checkpoints are intact, continue later with --resume");
+    throw std::runtime_error(
+        "checkpoint of step " + std::to_string(head.step) + " not saved: " +
+        error.what() + "; earlier checkpoints are intact, continue later with --resume");
   }
   sync_directory(directory);
   const std::vector<std::int64_t> steps = checkpoint_steps(directory);
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < steps.size(); ++i) {
     // renamed first, so that a kill in the middle leaves no half-deleted checkpoint
-    const fs::path old = directory / (std::string(kUnfinished) + "delete_" + std::to_string(steps[i]));
+    const fs::path old =
+        directory / (std::string(kUnfinished) + "delete_" + std::to_string(steps[i]));
     fs::rename(step_path(directory, steps[i]), old);
     fs::remove_all(old);
   }
 }
 
 Checkpoint parse_checkpoint_state(std::string_view text, const std::string& where) {
-  const auto fail = [&](const std::string& what) { throw std::invalid_argument(where + ": " + what); };
-  if (deeper_than(text, 100)) fail("nests deeper than 100 levels; it is no checkpoint of pion");
-  const Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  const auto fail = [&](const std::string& what) {
+    throw std::invalid_argument(where + ": " + what);
+  };
+  if (deeper_than(text, 100))
+    fail("nests deeper than 100 levels; it is no checkpoint of pion");
+  const Json json =
+      Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) fail("is no JSON, or truncated");
   if (!json.is_object()) fail("must hold an object");
   const auto member = [&](const char* name) -> const Json& {
     const auto at = json.find(name);
-    if (at == json.end()) fail("lacks \"" + std::string(name) + "\"; it is no checkpoint of pion");
+    if (at == json.end())
+      fail("lacks \"" + std::string(name) + "\"; it is no checkpoint of pion");
     return *at;
   };
   const auto natural = [&](const char* name) {
     const Json& value = member(name);
-    if (!value.is_number_unsigned()) fail("\"" + std::string(name) + "\" must be a whole number >= 0");
+    if (!value.is_number_unsigned())
+      fail("\"" + std::string(name) + "\" must be a whole number >= 0");
     return value.get<std::uint64_t>();
   };
   if (natural("format") != kFormat)
-    fail("has format " + std::to_string(natural("format")) + "; this version reads format " + std::to_string(kFormat));
+    fail("has format " + std::to_string(natural("format")) +
+         "; this version reads format " + std::to_string(kFormat));
   Checkpoint checkpoint;
   if (!member("task").is_string()) fail("\"task\" must be text");
   checkpoint.head.task = member("task").get<std::string>();
@@ -180,13 +205,15 @@ Checkpoint read_checkpoint(const fs::path& path, const std::string& task) {
   with_file(file, path, [&] {
     std::error_code error;
     if (!fs::is_regular_file(file, error)) throw std::invalid_argument("is missing");
-    if (fs::file_size(file, error) > kLargestState) throw std::invalid_argument("is larger than 256 MiB");
+    if (fs::file_size(file, error) > kLargestState)
+      throw std::invalid_argument("is larger than 256 MiB");
     std::ifstream stream(file, std::ios::binary);
     std::ostringstream text;
     text << stream.rdbuf();
     checkpoint = parse_checkpoint_state(text.str(), file.string());
     if (checkpoint.head.task != task)
-      throw std::invalid_argument("is of task \"" + checkpoint.head.task + "\", the run of \"" + task + "\"");
+      throw std::invalid_argument("is of task \"" + checkpoint.head.task +
+                                  "\", the run of \"" + task + "\"");
     if (step_of(path.filename().string()) != checkpoint.head.step)
       throw std::invalid_argument("is of step " + std::to_string(checkpoint.head.step));
   });
@@ -196,8 +223,9 @@ Checkpoint read_checkpoint(const fs::path& path, const std::string& task) {
 
 void load_checkpoint_model(const Checkpoint& checkpoint, Task& task) {
   const fs::path file = checkpoint.path / "model.safetensors";
-  with_file(file, checkpoint.path,
-            [&] { load_module_tensors(task.model(), read_tensors(file), file.string()); });
+  with_file(file, checkpoint.path, [&] {
+    load_module_tensors(task.model(), read_tensors(file), file.string());
+  });
 }
 
 void load_checkpoint(const Checkpoint& checkpoint, Task& task, Optimizer& optimizer) {
@@ -209,7 +237,8 @@ void load_checkpoint(const Checkpoint& checkpoint, Task& task, Optimizer& optimi
   with_file(task_file, checkpoint.path, [&] {
     TensorMap tensors = read_tensors(task_file);
     const auto generator = tensors.find(kGenerator);
-    if (generator == tensors.end()) throw std::invalid_argument("lacks the state of LibTorch's generator");
+    if (generator == tensors.end())
+      throw std::invalid_argument("lacks the state of LibTorch's generator");
     at::Generator torch_generator = at::detail::getDefaultCPUGenerator();
     torch_generator.set_state(generator->second);
     tensors.erase(generator);

@@ -33,7 +33,8 @@ std::string columns(const std::vector<std::vector<std::string>>& rows) {
   std::vector<std::size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    for (std::size_t i = 0; i < row.size(); ++i)
+      widths[i] = std::max(widths[i], row[i].size());
   }
   std::string text;
   for (const auto& row : rows) {
@@ -92,8 +93,11 @@ class Comparison {
     if (!execute(tuning, "final")) return interrupted();
     std::fputs(("\n" + table()).c_str(), stdout);
     report();
-    const auto failed = [](const ComparedRun& run) { return run.phase == "final" && run.status != "complete"; };
-    const bool sound = best_.size() == plan_.optimizers.size() && std::none_of(runs_.begin(), runs_.end(), failed);
+    const auto failed = [](const ComparedRun& run) {
+      return run.phase == "final" && run.status != "complete";
+    };
+    const bool sound = best_.size() == plan_.optimizers.size() &&
+                       std::none_of(runs_.begin(), runs_.end(), failed);
     return sound ? CompareOutcome::kComplete : CompareOutcome::kFailed;
   }
 
@@ -104,27 +108,33 @@ class Comparison {
     const Json json = read_json(path);
     const auto stored = json.find("flags");
     if (stored == json.end() || !stored->is_object())
-      throw std::invalid_argument(path.string() + ": lacks \"flags\"; it is of another version, use another --out");
+      throw std::invalid_argument(
+          path.string() +
+          ": lacks \"flags\"; it is of another version, use another --out");
     TextPairs first;
     for (const auto& [key, value] : stored->items())
       if (value.is_string()) first.emplace_back(key, value.get<std::string>());
     for (const auto& flag : options_.flags)
       if (std::find(first.begin(), first.end(), flag) == first.end())
-        throw std::invalid_argument("--" + flag.first + " " + flag.second + ": the comparison in " + options_.out.string() +
-                                    " was started without it; leave it out, or use another --out");
+        throw std::invalid_argument(
+            "--" + flag.first + " " + flag.second + ": the comparison in " +
+            options_.out.string() +
+            " was started without it; leave it out, or use another --out");
     flags_ = first;
   }
 
   ChildProcess child(const ComparedRun& run) const {
     const fs::path directory = options_.out / run.dir;
-    std::vector<std::string> words = {options_.program.string(), "train", (options_.out / "recipe.toml").string()};
+    std::vector<std::string> words = {options_.program.string(), "train",
+                                      (options_.out / "recipe.toml").string()};
     for (const auto& [key, text] : flags_)
       if (key.rfind("compare.", 0) != 0) words.push_back("--" + key + "=" + text);
     words.push_back("--optimizer=" + run.optimizer);
     words.push_back("--" + plan_.lr_key + "=" + number_text(run.lr));
     words.push_back("--seed=" + std::to_string(run.seed));
     words.insert(words.end(), {"--out", directory.string(), "--no-report"});
-    if (fs::exists(directory)) words = {words[0], "train", "--resume", "--out", directory.string(), "--no-report"};
+    if (fs::exists(directory))
+      words = {words[0], "train", "--resume", "--out", directory.string(), "--no-report"};
     return {words, options_.out / (run.dir + ".log")};
   }
 
@@ -149,7 +159,8 @@ class Comparison {
       if (InterruptGuard::interrupted() && status == 130) return;
       if (!collect(run)) {
         run.status = "failed";
-        run.error = "exit status " + std::to_string(status) + ": " + last_line(options_.out / (run.dir + ".log"));
+        run.error = "exit status " + std::to_string(status) + ": " +
+                    last_line(options_.out / (run.dir + ".log"));
       }
       ++done;
       say(run, done, total);
@@ -164,8 +175,11 @@ class Comparison {
     if (!fs::exists(path)) return false;
     const Json json = read_json(path);
     run.status = "complete";
-    if (const auto score = json.find("score"); score != json.end() && score->is_number()) run.score = score->get<double>();
-    if (const auto wall = json.find("wall_seconds"); wall != json.end() && wall->is_number()) run.wall_seconds = wall->get<double>();
+    if (const auto score = json.find("score"); score != json.end() && score->is_number())
+      run.score = score->get<double>();
+    if (const auto wall = json.find("wall_seconds");
+        wall != json.end() && wall->is_number())
+      run.wall_seconds = wall->get<double>();
     if (!run.score) {
       run.status = "failed";
       run.error = "the score is not finite";
@@ -174,10 +188,12 @@ class Comparison {
   }
 
   void say(const ComparedRun& run, std::size_t done, std::size_t total) const {
-    std::printf("[%zu/%zu] %-14s lr %-10s seed %-5lld ", done, total, run.optimizer.c_str(),
-                number_text(run.lr).c_str(), static_cast<long long>(run.seed));
+    std::printf("[%zu/%zu] %-14s lr %-10s seed %-5lld ", done, total,
+                run.optimizer.c_str(), number_text(run.lr).c_str(),
+                static_cast<long long>(run.seed));
     if (run.status == "complete")
-      std::printf("%s %s  %s\n", info_->score.c_str(), score_text(run.score).c_str(), duration_text(run.wall_seconds).c_str());
+      std::printf("%s %s  %s\n", info_->score.c_str(), score_text(run.score).c_str(),
+                  duration_text(run.wall_seconds).c_str());
     else
       std::printf("FAILED: %s\n", run.error.c_str());
     std::fflush(stdout);
@@ -188,14 +204,19 @@ class Comparison {
     for (const std::string& optimizer : plan_.optimizers) {
       const auto at = best_.find(optimizer);
       if (at == best_.end()) {
-        std::printf("%s: no rate of its grid has a score; see the .log files in %s\n", optimizer.c_str(), options_.out.c_str());
+        std::printf("%s: no rate of its grid has a score; see the .log files in %s\n",
+                    optimizer.c_str(), options_.out.c_str());
         continue;
       }
       const double lr = at->second;
-      std::printf("%s: best %s %s", optimizer.c_str(), plan_.lr_key.c_str(), number_text(lr).c_str());
+      std::printf("%s: best %s %s", optimizer.c_str(), plan_.lr_key.c_str(),
+                  number_text(lr).c_str());
       if (const auto edge = edges.find(optimizer); edge != edges.end())
-        std::printf(", at the %s edge of its grid: the best may lie beyond; extend it with --grid %s=...,%s", edge->second.c_str(),
-                    optimizer.c_str(), number_text(edge->second == "lower" ? lr / 3 : lr * 3).c_str());
+        std::printf(
+            ", at the %s edge of its grid: the best may lie beyond; extend it with "
+            "--grid %s=...,%s",
+            edge->second.c_str(), optimizer.c_str(),
+            number_text(edge->second == "lower" ? lr / 3 : lr * 3).c_str());
       std::printf("\n");
     }
     std::fflush(stdout);
@@ -203,21 +224,25 @@ class Comparison {
 
   std::string table() const {
     std::vector<std::vector<std::string>> rows = {
-        {"optimizer", plan_.lr_key, "runs", info_->score + " (mean +- standard error)", "wall time"}};
+        {"optimizer", plan_.lr_key, "runs", info_->score + " (mean +- standard error)",
+         "wall time"}};
     for (const std::string& optimizer : plan_.optimizers) {
       std::vector<double> scores, seconds;
       for (const ComparedRun& run : runs_)
-        if (run.optimizer == optimizer && run.phase == "final" && run.score && run.status == "complete")
+        if (run.optimizer == optimizer && run.phase == "final" && run.score &&
+            run.status == "complete")
           scores.push_back(*run.score), seconds.push_back(run.wall_seconds);
       const Summary score = summarize(scores);
       const auto lr = best_.find(optimizer);
       std::string mean = scores.empty() ? "none finished" : score_text(score.mean);
       if (score.count > 1) mean += " +- " + score_text(score.standard_error);
-      rows.push_back({optimizer, lr == best_.end() ? "-" : number_text(lr->second),
-                      std::to_string(scores.size()) + "/" + std::to_string(plan_.seeds.size()), mean,
-                      scores.empty() ? "-" : duration_text(summarize(seconds).mean)});
+      rows.push_back(
+          {optimizer, lr == best_.end() ? "-" : number_text(lr->second),
+           std::to_string(scores.size()) + "/" + std::to_string(plan_.seeds.size()), mean,
+           scores.empty() ? "-" : duration_text(summarize(seconds).mean)});
     }
-    return columns(rows) + (info_->higher_is_better ? "Higher is better.\n" : "Lower is better.\n");
+    return columns(rows) +
+           (info_->higher_is_better ? "Higher is better.\n" : "Lower is better.\n");
   }
 
   void save() const {
@@ -225,8 +250,10 @@ class Comparison {
     for (const auto& [key, text] : flags_) flags[key] = text;
     Json runs = Json::array();
     for (const ComparedRun& run : runs_) {
-      Json each = {{"dir", run.dir}, {"optimizer", run.optimizer}, {"lr", run.lr}, {"seed", run.seed},
-                   {"phase", run.phase}, {"status", run.status}, {"score", nullptr}, {"wall_seconds", run.wall_seconds}};
+      Json each = {{"dir", run.dir},     {"optimizer", run.optimizer},
+                   {"lr", run.lr},       {"seed", run.seed},
+                   {"phase", run.phase}, {"status", run.status},
+                   {"score", nullptr},   {"wall_seconds", run.wall_seconds}};
       if (run.score) each["score"] = *run.score;
       if (!run.error.empty()) each["error"] = run.error;
       runs.push_back(each);
@@ -251,7 +278,8 @@ class Comparison {
 
   CompareOutcome interrupted() const {
     save();
-    std::printf("interrupted; continue with: pion compare %s --resume --out %s\n", options_.recipe_file.c_str(), options_.out.c_str());
+    std::printf("interrupted; continue with: pion compare %s --resume --out %s\n",
+                options_.recipe_file.c_str(), options_.out.c_str());
     return CompareOutcome::kInterrupted;
   }
 
@@ -277,16 +305,21 @@ class Comparison {
 
 }  // namespace
 
-CompareOutcome compare(const CompareOptions& options) { return Comparison(options).run(); }
+CompareOutcome compare(const CompareOptions& options) {
+  return Comparison(options).run();
+}
 
 std::string comparison_text(const Recipe& recipe) {
   const ComparePlan plan = make_plan(recipe, find_task(recipe.task()).higher_is_better);
-  std::vector<std::vector<std::string>> rows = {{"optimizer", plan.lr_key, "tuning runs", "final runs"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"optimizer", plan.lr_key, "tuning runs", "final runs"}};
   for (const std::string& optimizer : plan.optimizers) {
     std::string rates;
-    for (const double rate : plan.grids.at(optimizer)) rates += (rates.empty() ? "" : ", ") + number_text(rate);
+    for (const double rate : plan.grids.at(optimizer))
+      rates += (rates.empty() ? "" : ", ") + number_text(rate);
     const std::size_t count = plan.grids.at(optimizer).size();
-    rows.push_back({optimizer, rates, std::to_string(count > 1 ? count * plan.tune_seeds.size() : 0),
+    rows.push_back({optimizer, rates,
+                    std::to_string(count > 1 ? count * plan.tune_seeds.size() : 0),
                     std::to_string(plan.seeds.size())});
   }
   return columns(rows);

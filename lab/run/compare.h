@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// `pion compare`: tunes every optimizer's learning rate, then runs the best one on fresh seeds.
+// `pion compare`: tunes every optimizer's learning rate, then runs the best one on fresh
+// seeds.
 #pragma once
 
 #include <filesystem>
@@ -10,19 +11,24 @@
 namespace pion::lab {
 
 struct CompareOptions {
-  std::string recipe_file;    // path of the recipe, copied into the comparison
-  TextPairs flags;            // set on top of it, for every run
-  std::filesystem::path out;  // the comparison's directory
+  std::string recipe_file;        // path of the recipe, copied into the comparison
+  TextPairs flags;                // set on top of it, for every run
+  std::filesystem::path out;      // the comparison's directory
   std::filesystem::path program;  // `pion` itself, which every run is a process of
-  int jobs = 1;               // runs at once
+  int jobs = 1;                   // runs at once
   bool resume = false;
-  std::string command;        // how the user would repeat it; for compare.json
+  std::string command;  // how the user would repeat it; for compare.json
 };
 
-enum class CompareOutcome { kComplete, kInterrupted, kFailed };  // kFailed: of some final runs
+enum class CompareOutcome {
+  kComplete,
+  kInterrupted,
+  kFailed
+};  // kFailed: of some final runs
 
-// Prints what happens, writes compare.json after every run, the final table and report.html.
-// Throws std::invalid_argument before anything is written if the input is bad.
+// Prints what happens, writes compare.json after every run, the final table and
+// report.html. Throws std::invalid_argument before anything is written if the input is
+// bad.
 CompareOutcome compare(const CompareOptions& options);
 
 // What would run; nothing is written.

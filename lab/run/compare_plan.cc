@@ -21,13 +21,18 @@ std::vector<std::string> split(const std::string& list) {
       throw std::invalid_argument("compare.optimizers: names \"" + part + "\" twice");
     parts.push_back(part);
   }
-  if (parts.empty()) throw std::invalid_argument("compare.optimizers: must name one optimizer or more");
+  if (parts.empty())
+    throw std::invalid_argument("compare.optimizers: must name one optimizer or more");
   return parts;
 }
 
-ComparedRun make_run(const std::string& optimizer, double lr, std::int64_t seed, const char* phase) {
+ComparedRun make_run(const std::string& optimizer, double lr, std::int64_t seed,
+                     const char* phase) {
   return {.dir = optimizer + "-lr" + number_text(lr) + "-seed" + std::to_string(seed),
-          .optimizer = optimizer, .lr = lr, .seed = seed, .phase = phase};
+          .optimizer = optimizer,
+          .lr = lr,
+          .seed = seed,
+          .phase = phase};
 }
 
 }  // namespace
@@ -38,12 +43,14 @@ std::vector<ComparedRun> ComparePlan::tuning_runs() const {
     const std::vector<double>& rates = grids.at(optimizer);
     if (rates.size() < 2) continue;
     for (const double lr : rates)
-      for (const std::int64_t seed : tune_seeds) runs.push_back(make_run(optimizer, lr, seed, "tune"));
+      for (const std::int64_t seed : tune_seeds)
+        runs.push_back(make_run(optimizer, lr, seed, "tune"));
   }
   return runs;
 }
 
-std::vector<ComparedRun> ComparePlan::final_runs(const std::map<std::string, double>& best) const {
+std::vector<ComparedRun> ComparePlan::final_runs(
+    const std::map<std::string, double>& best) const {
   std::vector<ComparedRun> runs;
   for (const std::int64_t seed : seeds)
     for (const std::string& optimizer : optimizers)
@@ -71,18 +78,23 @@ ComparePlan make_plan(const Recipe& recipe, bool higher_is_better) {
       plan.grids[optimizer] = rates;
     } catch (const std::invalid_argument& error) {
       const std::string what = error.what();
-      throw std::invalid_argument("compare: optimizer \"" + optimizer + "\": " +
-                                  (what == "stod" ? plan.lr_key + " is no number" : what));
+      throw std::invalid_argument(
+          "compare: optimizer \"" + optimizer +
+          "\": " + (what == "stod" ? plan.lr_key + " is no number" : what));
     }
   }
   for (const double seed : recipe.numbers("compare.tune_seeds")) {
-    if (seed != std::floor(seed)) throw std::invalid_argument("compare.tune_seeds: must be whole numbers, got " + number_text(seed));
+    if (seed != std::floor(seed))
+      throw std::invalid_argument("compare.tune_seeds: must be whole numbers, got " +
+                                  number_text(seed));
     plan.tune_seeds.push_back(static_cast<std::int64_t>(seed));
   }
-  if (plan.tune_seeds.empty()) throw std::invalid_argument("compare.tune_seeds: must name one seed or more");
+  if (plan.tune_seeds.empty())
+    throw std::invalid_argument("compare.tune_seeds: must name one seed or more");
   // fresh: a seed that helped to choose the rate would flatter the choice
   const auto tuned = [&](std::int64_t seed) {
-    return std::find(plan.tune_seeds.begin(), plan.tune_seeds.end(), seed) != plan.tune_seeds.end();
+    return std::find(plan.tune_seeds.begin(), plan.tune_seeds.end(), seed) !=
+           plan.tune_seeds.end();
   };
   const auto wanted = static_cast<std::size_t>(recipe.integer("compare.seeds"));
   for (std::int64_t seed = 1; plan.seeds.size() < wanted; ++seed)
@@ -90,7 +102,8 @@ ComparePlan make_plan(const Recipe& recipe, bool higher_is_better) {
   return plan;
 }
 
-std::map<std::string, double> best_rates(const ComparePlan& plan, const std::vector<ComparedRun>& tuning) {
+std::map<std::string, double> best_rates(const ComparePlan& plan,
+                                         const std::vector<ComparedRun>& tuning) {
   std::map<std::string, double> best;
   for (const std::string& optimizer : plan.optimizers) {
     const std::vector<double>& rates = plan.grids.at(optimizer);
@@ -102,7 +115,8 @@ std::map<std::string, double> best_rates(const ComparePlan& plan, const std::vec
       bool sound = true;
       for (const ComparedRun& run : tuning) {
         if (run.optimizer != optimizer || run.lr != lr || run.phase != "tune") continue;
-        sound = sound && run.status == "complete" && run.score && std::isfinite(*run.score);
+        sound =
+            sound && run.status == "complete" && run.score && std::isfinite(*run.score);
         sum += run.score.value_or(0);
         ++count;
       }
@@ -115,7 +129,8 @@ std::map<std::string, double> best_rates(const ComparePlan& plan, const std::vec
   return best;
 }
 
-std::map<std::string, std::string> rates_at_edge(const ComparePlan& plan, const std::map<std::string, double>& best) {
+std::map<std::string, std::string> rates_at_edge(
+    const ComparePlan& plan, const std::map<std::string, double>& best) {
   std::map<std::string, std::string> edges;
   for (const auto& [optimizer, lr] : best) {
     const std::vector<double>& rates = plan.grids.at(optimizer);
@@ -130,11 +145,14 @@ Summary summarize(const std::vector<double>& values) {
   Summary summary{.standard_error = std::numeric_limits<double>::quiet_NaN()};
   for (const double value : values) summary.mean += value;
   summary.count = static_cast<int>(values.size());
-  if (summary.count == 0) summary.mean = std::numeric_limits<double>::quiet_NaN();
-  else summary.mean /= summary.count;
+  if (summary.count == 0)
+    summary.mean = std::numeric_limits<double>::quiet_NaN();
+  else
+    summary.mean /= summary.count;
   if (summary.count < 2) return summary;
   double squares = 0;
-  for (const double value : values) squares += (value - summary.mean) * (value - summary.mean);
+  for (const double value : values)
+    squares += (value - summary.mean) * (value - summary.mean);
   summary.standard_error = std::sqrt(squares / (summary.count - 1) / summary.count);
   return summary;
 }

@@ -24,8 +24,8 @@ struct ComparedRun {
   std::string error;  // of a failed one
 };
 
-// Phase 1 tries every rate of an optimizer's grid on the tuning seeds, phase 2 the best rate on
-// fresh seeds.
+// Phase 1 tries every rate of an optimizer's grid on the tuning seeds, phase 2 the best
+// rate on fresh seeds.
 struct ComparePlan {
   std::vector<std::string> optimizers;
   std::map<std::string, std::vector<double>> grids;  // ascending, without repetitions
@@ -38,17 +38,19 @@ struct ComparePlan {
   std::vector<ComparedRun> final_runs(const std::map<std::string, double>& best) const;
 };
 
-// From [compare] of the recipe. An optimizer without a grid gets five rates around the recipe's,
-// a factor of 3 apart. Throws std::invalid_argument: unknown optimizer, one that cannot run with
-// this recipe, an lr_key that is no number.
+// From [compare] of the recipe. An optimizer without a grid gets five rates around the
+// recipe's, a factor of 3 apart. Throws std::invalid_argument: unknown optimizer, one
+// that cannot run with this recipe, an lr_key that is no number.
 ComparePlan make_plan(const Recipe& recipe, bool higher_is_better);
 
-// Mean over tuning seeds per rate; a rate with a failed run or a score that is not finite is
-// out. Optimizers of which no rate is left are absent.
-std::map<std::string, double> best_rates(const ComparePlan& plan, const std::vector<ComparedRun>& tuning);
+// Mean over tuning seeds per rate; a rate with a failed run or a score that is not finite
+// is out. Optimizers of which no rate is left are absent.
+std::map<std::string, double> best_rates(const ComparePlan& plan,
+                                         const std::vector<ComparedRun>& tuning);
 
 // Rates at the edge of a grid of more than one: {"muon": "lower"}.
-std::map<std::string, std::string> rates_at_edge(const ComparePlan& plan, const std::map<std::string, double>& best);
+std::map<std::string, std::string> rates_at_edge(
+    const ComparePlan& plan, const std::map<std::string, double>& best);
 
 struct Summary {
   int count = 0;

@@ -17,7 +17,8 @@ namespace {
   std::string remedy;
   if (error == ENOSPC || error == EDQUOT || error == EFBIG)
     remedy = "; free some space or write elsewhere with --out";
-  throw std::runtime_error(what + " " + path.string() + ": " + std::strerror(error) + remedy);
+  throw std::runtime_error(what + " " + path.string() + ": " + std::strerror(error) +
+                           remedy);
 }
 
 }  // namespace
@@ -37,7 +38,8 @@ void DurableFile::write(std::span<const std::byte> bytes) {
     const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) fail("cannot write", path_, errno);
-    bytes = bytes.subspan(static_cast<std::size_t>(written));  // a short write goes on, or fails next
+    bytes = bytes.subspan(
+        static_cast<std::size_t>(written));  // a short write goes on, or fails next
   }
 }
 

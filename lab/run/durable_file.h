@@ -10,8 +10,9 @@
 
 namespace pion::lab {
 
-// A new file, or an existing one cut to `keep` bytes and continued. Every write is complete or
-// throws std::runtime_error with the path and the system's reason ("no space left on device").
+// A new file, or an existing one cut to `keep` bytes and continued. Every write is
+// complete or throws std::runtime_error with the path and the system's reason ("no space
+// left on device").
 class DurableFile {
  public:
   enum class Mode { kCreate, kAppend };
@@ -33,8 +34,9 @@ class DurableFile {
 // Makes renames and new names in a directory durable.
 void sync_directory(const std::filesystem::path& directory);
 
-// Writes `text` to a temporary name beside `path`, fsyncs, renames: a reader sees the old file or
-// the new one. On an error the temporary is removed and the old file is as it was.
+// Writes `text` to a temporary name beside `path`, fsyncs, renames: a reader sees the old
+// file or the new one. On an error the temporary is removed and the old file is as it
+// was.
 void replace_file(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace pion::lab

@@ -23,7 +23,8 @@ Experiment make_experiment(const Recipe& recipe) {
     const RoutingOptions options = experiment.task->routing_options(recipe);
     const std::string& preset = recipe.text("optimizer.preset");
     torch::nn::Module& model = experiment.task->model();
-    experiment.routing = preset.empty() ? route(model, options) : route_preset(describe(model), preset, options);
+    experiment.routing = preset.empty() ? route(model, options)
+                                        : route_preset(describe(model), preset, options);
     experiment.optimizer = make_optimizer(model, experiment.routing);
     experiment.optimizer->set_seed(seed);
     return experiment;
@@ -37,9 +38,11 @@ double schedule_factor(const Recipe& recipe, std::int64_t index, std::int64_t to
   if (index < warmup) return static_cast<double>(index + 1) / static_cast<double>(warmup);
   const std::string& schedule = recipe.text("optimizer.schedule");
   if (schedule == "constant" || total <= warmup) return 1.0;
-  const double done = static_cast<double>(index - warmup) / static_cast<double>(total - warmup);
+  const double done =
+      static_cast<double>(index - warmup) / static_cast<double>(total - warmup);
   const double last = recipe.number("optimizer.final_lr_factor");
-  const double shape = schedule == "linear" ? 1.0 - done : 0.5 * (1.0 + std::cos(std::numbers::pi * done));
+  const double shape =
+      schedule == "linear" ? 1.0 - done : 0.5 * (1.0 + std::cos(std::numbers::pi * done));
   return last + (1.0 - last) * shape;
 }
 
@@ -49,12 +52,14 @@ Recipe resumed_recipe(const std::filesystem::path& out, const TextPairs& flags) 
   Recipe asked = saved;
   for (const auto& [key, text] : flags) {
     const auto conflict = [&](const std::string& was) {
-      throw std::invalid_argument("--" + key + " " + text + ": the run in " + out.string() + " has " + was +
-                                  "; leave the flag out to continue it, or start another run with another --out");
+      throw std::invalid_argument(
+          "--" + key + " " + text + ": the run in " + out.string() + " has " + was +
+          "; leave the flag out to continue it, or start another run with another --out");
     };
     if (key == "optimizer.overrides") {
       bool same = false;
-      for (const auto& [glob, choice] : saved.overrides()) same = same || glob + "=" + choice == text;
+      for (const auto& [glob, choice] : saved.overrides())
+        same = same || glob + "=" + choice == text;
       if (!same) conflict("no such override");
       continue;
     }
@@ -62,7 +67,8 @@ Recipe resumed_recipe(const std::filesystem::path& out, const TextPairs& flags) 
     try {
       asked.set(key, text);
     } catch (const std::invalid_argument&) {
-      if (key == "optimizer.matrices.rule" || key == "optimizer.rest.rule") conflict("rule " + saved.value_text(key));
+      if (key == "optimizer.matrices.rule" || key == "optimizer.rest.rule")
+        conflict("rule " + saved.value_text(key));
       throw;
     }
     if (key.rfind("compare.grid.", 0) == 0) continue;  // no part of a single run
@@ -73,24 +79,28 @@ Recipe resumed_recipe(const std::filesystem::path& out, const TextPairs& flags) 
 
 std::string dry_run_text(const Recipe& recipe) {
   const Experiment experiment = make_experiment(recipe);
-  return recipe.to_toml() + "\n# Routing, " + std::to_string(experiment.task->updates()) + " updates\n" +
-         experiment.routing.table();
+  return recipe.to_toml() + "\n# Routing, " + std::to_string(experiment.task->updates()) +
+         " updates\n" + experiment.routing.table();
 }
 
 Json evaluate_run(const std::filesystem::path& root, const TextPairs& flags) {
   const RunPaths paths{root};
   std::error_code error;
   if (!std::filesystem::is_regular_file(paths.recipe(), error))
-    throw std::invalid_argument("eval: " + root.string() + " is no run directory: it has no recipe.toml");
+    throw std::invalid_argument("eval: " + root.string() +
+                                " is no run directory: it has no recipe.toml");
   Recipe recipe = Recipe::load(paths.recipe().string());
   recipe.set_all(flags);
   const std::vector<std::int64_t> steps = checkpoint_steps(paths.checkpoints());
-  if (steps.empty()) throw std::invalid_argument("eval: " + root.string() + " has no checkpoint yet");
+  if (steps.empty())
+    throw std::invalid_argument("eval: " + root.string() + " has no checkpoint yet");
   Experiment experiment = make_experiment(recipe);
   const Checkpoint checkpoint = read_checkpoint(
       paths.checkpoints() / ("step_" + std::to_string(steps.back())), recipe.task());
   load_checkpoint_model(checkpoint, *experiment.task);
-  return {{"run", root.string()}, {"step", steps.back()}, {"metrics", experiment.task->evaluate()}};
+  return {{"run", root.string()},
+          {"step", steps.back()},
+          {"metrics", experiment.task->evaluate()}};
 }
 
 }  // namespace pion::lab

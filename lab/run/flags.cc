@@ -17,7 +17,8 @@ struct Alias {
 };
 
 constexpr Alias kAliases[] = {
-    {"optimizer", "", "NAME: this rule for the matrices, or a name in [compare.settings]"},
+    {"optimizer", "",
+     "NAME: this rule for the matrices, or a name in [compare.settings]"},
     {"use-muon", "", "Muon for the matrices; false: AdamW"},
     {"muon-lr", "optimizer.matrices.lr", "only with Muon"},
     {"muon-momentum", "optimizer.matrices.momentum", "only with Muon"},
@@ -45,13 +46,15 @@ bool is_switch(const std::string& name) {
 bool is_truth(const std::string& word) { return word == "true" || word == "false"; }
 
 const Alias* find_alias(const std::string& name) {
-  const auto* at = std::find_if(std::begin(kAliases), std::end(kAliases),
-                                [&](const Alias& each) { return each.flag == dashed(name); });
+  const auto* at =
+      std::find_if(std::begin(kAliases), std::end(kAliases),
+                   [&](const Alias& each) { return each.flag == dashed(name); });
   return at == std::end(kAliases) ? nullptr : at;
 }
 
 bool truth(const std::string& flag, const std::string& text) {
-  if (!is_truth(text)) fail("--" + flag + ": must be true or false, got \"" + text + "\"");
+  if (!is_truth(text))
+    fail("--" + flag + ": must be true or false, got \"" + text + "\"");
   return text == "true";
 }
 
@@ -68,17 +71,22 @@ std::optional<std::string> find_key(const Recipe& recipe, const std::string& fla
 // One command line's flags, with the aliases that depend on each other.
 class FlagReader {
  public:
-  FlagReader(const Recipe& recipe, const TextPairs& flags, const std::vector<std::string>& options)
+  FlagReader(const Recipe& recipe, const TextPairs& flags,
+             const std::vector<std::string>& options)
       : recipe_(recipe), flags_(flags), options_(options) {}
 
   TextPairs read() {
     choose_rule();
     for (const auto& [flag, text] : flags_) {
       const Alias* alias = find_alias(flag);
-      if (alias == nullptr) plain(flag, text);
-      else if (alias->key[0] != '\0') aliased(*alias, text);
-      else if (std::string(alias->flag) == "lr") both_rates(text);
-      else if (std::string(alias->flag) == "wandb" && truth("wandb", text)) add("track", "wandb", "--wandb");
+      if (alias == nullptr)
+        plain(flag, text);
+      else if (alias->key[0] != '\0')
+        aliased(*alias, text);
+      else if (std::string(alias->flag) == "lr")
+        both_rates(text);
+      else if (std::string(alias->flag) == "wandb" && truth("wandb", text))
+        add("track", "wandb", "--wandb");
     }
     return result_;
   }
@@ -87,7 +95,8 @@ class FlagReader {
   void add(const std::string& key, const std::string& text, const std::string& flag) {
     for (const auto& [name, value] : result_)
       if (name == key && key != "optimizer.overrides" && value != text)
-        fail(flag + ": sets " + key + " to " + text + ", another flag to " + value + "; leave one out");
+        fail(flag + ": sets " + key + " to " + text + ", another flag to " + value +
+             "; leave one out");
     result_.emplace_back(key, text);
   }
 
@@ -113,9 +122,11 @@ class FlagReader {
   void aliased(const Alias& alias, const std::string& text) {
     const std::string flag = std::string("--") + alias.flag;
     if (flag.rfind("--muon-", 0) == 0 && !muon_)
-      fail(flag + ": needs --use-muon, or a recipe whose [optimizer.matrices] rule is \"muon\"");
+      fail(flag +
+           ": needs --use-muon, or a recipe whose [optimizer.matrices] rule is \"muon\"");
     if (flag == "--aux-adam-lr" && rule_name(recipe_.rest()) != "adamw")
-      fail(flag + ": needs [optimizer.rest] rule = \"adamw\", got \"" + std::string(rule_name(recipe_.rest())) + "\"");
+      fail(flag + ": needs [optimizer.rest] rule = \"adamw\", got \"" +
+           std::string(rule_name(recipe_.rest())) + "\"");
     const std::vector<std::string> names = recipe_.key_names();
     const bool known = std::string_view(alias.key).rfind("optimizer.", 0) == 0 ||
                        std::find(names.begin(), names.end(), alias.key) != names.end();
@@ -124,18 +135,25 @@ class FlagReader {
   }
 
   void both_rates(const std::string& text) {
-    if (muon_) fail("--lr: Muon and AdamW need rates of their own; use --muon-lr and --aux-adam-lr");
-    for (const char* key : {"optimizer.matrices.lr", "optimizer.rest.lr"}) add(key, text, "--lr");
+    if (muon_)
+      fail(
+          "--lr: Muon and AdamW need rates of their own; use --muon-lr and "
+          "--aux-adam-lr");
+    for (const char* key : {"optimizer.matrices.lr", "optimizer.rest.lr"})
+      add(key, text, "--lr");
   }
 
   void plain(const std::string& flag, const std::string& text) {
     if (flag == "optimizer.overrides") return add(flag, text, "--" + flag);
-    if (const std::optional<std::string> key = find_key(recipe_, flag)) return add(*key, text, "--" + flag);
+    if (const std::optional<std::string> key = find_key(recipe_, flag))
+      return add(*key, text, "--" + flag);
     std::vector<std::string> names = recipe_.key_names();
     for (const Alias& alias : kAliases) names.emplace_back(alias.flag);
-    for (const std::string& option : options_) names.push_back(option.substr(option.find_first_not_of('-')));
+    for (const std::string& option : options_)
+      names.push_back(option.substr(option.find_first_not_of('-')));
     std::string near = suggestion(flag, names);
-    if (const std::size_t quote = near.find('"'); quote != std::string::npos) near.insert(quote + 1, "--");
+    if (const std::size_t quote = near.find('"'); quote != std::string::npos)
+      near.insert(quote + 1, "--");
     fail("unknown flag \"--" + flag + "\"" + near);
   }
 
@@ -148,7 +166,8 @@ class FlagReader {
 
 }  // namespace
 
-Words part_words(const std::vector<std::string>& words, const std::map<std::string, bool>& options) {
+Words part_words(const std::vector<std::string>& words,
+                 const std::map<std::string, bool>& options) {
   Words parted;
   for (std::size_t i = 0; i < words.size(); ++i) {
     const std::string& word = words[i];
@@ -157,7 +176,8 @@ Words part_words(const std::vector<std::string>& words, const std::map<std::stri
     const auto option = options.find(name);
     if (word.rfind("--", 0) != 0 || word.size() == 2 || option != options.end()) {
       parted.own.push_back(word);
-      const bool takes_next = option != options.end() && option->second && equals == std::string::npos;
+      const bool takes_next =
+          option != options.end() && option->second && equals == std::string::npos;
       if (takes_next && i + 1 < words.size()) parted.own.push_back(words[++i]);
       continue;
     }
@@ -167,7 +187,8 @@ Words part_words(const std::vector<std::string>& words, const std::map<std::stri
       continue;
     }
     const bool has_next = i + 1 < words.size() && words[i + 1].rfind("--", 0) != 0;
-    const bool takes_next = has_next && (!is_switch(dashed(flag)) || is_truth(words[i + 1]));
+    const bool takes_next =
+        has_next && (!is_switch(dashed(flag)) || is_truth(words[i + 1]));
     parted.recipe.emplace_back(flag, takes_next ? words[++i] : "true");
   }
   return parted;
@@ -179,12 +200,14 @@ TextPairs resolve_flags(const Recipe& recipe, const TextPairs& flags,
 }
 
 std::string alias_help() {
-  std::string text = "Every recipe key is a flag (--optimizer.matrices.lr 1e-2). Shorter names:\n";
+  std::string text =
+      "Every recipe key is a flag (--optimizer.matrices.lr 1e-2). Shorter names:\n";
   for (const Alias& alias : kAliases) {
     std::string line = std::string("  --") + alias.flag;
     line.resize(22, ' ');
     std::string says = alias.key;
-    if (alias.help[0] != '\0') says += (says.empty() ? "" : ", ") + std::string(alias.help);
+    if (alias.help[0] != '\0')
+      says += (says.empty() ? "" : ", ") + std::string(alias.help);
     text += line + says + "\n";
   }
   return text;

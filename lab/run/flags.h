@@ -10,19 +10,20 @@
 
 namespace pion::lab {
 
-// The words of one subcommand, parted: those that it declares itself and those meant for the
-// recipe, as ("ppo.clip", "0.1"). A recipe flag without a value has the text "true".
+// The words of one subcommand, parted: those that it declares itself and those meant for
+// the recipe, as ("ppo.clip", "0.1"). A recipe flag without a value has the text "true".
 struct Words {
   std::vector<std::string> own;
   TextPairs recipe;
 };
 
 // `options`: the subcommand's own, "--out" -> whether it takes a value.
-Words part_words(const std::vector<std::string>& words, const std::map<std::string, bool>& options);
+Words part_words(const std::vector<std::string>& words,
+                 const std::map<std::string, bool>& options);
 
 // Flags to recipe keys, aliases resolved. Underscores and dashes are one. Throws
-// std::invalid_argument: unknown flag (nearest right one, `options` among them), flags that
-// contradict one another.
+// std::invalid_argument: unknown flag (nearest right one, `options` among them), flags
+// that contradict one another.
 //
 //   --optimizer X      the rule X, with [compare.settings.X]
 //   --use-muon         optimizer.matrices.rule = "muon"; `--use-muon false`: "adamw"

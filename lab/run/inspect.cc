@@ -18,9 +18,11 @@ namespace {
 namespace fs = std::filesystem;
 
 std::string read_text(const fs::path& path) {
-  constexpr std::uintmax_t kLargest = 256 << 20;  // bytes; an index of 10^6 tensors has 100 MB
+  constexpr std::uintmax_t kLargest =
+      256 << 20;  // bytes; an index of 10^6 tensors has 100 MB
   std::error_code error;
-  if (fs::file_size(path, error) > kLargest || error) throw std::invalid_argument("inspect: cannot read " + path.string());
+  if (fs::file_size(path, error) > kLargest || error)
+    throw std::invalid_argument("inspect: cannot read " + path.string());
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
   text << file.rdbuf();
@@ -32,11 +34,14 @@ std::vector<fs::path> shards(const fs::path& index) {
   const Json json = Json::parse(read_text(index), nullptr, false);
   const auto map = json.is_object() ? json.find("weight_map") : json.end();
   if (!json.is_object() || map == json.end() || !map->is_object())
-    throw std::invalid_argument("inspect: " + index.string() + " must be a JSON object with \"weight_map\"");
+    throw std::invalid_argument("inspect: " + index.string() +
+                                " must be a JSON object with \"weight_map\"");
   std::set<fs::path> files;
   for (const auto& [name, file] : map->items()) {
-    if (!file.is_string() || fs::path(file.get<std::string>()).filename() != fs::path(file.get<std::string>()))
-      throw std::invalid_argument("inspect: " + index.string() + ": tensor \"" + name + "\" must name a file beside the index");
+    if (!file.is_string() ||
+        fs::path(file.get<std::string>()).filename() != fs::path(file.get<std::string>()))
+      throw std::invalid_argument("inspect: " + index.string() + ": tensor \"" + name +
+                                  "\" must name a file beside the index");
     files.insert(index.parent_path() / file.get<std::string>());
   }
   return {files.begin(), files.end()};
@@ -45,11 +50,15 @@ std::vector<fs::path> shards(const fs::path& index) {
 std::vector<fs::path> model_files(const fs::path& model) {
   std::error_code error;
   if (fs::is_directory(model, error)) {
-    if (fs::exists(model / "model.safetensors.index.json")) return shards(model / "model.safetensors.index.json");
+    if (fs::exists(model / "model.safetensors.index.json"))
+      return shards(model / "model.safetensors.index.json");
     if (fs::exists(model / "model.safetensors")) return {model / "model.safetensors"};
-    throw std::invalid_argument("inspect: " + model.string() + " holds no model.safetensors and no model.safetensors.index.json");
+    throw std::invalid_argument(
+        "inspect: " + model.string() +
+        " holds no model.safetensors and no model.safetensors.index.json");
   }
-  if (!fs::exists(model, error)) throw std::invalid_argument("inspect: no file " + model.string());
+  if (!fs::exists(model, error))
+    throw std::invalid_argument("inspect: no file " + model.string());
   if (model.extension() == ".json") return shards(model);
   return {model};
 }
@@ -71,7 +80,8 @@ std::string module_type(const std::string& name, std::size_t dimensions) {
 
 std::string dtype_name(TensorType type) {
   std::string tag(type_tag(type));
-  std::transform(tag.begin(), tag.end(), tag.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(tag.begin(), tag.end(), tag.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return tag;
 }
 
@@ -82,8 +92,10 @@ struct Spectrum {
 };
 
 Spectrum spectrum_of(const torch::Tensor& block) {
-  const torch::Tensor sigma = torch::linalg_svdvals(block.to(torch::kFloat64)).contiguous();
-  std::vector<double> values(sigma.data_ptr<double>(), sigma.data_ptr<double>() + sigma.numel());
+  const torch::Tensor sigma =
+      torch::linalg_svdvals(block.to(torch::kFloat64)).contiguous();
+  std::vector<double> values(sigma.data_ptr<double>(),
+                             sigma.data_ptr<double>() + sigma.numel());
   double squares = 0, entropy = 0;
   for (const double value : values) squares += value * value;
   Spectrum spectrum{values.empty() ? 0.0 : values.front(), 0, 0, std::sqrt(squares), {}};
@@ -100,8 +112,10 @@ Spectrum spectrum_of(const torch::Tensor& block) {
 
 // Sum of f(s)^2: what ||O||_F^2 would be.
 double passed(const Spectrum& spectrum, const SpectralMap& map) {
-  const double scale = map.normalization == Normalization::kSpectral && spectrum.sigma_max > 0
-                           ? spectrum.norm / spectrum.sigma_max : 1.0;
+  const double scale =
+      map.normalization == Normalization::kSpectral && spectrum.sigma_max > 0
+          ? spectrum.norm / spectrum.sigma_max
+          : 1.0;
   double sum = 0;
   for (const double share : spectrum.shares) {
     const double value = evaluate(map.sequence, share * scale);
@@ -110,38 +124,45 @@ double passed(const Spectrum& spectrum, const SpectralMap& map) {
   return sum;
 }
 
-std::string spectra_table(const Routing& routing, const std::map<std::string, Located>& where,
+std::string spectra_table(const Routing& routing,
+                          const std::map<std::string, Located>& where,
                           const std::vector<SafetensorsFile>& files) {
   std::ostringstream out;
   char line[256];
-  std::snprintf(line, sizeof line, "%-48s %6s %13s %10s %8s %10s %12s\n", "matrix", "blocks", "block", "sigma_max",
-                "stable", "effective", "Pion passes");
-  out << "\nSingular values: largest over blocks; ranks and directions as means per block\n" << line;
+  std::snprintf(line, sizeof line, "%-48s %6s %13s %10s %8s %10s %12s\n", "matrix",
+                "blocks", "block", "sigma_max", "stable", "effective", "Pion passes");
+  out << "\nSingular values: largest over blocks; ranks and directions as means per "
+         "block\n"
+      << line;
   for (const Route& route : routing.routes) {
     if (!is_matrix_rule(route.rule) || !route.parameter.tied_to.empty()) continue;
     const Located& located = where.at(route.parameter.name);
     torch::Tensor weight = read_tensor(files[located.file], located.record);
     if (weight.dim() < 2 || weight.numel() == 0) continue;
     if (weight.dim() > 2 && route.role != Role::kExpertStack) weight = weight.flatten(1);
-    const torch::Tensor stack = weight.dim() == 2 ? weight.unsqueeze(0) : weight.flatten(0, -3);
+    const torch::Tensor stack =
+        weight.dim() == 2 ? weight.unsqueeze(0) : weight.flatten(0, -3);
     double sigma_max = 0, stable = 0, effective = 0, directions = 0;
     int count = 0;
     Block shape{};
     for (std::int64_t i = 0; i < stack.size(0); ++i)
       for (const Block& block : head_blocks(route.heads, stack.size(1), stack.size(2))) {
-        const Spectrum spectrum = spectrum_of(stack[i].narrow(0, block.row, block.rows).narrow(1, block.col, block.cols));
+        const Spectrum spectrum = spectrum_of(
+            stack[i].narrow(0, block.row, block.rows).narrow(1, block.col, block.cols));
         sigma_max = std::max(sigma_max, spectrum.sigma_max);
         stable += spectrum.stable_rank, effective += spectrum.effective_rank;
         directions += passed(spectrum, rule_map(PionRule{}, block.rows, block.cols));
         shape = block;
         ++count;
       }
-    const std::string size = std::to_string(shape.rows) + "x" + std::to_string(shape.cols);
+    const std::string size =
+        std::to_string(shape.rows) + "x" + std::to_string(shape.cols);
     const std::string of = " of " + std::to_string(std::min(shape.rows, shape.cols));
     char first[32];
     std::snprintf(first, sizeof first, "%.1f", directions / count);
-    std::snprintf(line, sizeof line, "%-48s %6d %13s %10.4g %8.1f %10.1f %12s\n", route.parameter.name.c_str(), count,
-                  size.c_str(), sigma_max, stable / count, effective / count, (first + of).c_str());
+    std::snprintf(line, sizeof line, "%-48s %6d %13s %10.4g %8.1f %10.1f %12s\n",
+                  route.parameter.name.c_str(), count, size.c_str(), sigma_max,
+                  stable / count, effective / count, (first + of).c_str());
     out << line;
   }
   return out.str();
@@ -157,19 +178,27 @@ std::string inspect(const InspectOptions& options) {
     files.emplace_back(path);
     for (const auto& [name, record] : files.back().header().tensors) {
       if (!where.emplace(name, Located{files.size() - 1, record}).second)
-        throw std::invalid_argument("inspect: tensor \"" + name + "\" is in two files, the second is " + path.string());
-      const bool real = record.type != TensorType::kBool && record.type != TensorType::kU8 &&
-                        record.type != TensorType::kI32 && record.type != TensorType::kI64;
-      if (real) parameters.push_back({name, record.shape, module_type(name, record.shape.size()), "", dtype_name(record.type)});
+        throw std::invalid_argument("inspect: tensor \"" + name +
+                                    "\" is in two files, the second is " + path.string());
+      const bool real =
+          record.type != TensorType::kBool && record.type != TensorType::kU8 &&
+          record.type != TensorType::kI32 && record.type != TensorType::kI64;
+      if (real)
+        parameters.push_back({name, record.shape, module_type(name, record.shape.size()),
+                              "", dtype_name(record.type)});
     }
   }
   RoutingOptions routing_options;
   fs::path config = options.config;
-  const fs::path beside = (fs::is_directory(options.model) ? options.model : options.model.parent_path()) / "config.json";
+  const fs::path beside =
+      (fs::is_directory(options.model) ? options.model : options.model.parent_path()) /
+      "config.json";
   if (config.empty() && fs::exists(beside)) config = beside;
-  if (!config.empty()) routing_options.attention = attention_shape_from_config(read_text(config));
-  const Routing routing = options.preset.empty() ? route(parameters, routing_options)
-                                                 : route_preset(parameters, options.preset, routing_options);
+  if (!config.empty())
+    routing_options.attention = attention_shape_from_config(read_text(config));
+  const Routing routing = options.preset.empty()
+                              ? route(parameters, routing_options)
+                              : route_preset(parameters, options.preset, routing_options);
   std::string text = routing.table();
   if (options.spectra) text += spectra_table(routing, where, files);
   return text;

@@ -10,17 +10,19 @@
 namespace pion::lab {
 
 struct InspectOptions {
-  std::filesystem::path model;   // a .safetensors file, an index .json of shards, or a directory
-  std::filesystem::path config;  // Hugging Face config.json; "": the one beside the model, if any
-  std::string preset;            // of routing; "": hidden matrices Pion, the rest AdamW
-  bool spectra = false;          // singular values too
+  std::filesystem::path
+      model;  // a .safetensors file, an index .json of shards, or a directory
+  std::filesystem::path
+      config;            // Hugging Face config.json; "": the one beside the model, if any
+  std::string preset;    // of routing; "": hidden matrices Pion, the rest AdamW
+  bool spectra = false;  // singular values too
 };
 
-// The routing table; with `spectra` also, per matrix that a spectral rule takes, block by block:
-// shape, largest singular value, stable rank, effective rank (exp of the entropy of the squared
-// singular values' shares) and how many directions Pion's default cutoff would pass if the matrix
-// were the momentum. Throws std::invalid_argument if a file is damaged or a parameter cannot be
-// placed.
+// The routing table; with `spectra` also, per matrix that a spectral rule takes, block by
+// block: shape, largest singular value, stable rank, effective rank (exp of the entropy
+// of the squared singular values' shares) and how many directions Pion's default cutoff
+// would pass if the matrix were the momentum. Throws std::invalid_argument if a file is
+// damaged or a parameter cannot be placed.
 std::string inspect(const InspectOptions& options);
 
 }  // namespace pion::lab

@@ -3,8 +3,8 @@
 
 namespace pion::lab {
 
-// While one lives, SIGINT and SIGTERM only set a mark, so that an update can be finished and
-// saved. A second signal ends the process at once, as ever.
+// While one lives, SIGINT and SIGTERM only set a mark, so that an update can be finished
+// and saved. A second signal ends the process at once, as ever.
 class InterruptGuard {
  public:
   InterruptGuard();

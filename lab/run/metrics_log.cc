@@ -31,7 +31,8 @@ MetricsLog::MetricsLog(const fs::path& path, std::uint64_t keep_bytes)
 
 void MetricsLog::write(const nlohmann::ordered_json& line) {
   // text that is no UTF-8 must not end a run
-  const std::string text = line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  const std::string text =
+      line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   file_.write(text);
   bytes_ += text.size();
 }

@@ -12,8 +12,9 @@ namespace pion::lab {
 
 class MetricsLog {
  public:
-  // Continues after the first `keep_bytes` of an existing file, cut to whole lines: what a killed
-  // run wrote after its last checkpoint is written again. NaN and Inf become null.
+  // Continues after the first `keep_bytes` of an existing file, cut to whole lines: what
+  // a killed run wrote after its last checkpoint is written again. NaN and Inf become
+  // null.
   MetricsLog(const std::filesystem::path& path, std::uint64_t keep_bytes);
 
   void write(const nlohmann::ordered_json& line);

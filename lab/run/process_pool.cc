@@ -24,11 +24,16 @@ pid_t start(const ChildProcess& child) {
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
-  const int log = ::open(child.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (log < 0) throw std::runtime_error("cannot write " + child.log.string() + ": " + std::strerror(errno));
+  const int log =
+      ::open(child.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (log < 0)
+    throw std::runtime_error("cannot write " + child.log.string() + ": " +
+                             std::strerror(errno));
   const pid_t parent = ::getpid();
   const pid_t process = ::fork();
-  if (process < 0) throw std::runtime_error(std::string("cannot start a process: ") + std::strerror(errno));
+  if (process < 0)
+    throw std::runtime_error(std::string("cannot start a process: ") +
+                             std::strerror(errno));
   if (process == 0) {
     ::setpgid(0, 0);  // Ctrl-C reaches this process alone, which passes it on once
     ::prctl(PR_SET_PDEATHSIG, SIGTERM);  // a killed parent leaves no runs behind
@@ -56,18 +61,21 @@ bool run_children(const std::vector<ChildProcess>& children, int jobs,
       for (const auto& [process, index] : running) ::kill(process, SIGINT);
     told = told || stop;
     if (stop && running.empty()) return false;
-    while (!stop && next < children.size() && running.size() < static_cast<std::size_t>(jobs)) {
+    while (!stop && next < children.size() &&
+           running.size() < static_cast<std::size_t>(jobs)) {
       running.emplace(start(children[next]), next);
       started(next++);
     }
     bool ended = false;
-    for (auto at = running.begin(); at != running.end();) {  // only these: other children are others' business
+    for (auto at = running.begin();
+         at != running.end();) {  // only these: other children are others' business
       int status = 0;
       if (::waitpid(at->first, &status, WNOHANG) != at->first) {
         ++at;
         continue;
       }
-      finished(at->second, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+      finished(at->second,
+               WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
       at = running.erase(at);
       ended = true;
     }

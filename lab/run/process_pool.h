@@ -14,10 +14,10 @@ struct ChildProcess {
   std::filesystem::path log;         // takes standard output and error
 };
 
-// Runs all of them, `jobs` at once, in order. `started` and `finished` get the index and, at the
-// end, the exit status (128 + signal for a killed one). On SIGINT or SIGTERM (see
-// InterruptGuard) no new one starts, the running ones get SIGINT and are waited for. Returns
-// whether all have run.
+// Runs all of them, `jobs` at once, in order. `started` and `finished` get the index and,
+// at the end, the exit status (128 + signal for a killed one). On SIGINT or SIGTERM (see
+// InterruptGuard) no new one starts, the running ones get SIGINT and are waited for.
+// Returns whether all have run.
 bool run_children(const std::vector<ChildProcess>& children, int jobs,
                   const std::function<void(std::size_t)>& started,
                   const std::function<void(std::size_t, int)>& finished);

@@ -32,15 +32,24 @@ std::string metric_text(const Json& metrics, const std::string& name) {
 std::string duration_text(double seconds) {
   char text[48];
   const long whole = std::lround(std::min(std::max(seconds, 0.0), 1e9));
-  if (whole >= 3600) std::snprintf(text, sizeof text, "%ld h %02ld min", whole / 3600, whole % 3600 / 60);
-  else if (whole >= 60) std::snprintf(text, sizeof text, "%ld min %02ld s", whole / 60, whole % 60);
-  else std::snprintf(text, sizeof text, "%ld s", whole);
+  if (whole >= 3600)
+    std::snprintf(text, sizeof text, "%ld h %02ld min", whole / 3600, whole % 3600 / 60);
+  else if (whole >= 60)
+    std::snprintf(text, sizeof text, "%ld min %02ld s", whole / 60, whole % 60);
+  else
+    std::snprintf(text, sizeof text, "%ld s", whole);
   return text;
 }
 
-Progress::Progress(const TaskInfo& info, std::int64_t first, std::int64_t total, bool quiet)
-    : info_(info), first_(first), total_(total), quiet_(quiet), terminal_(::isatty(STDOUT_FILENO) == 1),
-      started_(Clock::now()), shown_(started_) {}
+Progress::Progress(const TaskInfo& info, std::int64_t first, std::int64_t total,
+                   bool quiet)
+    : info_(info),
+      first_(first),
+      total_(total),
+      quiet_(quiet),
+      terminal_(::isatty(STDOUT_FILENO) == 1),
+      started_(Clock::now()),
+      shown_(started_) {}
 
 Progress::~Progress() {
   if (line_open_) std::fputs("\n", stdout);
@@ -69,12 +78,14 @@ void Progress::show(std::int64_t done, bool force) {
 }
 
 void Progress::update(std::int64_t done, const Json& metrics) {
-  if (const std::string text = metric_text(metrics, info_.curve); !text.empty()) curve_ = text;
+  if (const std::string text = metric_text(metrics, info_.curve); !text.empty())
+    curve_ = text;
   show(done, false);
 }
 
 void Progress::evaluation(std::int64_t done, const Json& metrics) {
-  if (const std::string text = metric_text(metrics, info_.score); !text.empty()) score_ = text;
+  if (const std::string text = metric_text(metrics, info_.score); !text.empty())
+    score_ = text;
   show(done, !terminal_);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a run says while it works: one live line on a terminal, a plain line now and then elsewhere.
+// What a run says while it works: one live line on a terminal, a plain line now and then
+// elsewhere.
 #pragma once
 
 #include <chrono>

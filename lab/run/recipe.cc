@@ -23,9 +23,11 @@ std::pair<std::string, std::string> split_key(std::string_view key) {
 }
 
 template <class T>
-const T& typed(const std::map<std::string, Value, std::less<>>& values, std::string_view key) {
+const T& typed(const std::map<std::string, Value, std::less<>>& values,
+               std::string_view key) {
   const auto at = values.find(key);
-  if (at == values.end()) fail("recipe: no key \"" + std::string(key) + "\" in this task's schema");
+  if (at == values.end())
+    fail("recipe: no key \"" + std::string(key) + "\" in this task's schema");
   const T* value = std::get_if<T>(&at->second);
   if (value == nullptr)
     fail("recipe: key \"" + std::string(key) + "\" is read with another type than " +
@@ -54,9 +56,10 @@ void RuleTable::change_rule(const std::string& name, const std::string& table) {
     changed = make_rule(name);
   } catch (const std::invalid_argument&) {
     std::string names;
-    for (const std::string& each : rule_names()) names += (names.empty() ? "" : ", ") + each;
-    fail("unknown rule \"" + name + "\" in [" + table + "]" + suggestion(name, rule_names()) +
-         " There are: " + names);
+    for (const std::string& each : rule_names())
+      names += (names.empty() ? "" : ", ") + each;
+    fail("unknown rule \"" + name + "\" in [" + table + "]" +
+         suggestion(name, rule_names()) + " There are: " + names);
   }
   const Rule defaults = make_rule(rule_name(rule));
   std::set<std::string> kept;
@@ -64,27 +67,30 @@ void RuleTable::change_rule(const std::string& name, const std::string& table) {
     const std::optional<RuleValue> value = get_rule_key(rule, key);
     if (!value) continue;
     const std::vector<RuleKey> keys = rule_keys(changed);
-    const bool shared = std::any_of(keys.begin(), keys.end(),
-                                    [&](const RuleKey& each) { return each.name == key; });
+    const bool shared = std::any_of(
+        keys.begin(), keys.end(), [&](const RuleKey& each) { return each.name == key; });
     if (shared) {
       set_rule_key(changed, key, *value);
       kept.insert(key);
     } else if (value != get_rule_key(defaults, key)) {
-      fail("[" + table + "] sets " + key + " = " + value_to_text(*value) + ", which rule \"" + name +
+      fail("[" + table + "] sets " + key + " = " + value_to_text(*value) +
+           ", which rule \"" + name +
            "\" does not have; remove it, or move it to [compare.settings." +
-           std::string(rule_name(rule)) + "], which holds what one optimizer of a comparison needs");
+           std::string(rule_name(rule)) +
+           "], which holds what one optimizer of a comparison needs");
     }
   }
   rule = std::move(changed);
   given = std::move(kept);
 }
 
-void RuleTable::set_key(const std::string& key, const RuleValue& value, const std::string& table) {
+void RuleTable::set_key(const std::string& key, const RuleValue& value,
+                        const std::string& table) {
   std::vector<std::string> names = {"rule"};
   for (const RuleKey& each : rule_keys(rule)) names.push_back(each.name);
   if (std::find(names.begin(), names.end(), key) == names.end())
-    fail("unknown key \"" + key + "\" in [" + table + "], rule \"" + std::string(rule_name(rule)) +
-         "\"" + suggestion(key, names));
+    fail("unknown key \"" + key + "\" in [" + table + "], rule \"" +
+         std::string(rule_name(rule)) + "\"" + suggestion(key, names));
   set_rule_key(rule, key, value);
   given.insert(key);
 }
@@ -102,13 +108,16 @@ void Recipe::set(std::string_view key, std::string_view text) {
     return rule->set_key(leaf, parse_rule_value(text), table);
   }
   if (key == "task") {
-    if (text != data.task) fail("--task: the recipe's task is \"" + data.task + "\"; use a recipe of task \"" + std::string(text) + "\"");
+    if (text != data.task)
+      fail("--task: the recipe's task is \"" + data.task + "\"; use a recipe of task \"" +
+           std::string(text) + "\"");
     return;
   }
   if (key == kOverrides) {
     const std::size_t equals = text.rfind('=');
     if (equals == std::string_view::npos || equals == 0)
-      fail("optimizer.overrides: must be GLOB=matrix, GLOB=rest or GLOB=<rule>, got \"" + std::string(text) + "\"");
+      fail("optimizer.overrides: must be GLOB=matrix, GLOB=rest or GLOB=<rule>, got \"" +
+           std::string(text) + "\"");
     // a flag goes before the file's: the first match wins
     data.overrides.insert(data.overrides.begin(), {std::string(text.substr(0, equals)),
                                                    std::string(text.substr(equals + 1))});
@@ -140,8 +149,11 @@ void Recipe::check() const {
   check_rule(matrices(), "[optimizer.matrices]");
   check_rule(rest(), "[optimizer.rest]");
   if (is_matrix_rule(rest()))
-    fail("[optimizer.rest]: rule must be adamw or sgd, because what is no hidden matrix has no "
-         "spectrum; got \"" + std::string(rule_name(rest())) + "\"");
+    fail(
+        "[optimizer.rest]: rule must be adamw or sgd, because what is no hidden matrix "
+        "has no "
+        "spectrum; got \"" +
+        std::string(rule_name(rest())) + "\"");
 }
 
 bool Recipe::flag(std::string_view key) const { return typed<bool>(data_->values, key); }
@@ -151,7 +163,8 @@ std::int64_t Recipe::integer(std::string_view key) const {
 double Recipe::number(std::string_view key) const {
   const auto at = data_->values.find(key);
   if (at != data_->values.end())
-    if (const auto* whole = std::get_if<std::int64_t>(&at->second)) return static_cast<double>(*whole);
+    if (const auto* whole = std::get_if<std::int64_t>(&at->second))
+      return static_cast<double>(*whole);
   return typed<double>(data_->values, key);
 }
 const std::string& Recipe::text(std::string_view key) const {
@@ -165,7 +178,9 @@ const std::string& Recipe::task() const { return data_->task; }
 const Rule& Recipe::matrices() const { return data_->matrices.rule; }
 const Rule& Recipe::rest() const { return data_->rest.rule; }
 const TextPairs& Recipe::overrides() const { return data_->overrides; }
-const std::map<std::string, std::vector<double>>& Recipe::grids() const { return data_->grids; }
+const std::map<std::string, std::vector<double>>& Recipe::grids() const {
+  return data_->grids;
+}
 const Schema& Recipe::schema() const { return data_->schema; }
 
 TextPairs Recipe::variant(const std::string& label) const {
@@ -173,10 +188,12 @@ TextPairs Recipe::variant(const std::string& label) const {
   std::string rule = label;
   if (const auto at = data_->settings.find(label); at != data_->settings.end())
     for (const auto& [name, text] : at->second) {
-      if (name == "rule") rule = text;
+      if (name == "rule")
+        rule = text;
       else if (name.find('.') == std::string::npos && data_->find(name) == nullptr)
         flags.emplace_back("optimizer.matrices." + name, text);
-      else flags.emplace_back(name, text);
+      else
+        flags.emplace_back(name, text);
     }
   flags.insert(flags.begin(), {"optimizer.matrices.rule", rule});
   return flags;
@@ -186,12 +203,14 @@ std::vector<std::string> Recipe::key_names() const {
   std::vector<std::string> names;
   for (const Key& key : data_->schema) names.push_back(key.name);
   for (const RuleTable* table : {&data_->matrices, &data_->rest}) {
-    const std::string prefix = std::string(table == &data_->matrices ? kMatrices : kRest) + ".";
+    const std::string prefix =
+        std::string(table == &data_->matrices ? kMatrices : kRest) + ".";
     names.push_back(prefix + "rule");
     for (const RuleKey& key : rule_keys(table->rule)) names.push_back(prefix + key.name);
   }
   names.emplace_back(kOverrides);
-  for (const std::string& rule : rule_names()) names.push_back(std::string(kGrid) + "." + rule);
+  for (const std::string& rule : rule_names())
+    names.push_back(std::string(kGrid) + "." + rule);
   return names;
 }
 

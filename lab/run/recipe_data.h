@@ -45,7 +45,8 @@ std::string value_to_text(const Value& value);
 std::string value_to_text(const RuleValue& value);
 std::vector<double> parse_numbers(std::string_view name, std::string_view text);
 std::string type_name(const Value& value);
-// `; did you mean "x"?` for the nearest of `names`, by the last part if the whole is far; or "".
+// `; did you mean "x"?` for the nearest of `names`, by the last part if the whole is far;
+// or "".
 std::string suggestion(std::string_view name, const std::vector<std::string>& names);
 [[noreturn]] void fail(const std::string& message);
 

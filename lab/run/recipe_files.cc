@@ -50,8 +50,9 @@ std::vector<RecipeFile> recipe_files() {
     for (const fs::directory_entry& entry : fs::directory_iterator(directory, error)) {
       if (entry.path().extension() != ".toml") continue;
       const std::string name = entry.path().stem().string();
-      const bool hidden = std::any_of(found.begin(), found.end(),
-                                      [&](const RecipeFile& each) { return each.name == name; });
+      const bool hidden =
+          std::any_of(found.begin(), found.end(),
+                      [&](const RecipeFile& each) { return each.name == name; });
       if (!hidden) found.push_back({name, entry.path(), question_of(entry.path())});
     }
   }
@@ -72,9 +73,10 @@ fs::path find_recipe(const std::string& path_or_name) {
     names.push_back(file.name);
   }
   const std::string near = nearest_name(path_or_name, names);
-  throw std::invalid_argument("recipe: no file and no recipe of the name \"" + path_or_name + "\"" +
-                              (near.empty() ? "; " : "; did you mean \"" + near + "\"? ") +
-                              "`pion recipes` lists them");
+  throw std::invalid_argument(
+      "recipe: no file and no recipe of the name \"" + path_or_name + "\"" +
+      (near.empty() ? "; " : "; did you mean \"" + near + "\"? ") +
+      "`pion recipes` lists them");
 }
 
 std::string read_recipe_file(const fs::path& path) {
@@ -84,7 +86,8 @@ std::string read_recipe_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (error || !file) throw std::invalid_argument("recipe: cannot read " + path.string());
   if (size > kLargest)
-    throw std::invalid_argument("recipe: " + path.string() + " must be a text of at most 1 MiB, got " +
+    throw std::invalid_argument("recipe: " + path.string() +
+                                " must be a text of at most 1 MiB, got " +
                                 std::to_string(size) + " bytes");
   std::ostringstream text;
   text << file.rdbuf();

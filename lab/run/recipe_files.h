@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where recipes lie: a path, or a name in $PION_RECIPES, the source tree or the install tree.
+// Where recipes lie: a path, or a name in $PION_RECIPES, the source tree or the install
+// tree.
 #pragma once
 
 #include <filesystem>

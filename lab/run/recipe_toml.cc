@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Recipes as files: reading with positions, writing complete and resolved.
+#include <toml++/toml.h>
+
 #include <algorithm>
 #include <cmath>
 #include <sstream>
 #include <stdexcept>
-#include <toml++/toml.h>
 
 #include "lab/run/recipe_data.h"
 #include "lab/run/recipe_files.h"
@@ -15,33 +16,43 @@ namespace {
 
 std::string describe_node(const toml::node& node) {
   std::ostringstream out;
-  if (const auto* text = node.as_string()) out << "text \"" << text->get() << '"';
-  else if (const auto* whole = node.as_integer()) out << whole->get();
-  else if (const auto* real = node.as_floating_point()) out << number_text(real->get());
-  else if (const auto* flag = node.as_boolean()) out << (flag->get() ? "true" : "false");
-  else if (node.is_table()) out << "a table";
-  else if (node.is_array()) out << "a list";
-  else out << "a date or time";
+  if (const auto* text = node.as_string())
+    out << "text \"" << text->get() << '"';
+  else if (const auto* whole = node.as_integer())
+    out << whole->get();
+  else if (const auto* real = node.as_floating_point())
+    out << number_text(real->get());
+  else if (const auto* flag = node.as_boolean())
+    out << (flag->get() ? "true" : "false");
+  else if (node.is_table())
+    out << "a table";
+  else if (node.is_array())
+    out << "a list";
+  else
+    out << "a date or time";
   return out.str();
 }
 
 std::string toml_text(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
-    if (c == '"' || c == '\\') out += '\\', out += c;
+    if (c == '"' || c == '\\')
+      out += '\\', out += c;
     else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
       char buffer[8];
       std::snprintf(buffer, sizeof buffer, "\\u%04x", static_cast<unsigned char>(c));
       out += buffer;
-    } else out += c;
+    } else
+      out += c;
   }
   return out + '"';
 }
 
 std::string toml_key(std::string_view key) {
-  const bool bare = !key.empty() && std::all_of(key.begin(), key.end(), [](unsigned char c) {
-    return std::isalnum(c) != 0 || c == '_' || c == '-';
-  });
+  const bool bare =
+      !key.empty() && std::all_of(key.begin(), key.end(), [](unsigned char c) {
+        return std::isalnum(c) != 0 || c == '_' || c == '-';
+      });
   return bare ? std::string(key) : toml_text(key);
 }
 
@@ -67,7 +78,8 @@ class RecipeReader {
     try {
       root_ = toml::parse(toml, where);
     } catch (const toml::parse_error& error) {
-      fail(at(error.source().begin.line) + "is no TOML: " + std::string(error.description()));
+      fail(at(error.source().begin.line) +
+           "is no TOML: " + std::string(error.description()));
     }
   }
 
@@ -106,9 +118,11 @@ class RecipeReader {
     std::string names;
     for (const TaskInfo& each : tasks()) names += (names.empty() ? "" : ", ") + each.name;
     if (node == nullptr) fail(at(0) + "needs a key \"task\"; there are: " + names);
-    if (!node->is_string()) fail(at(*node) + "task: must be text, got " + describe_node(*node));
+    if (!node->is_string())
+      fail(at(*node) + "task: must be text, got " + describe_node(*node));
     const TaskInfo* info = nullptr;
-    located(node->source().begin.line, [&] { info = &find_task(node->as_string()->get()); });
+    located(node->source().begin.line,
+            [&] { info = &find_task(node->as_string()->get()); });
     return *info;
   }
 
@@ -117,15 +131,24 @@ class RecipeReader {
     for (const auto& [name, node] : table) {
       const std::string full = prefix + std::string(name.str());
       if (full == "task") continue;
-      if (RuleTable* rule = data.rule_table(full)) read_rule(as_table(node, full), *rule, full);
-      else if (full == "optimizer.overrides") read_overrides(as_table(node, full));
-      else if (full == "compare.grid") read_grids(as_table(node, full));
-      else if (full == "compare.settings") read_settings(as_table(node, full));
-      else if (const Key* key = data.find(full)) read_value(node, *key);
-      else if (node.is_table() && is_known_table(full)) walk(*node.as_table(), full + ".");
-      else fail(at(node) + "unknown " + (node.is_table() ? "table [" + full + "]" : "key \"" +
-                std::string(name.str()) + "\"" + in_table(prefix)) +
-                suggestion(full, recipe_.key_names()));
+      if (RuleTable* rule = data.rule_table(full))
+        read_rule(as_table(node, full), *rule, full);
+      else if (full == "optimizer.overrides")
+        read_overrides(as_table(node, full));
+      else if (full == "compare.grid")
+        read_grids(as_table(node, full));
+      else if (full == "compare.settings")
+        read_settings(as_table(node, full));
+      else if (const Key* key = data.find(full))
+        read_value(node, *key);
+      else if (node.is_table() && is_known_table(full))
+        walk(*node.as_table(), full + ".");
+      else
+        fail(at(node) + "unknown " +
+             (node.is_table()
+                  ? "table [" + full + "]"
+                  : "key \"" + std::string(name.str()) + "\"" + in_table(prefix)) +
+             suggestion(full, recipe_.key_names()));
     }
   }
 
@@ -141,7 +164,8 @@ class RecipeReader {
   }
 
   const toml::table& as_table(const toml::node& node, const std::string& name) const {
-    if (!node.is_table()) fail(at(node) + name + ": must be a table, got " + describe_node(node));
+    if (!node.is_table())
+      fail(at(node) + name + ": must be a table, got " + describe_node(node));
     return *node.as_table();
   }
 
@@ -157,12 +181,14 @@ class RecipeReader {
       value = node.as_boolean()->get();
     } else if (std::holds_alternative<std::string>(key.fallback) && node.is_string()) {
       value = node.as_string()->get();
-    } else if (std::holds_alternative<std::vector<double>>(key.fallback) && node.is_array()) {
+    } else if (std::holds_alternative<std::vector<double>>(key.fallback) &&
+               node.is_array()) {
       value = read_numbers(node, key.name);
     } else if (std::holds_alternative<double>(key.fallback) && node.is_number()) {
       value = *node.value<double>();
     } else if (std::holds_alternative<std::int64_t>(key.fallback) && node.is_number()) {
-      const std::optional<std::int64_t> whole = node.value<std::int64_t>();  // 1e6 too, not 1.5
+      const std::optional<std::int64_t> whole =
+          node.value<std::int64_t>();  // 1e6 too, not 1.5
       if (!whole) wrong_type(node, key.name, wanted);
       value = *whole;
     } else {
@@ -172,7 +198,8 @@ class RecipeReader {
     recipe_.data_->values.insert_or_assign(key.name, std::move(value));
   }
 
-  std::vector<double> read_numbers(const toml::node& node, const std::string& name) const {
+  std::vector<double> read_numbers(const toml::node& node,
+                                   const std::string& name) const {
     if (!node.is_array()) wrong_type(node, name, "a list of numbers");
     std::vector<double> numbers;
     for (const toml::node& each : *node.as_array()) {
@@ -198,7 +225,8 @@ class RecipeReader {
     }
     for (const auto& [key, node] : table)
       if (key.str() != "rule") {
-        const RuleValue value = read_rule_value(node, name + "." + std::string(key.str()));
+        const RuleValue value =
+            read_rule_value(node, name + "." + std::string(key.str()));
         located(node.source().begin.line,
                 [&] { rule.set_key(std::string(key.str()), value, name); });
       }
@@ -206,19 +234,23 @@ class RecipeReader {
 
   // TOML tables have no order; the lines of the file have.
   void read_overrides(const toml::table& table) {
-    std::vector<std::pair<toml::source_position, std::pair<std::string, std::string>>> found;
+    std::vector<std::pair<toml::source_position, std::pair<std::string, std::string>>>
+        found;
     for (const auto& [glob, node] : table) {
-      if (!node.is_string()) wrong_type(node, "optimizer.overrides", "\"matrix\", \"rest\" or a rule");
+      if (!node.is_string())
+        wrong_type(node, "optimizer.overrides", "\"matrix\", \"rest\" or a rule");
       const std::string choice = node.as_string()->get();
       std::vector<std::string> choices = rule_names();
       choices.insert(choices.end(), {"matrix", "rest"});
       if (std::find(choices.begin(), choices.end(), choice) == choices.end())
-        fail(at(node) + "[optimizer.overrides]: must be \"matrix\", \"rest\" or a rule, got \"" +
+        fail(at(node) +
+             "[optimizer.overrides]: must be \"matrix\", \"rest\" or a rule, got \"" +
              choice + "\"" + suggestion(choice, choices));
       found.push_back({node.source().begin, {std::string(glob.str()), choice}});
     }
     std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
-      return std::pair(a.first.line, a.first.column) < std::pair(b.first.line, b.first.column);
+      return std::pair(a.first.line, a.first.column) <
+             std::pair(b.first.line, b.first.column);
     });
     for (auto& each : found) recipe_.data_->overrides.push_back(std::move(each.second));
   }
@@ -227,9 +259,10 @@ class RecipeReader {
     for (const auto& [label, node] : table) {
       const std::string name = "compare.grid." + std::string(label.str());
       std::vector<double> rates = read_numbers(node, name);
-      const bool valid = !rates.empty() && std::all_of(rates.begin(), rates.end(), [](double rate) {
-        return rate >= 0 && std::isfinite(rate);
-      });
+      const bool valid =
+          !rates.empty() && std::all_of(rates.begin(), rates.end(), [](double rate) {
+            return rate >= 0 && std::isfinite(rate);
+          });
       if (!valid) fail(at(node) + name + ": must be one learning rate >= 0 or more");
       recipe_.data_->grids[std::string(label.str())] = std::move(rates);
       grid_lines_[std::string(label.str())] = node.source().begin.line;
@@ -240,16 +273,21 @@ class RecipeReader {
     for (const auto& [label, node] : table) {
       const std::string name(label.str());
       settings_lines_[name] = node.source().begin.line;
-      flatten(as_table(node, "compare.settings." + name), "", recipe_.data_->settings[name]);
+      flatten(as_table(node, "compare.settings." + name), "",
+              recipe_.data_->settings[name]);
     }
   }
 
-  void flatten(const toml::table& table, const std::string& prefix, TextPairs& pairs) const {
+  void flatten(const toml::table& table, const std::string& prefix,
+               TextPairs& pairs) const {
     for (const auto& [key, node] : table) {
       const std::string full = prefix + std::string(key.str());
-      if (const auto* inner = node.as_table()) flatten(*inner, full + ".", pairs);
-      else if (node.is_array()) pairs.emplace_back(full, value_to_text(Value(read_numbers(node, full))));
-      else pairs.emplace_back(full, value_to_text(read_rule_value(node, full)));
+      if (const auto* inner = node.as_table())
+        flatten(*inner, full + ".", pairs);
+      else if (node.is_array())
+        pairs.emplace_back(full, value_to_text(Value(read_numbers(node, full))));
+      else
+        pairs.emplace_back(full, value_to_text(read_rule_value(node, full)));
     }
   }
 
@@ -257,8 +295,10 @@ class RecipeReader {
   void check_variants() const {
     const std::vector<std::string> rules = rule_names();
     for (const auto& [label, line] : grid_lines_)
-      if (std::find(rules.begin(), rules.end(), label) == rules.end() && !settings_lines_.contains(label))
-        fail(at(line) + "[compare.grid]: unknown optimizer \"" + label + "\"" + suggestion(label, rules));
+      if (std::find(rules.begin(), rules.end(), label) == rules.end() &&
+          !settings_lines_.contains(label))
+        fail(at(line) + "[compare.grid]: unknown optimizer \"" + label + "\"" +
+             suggestion(label, rules));
     for (const auto& [label, line] : settings_lines_)
       located(line, [&, &name = label] {
         Recipe trial = recipe_;
@@ -289,9 +329,11 @@ std::string Recipe::to_toml() const {
   for (const Key& key : data_->schema) {
     const std::size_t dot = key.name.rfind('.');
     const std::string table = dot == std::string::npos ? "" : key.name.substr(0, dot);
-    if (std::find(order.begin(), order.end(), table) == order.end()) order.push_back(table);
-    bodies[table] += toml_key(key.name.substr(dot == std::string::npos ? 0 : dot + 1)) + " = " +
-                     toml_value(data_->values.at(key.name)) + "  # " + key.description + "\n";
+    if (std::find(order.begin(), order.end(), table) == order.end())
+      order.push_back(table);
+    bodies[table] += toml_key(key.name.substr(dot == std::string::npos ? 0 : dot + 1)) +
+                     " = " + toml_value(data_->values.at(key.name)) + "  # " +
+                     key.description + "\n";
   }
   std::ostringstream out;
   out << "task = " << toml_text(data_->task) << "\n";
@@ -301,15 +343,20 @@ std::string Recipe::to_toml() const {
     out << "\n[optimizer." << (table == &data_->matrices ? "matrices" : "rest") << "]\n"
         << "rule = " << toml_text(rule_name(table->rule)) << "\n";
     for (const RuleKey& key : rule_keys(table->rule))
-      if (key.value) out << toml_key(key.name) << " = " << toml_value(*key.value) << "  # " << key.description << "\n";
+      if (key.value)
+        out << toml_key(key.name) << " = " << toml_value(*key.value) << "  # "
+            << key.description << "\n";
   }
   if (!data_->overrides.empty()) out << "\n[optimizer.overrides]\n";
-  for (const auto& [glob, choice] : data_->overrides) out << toml_text(glob) << " = " << toml_text(choice) << "\n";
+  for (const auto& [glob, choice] : data_->overrides)
+    out << toml_text(glob) << " = " << toml_text(choice) << "\n";
   if (!data_->grids.empty()) out << "\n[compare.grid]\n";
-  for (const auto& [label, rates] : data_->grids) out << toml_key(label) << " = " << toml_value(Value(rates)) << "\n";
+  for (const auto& [label, rates] : data_->grids)
+    out << toml_key(label) << " = " << toml_value(Value(rates)) << "\n";
   for (const auto& [label, pairs] : data_->settings) {
     out << "\n[compare.settings." << toml_key(label) << "]\n";
-    for (const auto& [key, text] : pairs) out << toml_key(key) << " = " << toml_value(parse_rule_value(text)) << "\n";
+    for (const auto& [key, text] : pairs)
+      out << toml_key(key) << " = " << toml_value(parse_rule_value(text)) << "\n";
   }
   return out.str();
 }

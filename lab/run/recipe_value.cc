@@ -12,7 +12,8 @@ namespace {
 template <class T>
 bool read_number(std::string_view text, T& value) {
   if (!text.empty() && text.front() == '+') text.remove_prefix(1);
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const auto [end, error] =
+      std::from_chars(text.data(), text.data() + text.size(), value);
   return error == std::errc{} && end == text.data() + text.size() && !text.empty();
 }
 
@@ -22,7 +23,8 @@ bool read_integer(std::string_view text, std::int64_t& value) {
   std::erase(digits, '_');
   if (read_number(digits, value)) return true;
   double real = 0;
-  if (!read_number(digits, real) || real != std::floor(real) || std::abs(real) > 0x1p53) return false;
+  if (!read_number(digits, real) || real != std::floor(real) || std::abs(real) > 0x1p53)
+    return false;
   value = static_cast<std::int64_t>(real);
   return true;
 }
@@ -34,12 +36,18 @@ std::string_view trimmed(std::string_view text) {
 }
 
 void check_range(const Key& key, double value) {
-  if (!std::isnan(value) && value >= key.min && value <= key.max) return;
-  std::string range = "in [" + number_text(key.min) + ", " + number_text(key.max) + "]";
-  if (key.max >= 1e300) range = ">= " + number_text(key.min);
-  if (key.min <= -1e300) range = "<= " + number_text(key.max);
+  if (value >= key.min && value <= key.max && std::isfinite(value)) return;
+  const auto shown = [&](double number) {
+    const bool whole =
+        std::holds_alternative<std::int64_t>(key.fallback) && std::abs(number) < 0x1p62;
+    return whole ? std::to_string(static_cast<std::int64_t>(number))
+                 : number_text(number);
+  };
+  std::string range = "in [" + shown(key.min) + ", " + shown(key.max) + "]";
+  if (key.max >= 1e300) range = ">= " + shown(key.min);
+  if (key.min <= -1e300) range = "<= " + shown(key.max);
   if (key.min <= -1e300 && key.max >= 1e300) range = "a finite number";
-  fail(key.name + ": must be " + range + ", got " + number_text(value));
+  fail(key.name + ": must be " + range + ", got " + shown(value));
 }
 
 }  // namespace
@@ -53,13 +61,15 @@ std::string number_text(double value) {
 }
 
 std::string type_name(const Value& value) {
-  const char* names[] = {"true or false", "an integer", "a number", "text", "a list of numbers"};
+  const char* names[] = {"true or false", "an integer", "a number", "text",
+                         "a list of numbers"};
   return names[value.index()];
 }
 
 std::string value_to_text(const Value& value) {
   if (const auto* flag = std::get_if<bool>(&value)) return *flag ? "true" : "false";
-  if (const auto* whole = std::get_if<std::int64_t>(&value)) return std::to_string(*whole);
+  if (const auto* whole = std::get_if<std::int64_t>(&value))
+    return std::to_string(*whole);
   if (const auto* real = std::get_if<double>(&value)) return number_text(*real);
   if (const auto* text = std::get_if<std::string>(&value)) return *text;
   std::string list;
@@ -75,12 +85,14 @@ std::string value_to_text(const RuleValue& value) {
 std::vector<double> parse_numbers(std::string_view name, std::string_view text) {
   std::vector<double> numbers;
   std::string_view rest = trimmed(text);
-  if (rest.size() >= 2 && rest.front() == '[' && rest.back() == ']') rest = rest.substr(1, rest.size() - 2);
+  if (rest.size() >= 2 && rest.front() == '[' && rest.back() == ']')
+    rest = rest.substr(1, rest.size() - 2);
   while (!trimmed(rest).empty()) {
     const std::size_t comma = std::min(rest.find(','), rest.size());
     double value = 0;
     if (!read_number(trimmed(rest.substr(0, comma)), value))
-      fail(std::string(name) + ": must be numbers with commas, as 1e-4,3e-4; got \"" + std::string(text) + "\"");
+      fail(std::string(name) + ": must be numbers with commas, as 1e-4,3e-4; got \"" +
+           std::string(text) + "\"");
     numbers.push_back(value);
     rest = rest.substr(std::min(comma + 1, rest.size()));
   }
@@ -89,7 +101,8 @@ std::vector<double> parse_numbers(std::string_view name, std::string_view text) 
 
 Value parse_value(const Key& key, std::string_view text) {
   const auto wrong = [&]() {
-    fail(key.name + ": must be " + type_name(key.fallback) + ", got \"" + std::string(text) + "\"");
+    fail(key.name + ": must be " + type_name(key.fallback) + ", got \"" +
+         std::string(text) + "\"");
   };
   if (std::holds_alternative<bool>(key.fallback)) {
     if (text == "true" || text == "1" || text == "yes") return true;
@@ -125,15 +138,19 @@ void check_value(const Key& key, const Value& value) {
     for (const double each : *list) check_range(key, each);
   const auto* text = std::get_if<std::string>(&value);
   if (text == nullptr || key.choices.empty()) return;
-  if (std::find(key.choices.begin(), key.choices.end(), *text) != key.choices.end()) return;
+  if (std::find(key.choices.begin(), key.choices.end(), *text) != key.choices.end())
+    return;
   std::string choices;
-  for (const std::string& each : key.choices) choices += (choices.empty() ? "\"" : ", \"") + each + "\"";
+  for (const std::string& each : key.choices)
+    choices += (choices.empty() ? "\"" : ", \"") + each + "\"";
   fail(key.name + ": must be one of " + choices + ", got \"" + *text + "\"" +
        suggestion(*text, key.choices));
 }
 
 std::string suggestion(std::string_view name, const std::vector<std::string>& names) {
-  const auto leaf = [](std::string_view full) { return full.substr(full.rfind('.') + 1); };
+  const auto leaf = [](std::string_view full) {
+    return full.substr(full.rfind('.') + 1);
+  };
   // the right word in the wrong table comes first
   std::string found;
   for (const std::string& each : names)
@@ -144,7 +161,8 @@ std::string suggestion(std::string_view name, const std::vector<std::string>& na
     for (const std::string& each : names) leaves.emplace_back(leaf(each));
     const std::string near = nearest_name(leaf(name), leaves);
     const auto at = std::find(leaves.begin(), leaves.end(), near);
-    if (!near.empty() && at != leaves.end()) found = names[static_cast<std::size_t>(at - leaves.begin())];
+    if (!near.empty() && at != leaves.end())
+      found = names[static_cast<std::size_t>(at - leaves.begin())];
   }
   return found.empty() ? "." : "; did you mean \"" + found + "\"?";
 }

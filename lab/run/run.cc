@@ -22,9 +22,11 @@ namespace {
 namespace fs = std::filesystem;
 
 // `key` of the recipe, or as often as gives `in_a_run` of them.
-std::int64_t interval(const Recipe& recipe, const char* key, std::int64_t total, std::int64_t in_a_run) {
+std::int64_t interval(const Recipe& recipe, const char* key, std::int64_t total,
+                      std::int64_t in_a_run) {
   const std::int64_t chosen = recipe.integer(key);
-  return chosen > 0 ? chosen : std::max<std::int64_t>(1, (total + in_a_run - 1) / in_a_run);
+  return chosen > 0 ? chosen
+                    : std::max<std::int64_t>(1, (total + in_a_run - 1) / in_a_run);
 }
 
 Json statistics_json(const std::vector<ParameterStatistics>& statistics) {
@@ -49,7 +51,10 @@ Json statistics_json(const std::vector<ParameterStatistics>& statistics) {
 class TrainingRun {
  public:
   TrainingRun(const Recipe& recipe, const RunOptions& options)
-      : recipe_(recipe), options_(options), paths_{options.out}, info_(find_task(recipe.task())) {}
+      : recipe_(recipe),
+        options_(options),
+        paths_{options.out},
+        info_(find_task(recipe.task())) {}
 
   RunOutcome run() {
     const std::string& track = recipe_.text("track");
@@ -66,14 +71,16 @@ class TrainingRun {
     const bool complete = loop();
     if (complete) finish();
     if (tracker)
-      if (const std::string problem = tracker->finish(); !problem.empty()) progress_->say(problem);
+      if (const std::string problem = tracker->finish(); !problem.empty())
+        progress_->say(problem);
     if (complete && options_.report) report();
     return {complete, step_, score_};
   }
 
  private:
   RunOutcome already_complete() {
-    Progress(info_, 0, 0, options_.quiet).say("complete already: " + paths_.result().string());
+    Progress(info_, 0, 0, options_.quiet)
+        .say("complete already: " + paths_.result().string());
     return {true, total_, 0};
   }
 
@@ -81,12 +88,15 @@ class TrainingRun {
   void start() {
     clean_checkpoints(paths_.checkpoints());
     std::uint64_t metrics_bytes = 0;
-    if (const std::vector<std::int64_t> steps = checkpoint_steps(paths_.checkpoints()); !steps.empty()) {
-      const fs::path path = paths_.checkpoints() / ("step_" + std::to_string(steps.back()));
+    if (const std::vector<std::int64_t> steps = checkpoint_steps(paths_.checkpoints());
+        !steps.empty()) {
+      const fs::path path =
+          paths_.checkpoints() / ("step_" + std::to_string(steps.back()));
       const Checkpoint checkpoint = read_checkpoint(path, info_.name);
       if (checkpoint.head.step > total_)
-        throw std::invalid_argument(path.string() + ": is of step " + std::to_string(checkpoint.head.step) +
-                                    ", the run has " + std::to_string(total_) + " updates");
+        throw std::invalid_argument(
+            path.string() + ": is of step " + std::to_string(checkpoint.head.step) +
+            ", the run has " + std::to_string(total_) + " updates");
       load_checkpoint(checkpoint, *experiment_.task, *experiment_.optimizer);
       step_ = saved_ = checkpoint.head.step;
       metrics_bytes = checkpoint.head.metrics_bytes;
@@ -101,9 +111,11 @@ class TrainingRun {
     progress_.emplace(info_, step_, total_, options_.quiet);
     if (options_.resume) {
       log_->write({{"kind", "resume"}, {"step", step_}, {"command", options_.command}});
-      progress_->say("resumed at update " + std::to_string(step_) + " of " + std::to_string(total_));
+      progress_->say("resumed at update " + std::to_string(step_) + " of " +
+                     std::to_string(total_));
     }
-    experiment_.optimizer->set_warning_sink([this](const std::string& message) { warn(message); });
+    experiment_.optimizer->set_warning_sink(
+        [this](const std::string& message) { warn(message); });
   }
 
   void warn(const std::string& message) {
@@ -112,15 +124,19 @@ class TrainingRun {
   }
 
   double wall_seconds() const {
-    return seconds_before_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
+    return seconds_before_ +
+           std::chrono::duration<double>(std::chrono::steady_clock::now() - began_)
+               .count();
   }
 
   // True when all updates are done, false when interrupted.
   bool loop() {
     const std::int64_t log_every = interval(recipe_, "log_every", total_, 1000);
     const std::int64_t eval_every = interval(recipe_, "eval_every", total_, 10);
-    const std::int64_t checkpoint_every = interval(recipe_, "checkpoint_every", total_, 4);
-    const std::int64_t statistics_every = interval(recipe_, "statistics_every", total_, 50);
+    const std::int64_t checkpoint_every =
+        interval(recipe_, "checkpoint_every", total_, 4);
+    const std::int64_t statistics_every =
+        interval(recipe_, "statistics_every", total_, 50);
     began_ = std::chrono::steady_clock::now();
     if (step_ == 0) evaluate(false);
     while (step_ < total_) {
@@ -131,11 +147,16 @@ class TrainingRun {
       step_ = next;
       progress_->update(step_, metrics);
       if (step_ % log_every == 0 || step_ == 1 || step_ == total_)
-        log_->write({{"kind", "update"}, {"step", step_}, {"wall_seconds", wall_seconds()},
-                     {"lr_factor", experiment_.optimizer->lr_factor()}, {"metrics", metrics}});
+        log_->write({{"kind", "update"},
+                     {"step", step_},
+                     {"wall_seconds", wall_seconds()},
+                     {"lr_factor", experiment_.optimizer->lr_factor()},
+                     {"metrics", metrics}});
       if (statistics)
-        log_->write({{"kind", "optimizer"}, {"step", step_},
-                     {"parameters", statistics_json(experiment_.optimizer->statistics())}});
+        log_->write(
+            {{"kind", "optimizer"},
+             {"step", step_},
+             {"parameters", statistics_json(experiment_.optimizer->statistics())}});
       if (step_ % eval_every == 0 && step_ < total_) evaluate(false);
       const bool interrupted = InterruptGuard::interrupted() && step_ < total_;
       if (step_ % checkpoint_every == 0 || step_ == total_ || interrupted) save();
@@ -153,14 +174,19 @@ class TrainingRun {
     optimizer.set_lr_factor(factor);
     Json metrics = experiment_.task->update(step_, optimizer);
     if (optimizer.lr_factor() != factor)
-      throw std::invalid_argument("[optimizer]: task \"" + info_.name + "\" sets its own learning-rate schedule; "
-                                  "set optimizer.schedule = \"constant\" and optimizer.warmup_updates = 0");
+      throw std::invalid_argument(
+          "[optimizer]: task \"" + info_.name +
+          "\" sets its own learning-rate schedule; "
+          "set optimizer.schedule = \"constant\" and optimizer.warmup_updates = 0");
     return metrics;
   }
 
   Json evaluate(bool final) {
     const Json metrics = experiment_.task->evaluate();
-    log_->write({{"kind", "evaluation"}, {"step", step_}, {"final", final}, {"metrics", metrics}});
+    log_->write({{"kind", "evaluation"},
+                 {"step", step_},
+                 {"final", final},
+                 {"metrics", metrics}});
     progress_->evaluation(step_, metrics);
     return metrics;
   }
@@ -168,7 +194,8 @@ class TrainingRun {
   void save() {
     if (saved_ == step_) return;
     log_->sync();
-    save_checkpoint(paths_.checkpoints(), {info_.name, step_, log_->bytes(), wall_seconds()}, *experiment_.task,
+    save_checkpoint(paths_.checkpoints(),
+                    {info_.name, step_, log_->bytes(), wall_seconds()}, *experiment_.task,
                     *experiment_.optimizer, recipe_.integer("keep_checkpoints"));
     saved_ = step_;
   }
@@ -178,11 +205,17 @@ class TrainingRun {
     const Json metrics = evaluate(true);
     const auto score = metrics.find(info_.score);
     if (score == metrics.end() || !score->is_number())
-      throw std::runtime_error("task \"" + info_.name + "\": its evaluation lacks the score \"" + info_.score + "\"");
+      throw std::runtime_error("task \"" + info_.name +
+                               "\": its evaluation lacks the score \"" + info_.score +
+                               "\"");
     score_ = score->get<double>();
-    if (const Json sample = experiment_.task->sample(); !sample.is_null()) replace_file(paths_.sample(), sample.dump() + "\n");
-    const Json result = {{"status", "complete"}, {"score", score_}, {"score_name", info_.score},
-                         {"metrics", metrics}, {"wall_seconds", wall_seconds()}};
+    if (const Json sample = experiment_.task->sample(); !sample.is_null())
+      replace_file(paths_.sample(), sample.dump() + "\n");
+    const Json result = {{"status", "complete"},
+                         {"score", score_},
+                         {"score_name", info_.score},
+                         {"metrics", metrics},
+                         {"wall_seconds", wall_seconds()}};
     log_->sync();
     replace_file(paths_.result(), result.dump(1) + "\n");
   }

@@ -26,7 +26,8 @@ struct RunOutcome {
   double score = 0;       // of the final evaluation
 };
 
-// What a recipe makes. Throws std::invalid_argument, as for a parameter that cannot be routed.
+// What a recipe makes. Throws std::invalid_argument, as for a parameter that cannot be
+// routed.
 struct Experiment {
   std::unique_ptr<Task> task;
   Routing routing;
@@ -38,8 +39,8 @@ Experiment make_experiment(const Recipe& recipe);
 double schedule_factor(const Recipe& recipe, std::int64_t index, std::int64_t total);
 
 // Trains, evaluates, saves. With `resume` the recipe must be the run directory's own; see
-// resumed_recipe. Throws std::invalid_argument before anything is written if the input is bad,
-// another exception if the run fails; what was saved stays.
+// resumed_recipe. Throws std::invalid_argument before anything is written if the input is
+// bad, another exception if the run fails; what was saved stays.
 RunOutcome train(const Recipe& recipe, const RunOptions& options);
 
 // The recipe of a run directory, which must agree with every flag given now. Throws

@@ -41,31 +41,37 @@ std::string time_text() {
 }  // namespace
 
 fs::path default_run_directory(const std::string& recipe_name, const Recipe& recipe) {
-  return fs::path("runs") / (recipe_name + "-" + std::string(rule_name(recipe.matrices())) + "-" +
-                             std::to_string(recipe.integer("seed")));
+  return fs::path("runs") /
+         (recipe_name + "-" + std::string(rule_name(recipe.matrices())) + "-" +
+          std::to_string(recipe.integer("seed")));
 }
 
 void refuse_existing(const fs::path& root) {
   std::error_code error;
   if (!fs::exists(root, error)) return;
   if (fs::is_directory(root, error) && fs::is_empty(root, error)) return;
-  throw std::invalid_argument("run directory " + root.string() + " exists; continue it with --resume, or "
+  throw std::invalid_argument("run directory " + root.string() +
+                              " exists; continue it with --resume, or "
                               "choose another with --out");
 }
 
 RunLock::RunLock(const fs::path& root) {
   std::error_code error;
   fs::create_directories(root, error);
-  if (error) throw std::invalid_argument("cannot make run directory " + root.string() + ": " + error.message());
+  if (error)
+    throw std::invalid_argument("cannot make run directory " + root.string() + ": " +
+                                error.message());
   // the directory itself is locked: no file is left behind
   descriptor_ = ::open(root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor_ < 0)
-    throw std::invalid_argument("cannot open run directory " + root.string() + ": " + std::strerror(errno));
+    throw std::invalid_argument("cannot open run directory " + root.string() + ": " +
+                                std::strerror(errno));
   if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
   const int reason = errno;
   if (reason != EWOULDBLOCK) return;  // a file system without locks
   ::close(descriptor_);
-  throw std::invalid_argument("run directory " + root.string() + " is in use by another pion process; wait for it, "
+  throw std::invalid_argument("run directory " + root.string() +
+                              " is in use by another pion process; wait for it, "
                               "or choose another with --out");
 }
 
@@ -81,7 +87,8 @@ std::string environment_json(const Recipe& recipe, const std::string& command) {
       {"commit", PION_COMMIT},
       {"libtorch", TORCH_VERSION},
       {"compiler", std::string("gcc ") + __VERSION__},
-      {"system", std::string(system.sysname) + " " + system.release + " " + system.machine},
+      {"system",
+       std::string(system.sysname) + " " + system.release + " " + system.machine},
       {"cpu", cpu_name()},
       {"cpus", std::thread::hardware_concurrency()},
       {"threads", recipe.integer("threads")},
@@ -91,17 +98,22 @@ std::string environment_json(const Recipe& recipe, const std::string& command) {
 }
 
 std::string version_text() {
-  return std::string("pion ") + PION_VERSION + " (commit " + PION_COMMIT + ", LibTorch " + TORCH_VERSION + ")";
+  return std::string("pion ") + PION_VERSION + " (commit " + PION_COMMIT + ", LibTorch " +
+         TORCH_VERSION + ")";
 }
 
 std::string shell_command(int count, const char* const* arguments) {
   std::string command;
   for (int i = 0; i < count; ++i) {
     const std::string word = arguments[i];
-    const bool plain = !word.empty() && word.find_first_not_of(
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:+@%") == std::string::npos;
+    const bool plain =
+        !word.empty() &&
+        word.find_first_not_of(
+            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:+@%") ==
+            std::string::npos;
     std::string quoted = "'";
-    for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    for (const char c : word)
+      quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
     command += (i ? " " : "") + (plain ? word : quoted + "'");
   }
   return command;

@@ -24,7 +24,8 @@ struct RunPaths {
 };
 
 // runs/<recipe>-<optimizer>-<seed>.
-std::filesystem::path default_run_directory(const std::string& recipe_name, const Recipe& recipe);
+std::filesystem::path default_run_directory(const std::string& recipe_name,
+                                            const Recipe& recipe);
 
 // Throws std::invalid_argument if something lies there already.
 void refuse_existing(const std::filesystem::path& root);

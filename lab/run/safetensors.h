@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The safetensors format, github.com/huggingface/safetensors: 8 bytes header length (little
-// endian), a JSON header, then the data of all tensors without gaps.
+// The safetensors format, github.com/huggingface/safetensors: 8 bytes header length
+// (little endian), a JSON header, then the data of all tensors without gaps.
 //
 //   {"weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
 //    "__metadata__": {"key": "text"}}
@@ -36,10 +36,10 @@ struct SafetensorsHeader {
   std::uint64_t data_start;  // of the file
 };
 
-// Checks all of it: length, JSON, types, shapes (sizes that overflow), offsets (in order without
-// gaps or overlaps, as long as shape and type say), no name twice, nothing after the last tensor.
-// `start` holds the file's first bytes, at least the header; `file_size` is the file's.
-// Throws std::invalid_argument that begins with `where`.
+// Checks all of it: length, JSON, types, shapes (sizes that overflow), offsets (in order
+// without gaps or overlaps, as long as shape and type say), no name twice, nothing after
+// the last tensor. `start` holds the file's first bytes, at least the header; `file_size`
+// is the file's. Throws std::invalid_argument that begins with `where`.
 SafetensorsHeader parse_safetensors(std::string_view start, std::uint64_t file_size,
                                     const std::string& where);
 
@@ -65,9 +65,10 @@ struct TensorBytes {
   std::span<const std::byte> data;
 };
 
-// Writes a new file and fsyncs it; wider types come first, so that each tensor is aligned.
-// Throws std::runtime_error if the disk is full or the path cannot be written.
-void write_safetensors(const std::filesystem::path& path, std::vector<TensorBytes> tensors,
+// Writes a new file and fsyncs it; wider types come first, so that each tensor is
+// aligned. Throws std::runtime_error if the disk is full or the path cannot be written.
+void write_safetensors(const std::filesystem::path& path,
+                       std::vector<TensorBytes> tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace pion::lab

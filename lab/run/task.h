@@ -17,31 +17,34 @@ namespace pion::lab {
 using Json = nlohmann::ordered_json;
 using TensorMap = std::map<std::string, torch::Tensor>;
 
-// One experiment in progress: data, model and algorithm. The run loop (lab/run) owns directories,
-// checkpoints, metrics and the optimizer.
+// One experiment in progress: data, model and algorithm. The run loop (lab/run) owns
+// directories, checkpoints, metrics and the optimizer.
 class Task {
  public:
   virtual ~Task() = default;
 
   virtual torch::nn::Module& model() = 0;
-  virtual std::int64_t updates() const = 0;  // length of the run; update i is in [0, updates())
+  virtual std::int64_t updates()
+      const = 0;  // length of the run; update i is in [0, updates())
   virtual AttentionShape attention_shape() const { return {}; }
   // Module types and names are enough for most models; a task may add routing decisions.
   virtual RoutingOptions routing_options(const Recipe& recipe) const;
 
-  // One update: gather data, compute gradients, clip, step the optimizer (several times for PPO).
-  // Returns the metrics of this update, e.g. {"env_steps": 8192, "return_mean": 1.2, ...}.
+  // One update: gather data, compute gradients, clip, step the optimizer (several times
+  // for PPO). Returns the metrics of this update, e.g. {"env_steps": 8192,
+  // "return_mean": 1.2, ...}.
   virtual Json update(std::int64_t index, Optimizer& optimizer) = 0;
 
-  // Greedy evaluation; must not disturb the training state or its random generators. Holds the
-  // key that TaskInfo::score names.
+  // Greedy evaluation; must not disturb the training state or its random generators.
+  // Holds the key that TaskInfo::score names.
   virtual Json evaluate() = 0;
 
   // Something to look at: {"kind": "snake_game", "frames": [...]} or null.
   virtual Json sample() { return nullptr; }
 
-  // All state besides model and optimizer: random generators, environments, running statistics.
-  // After load() the next update() gives bit for bit what it would have given.
+  // All state besides model and optimizer: random generators, environments, running
+  // statistics. After load() the next update() gives bit for bit what it would have
+  // given.
   virtual void save(TensorMap& tensors, Json& state) const = 0;
   virtual void load(const TensorMap& tensors, const Json& state) = 0;
 };
@@ -49,12 +52,13 @@ class Task {
 struct TaskInfo {
   std::string name;         // "snake"
   std::string description;  // one line
-  Schema schema;            // its own keys; the run loop adds seed, threads, optimizer.*, ...
-  std::string score;        // the evaluation metric that comparisons use, e.g. "score_mean"
+  Schema schema;      // its own keys; the run loop adds seed, threads, optimizer.*, ...
+  std::string score;  // the evaluation metric that comparisons use, e.g. "score_mean"
   bool higher_is_better = true;
-  std::string curve;        // the update metric to plot, e.g. "return_mean"
-  std::string progress;     // the metric on the x axis, e.g. "env_steps"; "" means updates
-  std::function<std::unique_ptr<Task>(const Recipe&)> make;  // may use recipe.integer("seed")
+  std::string curve;     // the update metric to plot, e.g. "return_mean"
+  std::string progress;  // the metric on the x axis, e.g. "env_steps"; "" means updates
+  std::function<std::unique_ptr<Task>(const Recipe&)>
+      make;  // may use recipe.integer("seed")
 };
 
 // All tasks, in lab/tasks/registry.cc: one line each.

@@ -8,23 +8,34 @@ namespace {
 
 TensorType tensor_type(torch::ScalarType type, const std::string& name) {
   switch (type) {
-    case torch::kBool: return TensorType::kBool;
-    case torch::kUInt8: return TensorType::kU8;
-    case torch::kInt32: return TensorType::kI32;
-    case torch::kInt64: return TensorType::kI64;
-    case torch::kFloat16: return TensorType::kF16;
-    case torch::kBFloat16: return TensorType::kBF16;
-    case torch::kFloat32: return TensorType::kF32;
-    case torch::kFloat64: return TensorType::kF64;
+    case torch::kBool:
+      return TensorType::kBool;
+    case torch::kUInt8:
+      return TensorType::kU8;
+    case torch::kInt32:
+      return TensorType::kI32;
+    case torch::kInt64:
+      return TensorType::kI64;
+    case torch::kFloat16:
+      return TensorType::kF16;
+    case torch::kBFloat16:
+      return TensorType::kBF16;
+    case torch::kFloat32:
+      return TensorType::kF32;
+    case torch::kFloat64:
+      return TensorType::kF64;
     default:
-      throw std::invalid_argument("write_tensors: tensor \"" + name + "\" must be bool, u8, i32, "
-                                  "i64, f16, bf16, f32 or f64, got " + torch::toString(type));
+      throw std::invalid_argument("write_tensors: tensor \"" + name +
+                                  "\" must be bool, u8, i32, "
+                                  "i64, f16, bf16, f32 or f64, got " +
+                                  torch::toString(type));
   }
 }
 
 std::string shape_text(torch::IntArrayRef shape) {
   std::string text = "[";
-  for (const std::int64_t size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
+  for (const std::int64_t size : shape)
+    text += (text.size() > 1 ? ", " : "") + std::to_string(size);
   return text + "]";
 }
 
@@ -32,14 +43,22 @@ std::string shape_text(torch::IntArrayRef shape) {
 
 torch::ScalarType scalar_type(TensorType type) {
   switch (type) {
-    case TensorType::kBool: return torch::kBool;
-    case TensorType::kU8: return torch::kUInt8;
-    case TensorType::kI32: return torch::kInt32;
-    case TensorType::kI64: return torch::kInt64;
-    case TensorType::kF16: return torch::kFloat16;
-    case TensorType::kBF16: return torch::kBFloat16;
-    case TensorType::kF32: return torch::kFloat32;
-    case TensorType::kF64: return torch::kFloat64;
+    case TensorType::kBool:
+      return torch::kBool;
+    case TensorType::kU8:
+      return torch::kUInt8;
+    case TensorType::kI32:
+      return torch::kInt32;
+    case TensorType::kI64:
+      return torch::kInt64;
+    case TensorType::kF16:
+      return torch::kFloat16;
+    case TensorType::kBF16:
+      return torch::kBFloat16;
+    case TensorType::kF32:
+      return torch::kFloat32;
+    case TensorType::kF64:
+      return torch::kFloat64;
   }
   throw std::invalid_argument("scalar_type: unknown type");
 }
@@ -52,19 +71,25 @@ void write_tensors(const std::filesystem::path& path, const TensorMap& tensors,
     const torch::Tensor plain = tensor.detach().to(torch::kCPU).contiguous();
     kept.push_back(plain);
     const auto* data = static_cast<const std::byte*>(plain.const_data_ptr());
-    rows.push_back({name, tensor_type(plain.scalar_type(), name), plain.sizes().vec(), {data, plain.nbytes()}});
+    rows.push_back({name,
+                    tensor_type(plain.scalar_type(), name),
+                    plain.sizes().vec(),
+                    {data, plain.nbytes()}});
   }
   write_safetensors(path, std::move(rows), metadata);
 }
 
 torch::Tensor read_tensor(const SafetensorsFile& file, const TensorRecord& record) {
   torch::Tensor tensor = torch::empty(record.shape, scalar_type(record.type));
-  file.read(record, {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()});
+  file.read(record,
+            {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()});
   if (record.type == TensorType::kBool) {
     // a byte that is neither 0 nor 1 is no bool: reading it as one is undefined
     const auto* bytes = static_cast<const std::uint8_t*>(tensor.const_data_ptr());
     for (std::size_t i = 0; i < tensor.nbytes(); ++i)
-      if (bytes[i] > 1) throw std::invalid_argument(file.path().string() + ": a BOOL tensor holds " + std::to_string(bytes[i]));
+      if (bytes[i] > 1)
+        throw std::invalid_argument(file.path().string() + ": a BOOL tensor holds " +
+                                    std::to_string(bytes[i]));
   }
   return tensor;
 }
@@ -82,10 +107,12 @@ TensorMap module_tensors(torch::nn::Module& module) {
   TensorMap tensors;
   for (const auto& item : module.named_parameters()) {
     bool tied = false;
-    for (const auto& [name, tensor] : tensors) tied = tied || tensor.is_same(item.value());
+    for (const auto& [name, tensor] : tensors)
+      tied = tied || tensor.is_same(item.value());
     if (!tied) tensors.emplace(item.key(), item.value());
   }
-  for (const auto& item : module.named_buffers()) tensors.emplace(item.key(), item.value());
+  for (const auto& item : module.named_buffers())
+    tensors.emplace(item.key(), item.value());
   return tensors;
 }
 
@@ -94,14 +121,21 @@ void load_module_tensors(torch::nn::Module& module, const TensorMap& tensors,
   const TensorMap own = module_tensors(module);
   for (const auto& [name, tensor] : own) {
     const auto at = tensors.find(name);
-    if (at == tensors.end()) throw std::invalid_argument(where + ": lacks tensor \"" + name + "\" of this model; it is of another model");
-    if (at->second.sizes() != tensor.sizes() || at->second.scalar_type() != tensor.scalar_type())
-      throw std::invalid_argument(where + ": tensor \"" + name + "\" must be " + torch::toString(tensor.scalar_type()) + " " +
-                                  shape_text(tensor.sizes()) + ", got " + torch::toString(at->second.scalar_type()) + " " +
-                                  shape_text(at->second.sizes()) + "; it is of another model");
+    if (at == tensors.end())
+      throw std::invalid_argument(where + ": lacks tensor \"" + name +
+                                  "\" of this model; it is of another model");
+    if (at->second.sizes() != tensor.sizes() ||
+        at->second.scalar_type() != tensor.scalar_type())
+      throw std::invalid_argument(
+          where + ": tensor \"" + name + "\" must be " +
+          torch::toString(tensor.scalar_type()) + " " + shape_text(tensor.sizes()) +
+          ", got " + torch::toString(at->second.scalar_type()) + " " +
+          shape_text(at->second.sizes()) + "; it is of another model");
   }
   for (const auto& [name, tensor] : tensors)
-    if (!own.contains(name)) throw std::invalid_argument(where + ": tensor \"" + name + "\" is not of this model");
+    if (!own.contains(name))
+      throw std::invalid_argument(where + ": tensor \"" + name +
+                                  "\" is not of this model");
   const torch::NoGradGuard no_gradients;
   for (const auto& [name, tensor] : own) torch::Tensor(tensor).copy_(tensors.at(name));
 }

@@ -14,13 +14,13 @@ namespace pion::lab {
 
 torch::ScalarType scalar_type(TensorType type);
 
-// Writes and fsyncs; tensors are copied to the CPU. Throws std::invalid_argument for an element
-// type without a name in the format, std::runtime_error if the disk is full.
+// Writes and fsyncs; tensors are copied to the CPU. Throws std::invalid_argument for an
+// element type without a name in the format, std::runtime_error if the disk is full.
 void write_tensors(const std::filesystem::path& path, const TensorMap& tensors,
                    const std::map<std::string, std::string>& metadata = {});
 
-// All tensors, or those that `wanted` says yes to; on the CPU, with their own memory. Throws
-// std::invalid_argument with the path if the file is damaged or foreign.
+// All tensors, or those that `wanted` says yes to; on the CPU, with their own memory.
+// Throws std::invalid_argument with the path if the file is damaged or foreign.
 TensorMap read_tensors(const std::filesystem::path& path,
                        const std::function<bool(const std::string&)>& wanted = {});
 torch::Tensor read_tensor(const SafetensorsFile& file, const TensorRecord& record);
@@ -28,8 +28,8 @@ torch::Tensor read_tensor(const SafetensorsFile& file, const TensorRecord& recor
 // Parameters and buffers by name; tied ones appear once, by their first name.
 TensorMap module_tensors(torch::nn::Module& module);
 
-// Copies into parameters and buffers. Checks every name, shape and type first and writes nothing
-// if one is wrong; `where` begins the message.
+// Copies into parameters and buffers. Checks every name, shape and type first and writes
+// nothing if one is wrong; `where` begins the message.
 void load_module_tensors(torch::nn::Module& module, const TensorMap& tensors,
                          const std::string& where);
 

@@ -24,7 +24,8 @@ std::string python() {
 // The folder that holds the package pion_track.
 std::string module_folder() {
   std::error_code error;
-  const bool checkout = std::filesystem::is_directory(std::string(PION_SOURCE_PYTHON) + "/pion_track", error);
+  const bool checkout = std::filesystem::is_directory(
+      std::string(PION_SOURCE_PYTHON) + "/pion_track", error);
   return checkout ? PION_SOURCE_PYTHON : PION_INSTALLED_PYTHON;
 }
 
@@ -44,7 +45,9 @@ pid_t start(const std::vector<std::string>& arguments, int input) {
   pointers.push_back(nullptr);
   const std::string path = module_folder();
   const pid_t child = ::fork();
-  if (child < 0) throw std::runtime_error(std::string("tracking: cannot start a process: ") + std::strerror(errno));
+  if (child < 0)
+    throw std::runtime_error(std::string("tracking: cannot start a process: ") +
+                             std::strerror(errno));
   if (child > 0) return child;
   // Ctrl-C goes to the whole group; the mirror ends after the run, not before
   ::signal(SIGINT, SIG_IGN);
@@ -66,14 +69,17 @@ void check_tracker(const std::string& library) {
   if (status == 127)
     throw std::invalid_argument("--track " + library + ": no Python at " + python() +
                                 "; run script/bootstrap, or name one in PION_PYTHON");
-  throw std::invalid_argument("--track " + library + ": " + python() + " cannot import it; install it with `" +
-                              python() + " -m pip install " + library + "`");
+  throw std::invalid_argument("--track " + library + ": " + python() +
+                              " cannot import it; install it with `" + python() +
+                              " -m pip install " + library + "`");
 }
 
-Tracker::Tracker(const std::string& library, const std::filesystem::path& run) : library_(library) {
+Tracker::Tracker(const std::string& library, const std::filesystem::path& run)
+    : library_(library) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0)
-    throw std::runtime_error(std::string("tracking: cannot make a pipe: ") + std::strerror(errno));
+    throw std::runtime_error(std::string("tracking: cannot make a pipe: ") +
+                             std::strerror(errno));
   child_ = start({"-m", "pion_track", library, run.string()}, ends[0]);
   ::close(ends[0]);
   pipe_ = ends[1];

@@ -9,12 +9,12 @@
 
 namespace pion::lab {
 
-// Throws std::invalid_argument that names the pip package if the library is not installed, or
-// Python itself is missing. Writes nothing.
+// Throws std::invalid_argument that names the pip package if the library is not
+// installed, or Python itself is missing. Writes nothing.
 void check_tracker(const std::string& library);
 
-// python/pion_track as a child process. It reads metrics.jsonl as it grows and ends when this
-// object does, or when this process dies: its standard input is a pipe that closes.
+// python/pion_track as a child process. It reads metrics.jsonl as it grows and ends when
+// this object does, or when this process dies: its standard input is a pipe that closes.
 class Tracker {
  public:
   Tracker(const std::string& library, const std::filesystem::path& run);

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lab/run/run.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "lab/run/checkpoint.h"
+#include "lab/run/run_directory.h"
+#include "lab/run/tensor_file.h"
+
+namespace pion::lab {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kRecipe[] =
+    "task = \"planted_regression\"\ncheckpoint_every = 5\n[planted]\nwidth = 8\nrank = "
+    "2\nsteps = 20\n"
+    "[optimizer]\nschedule = \"linear\"\n";
+
+class RunTest : public testing::Test {
+ protected:
+  ~RunTest() override { fs::remove_all(directory_); }
+  RunOptions options(const char* name, bool resume = false) const {
+    return {.out = directory_ / name,
+            .resume = resume,
+            .quiet = true,
+            .report = false,
+            .command = "test"};
+  }
+  static std::vector<Json> lines(const fs::path& path) {
+    std::vector<Json> found;
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);) found.push_back(Json::parse(line));
+    return found;
+  }
+  fs::path directory_ =
+      fs::temp_directory_path() / ("pion_run_" + std::to_string(::getpid()));
+};
+
+TEST_F(RunTest, LeavesEverythingThatTheAgreementNames) {
+  const Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  const RunOutcome outcome = train(recipe, options("a"));
+  EXPECT_TRUE(outcome.complete);
+  EXPECT_EQ(outcome.step, 20);
+  const RunPaths paths{directory_ / "a"};
+  EXPECT_EQ(Recipe::load(paths.recipe().string()).to_toml(), recipe.to_toml());
+  EXPECT_EQ(checkpoint_steps(paths.checkpoints()), (std::vector<std::int64_t>{15, 20}));
+  const Json result =
+      lines(paths.result()).empty() ? Json() : Json::parse(std::ifstream(paths.result()));
+  EXPECT_EQ(result["status"], "complete");
+  EXPECT_EQ(result["score"].get<double>(), outcome.score);
+  EXPECT_EQ(Json::parse(std::ifstream(paths.environment()))["threads"], 1);
+  EXPECT_EQ(Routing::from_toml(
+                (std::stringstream() << std::ifstream(paths.routing()).rdbuf()).str())
+                .routes.size(),
+            1u);
+  std::map<std::string, int> kinds;
+  for (const Json& line : lines(paths.metrics()))
+    ++kinds[line["kind"].get<std::string>()];
+  EXPECT_EQ(kinds["update"], 20);
+  EXPECT_EQ(kinds["optimizer"], 20);
+  EXPECT_EQ(kinds["evaluation"], 11);  // at 0, 2, 4, ... 18 and at the end
+  EXPECT_EQ(evaluate_run(paths.root, {})["metrics"], result["metrics"]);
+}
+
+TEST_F(RunTest, ResumingFromAnyCheckpointRepeatsTheRestBitForBit) {
+  const Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  train(recipe, options("a"));
+  const RunPaths whole{directory_ / "a"};
+  fs::copy(whole.root, directory_ / "b", fs::copy_options::recursive);
+  const RunPaths cut{directory_ / "b"};
+  fs::remove(cut.result());
+  fs::remove_all(cut.checkpoints() / "step_20");
+  const RunOutcome outcome = train(resumed_recipe(cut.root, {}), options("b", true));
+  EXPECT_TRUE(outcome.complete);
+  const TensorMap a = read_tensors(whole.checkpoints() / "step_20" / "model.safetensors");
+  const TensorMap b = read_tensors(cut.checkpoints() / "step_20" / "model.safetensors");
+  for (const auto& [name, tensor] : a)
+    EXPECT_TRUE(torch::equal(tensor, b.at(name))) << name;
+  // and says the same about it, once
+  std::vector<Json> left = lines(whole.metrics()), right = lines(cut.metrics());
+  std::erase_if(right, [](const Json& line) { return line["kind"] == "resume"; });
+  ASSERT_EQ(left.size(), right.size());
+  for (std::size_t i = 0; i < left.size(); ++i) {
+    left[i].erase("wall_seconds"), right[i].erase("wall_seconds");
+    EXPECT_EQ(left[i], right[i]);
+  }
+}
+
+TEST_F(RunTest, ADirectoryInUseOrThereAlreadyIsRefused) {
+  const Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  train(recipe, options("a"));
+  EXPECT_THROW(train(recipe, options("a")), std::invalid_argument);
+  EXPECT_TRUE(train(recipe, options("a", true)).complete);  // complete already
+  const RunLock lock(directory_ / "b");
+  EXPECT_THROW(train(recipe, options("b", true)), std::invalid_argument);
+}
+
+TEST_F(RunTest, FlagsOfAResumedRunMustAgreeWithIt) {
+  train(Recipe::parse(kRecipe, "r.toml"), options("a"));
+  EXPECT_NO_THROW(resumed_recipe(
+      directory_ / "a", {{"planted.steps", "20"}, {"optimizer.matrices.rule", "pion"}}));
+  EXPECT_THROW(resumed_recipe(directory_ / "a", {{"planted.steps", "21"}}),
+               std::invalid_argument);
+  EXPECT_THROW(resumed_recipe(directory_ / "a", {{"optimizer.matrices.rule", "muon"}}),
+               std::invalid_argument);
+}
+
+TEST(Schedule, RisesThenFalls) {
+  Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  EXPECT_EQ(schedule_factor(recipe, 0, 20), 1.0);
+  EXPECT_EQ(schedule_factor(recipe, 5, 20), 0.75);
+  recipe.set("optimizer.warmup_updates", "10");
+  EXPECT_EQ(schedule_factor(recipe, 4, 20), 0.5);
+  EXPECT_EQ(schedule_factor(recipe, 10, 20), 1.0);
+  recipe.set("optimizer.schedule", "cosine");
+  recipe.set("optimizer.final_lr_factor", "0.5");
+  EXPECT_DOUBLE_EQ(schedule_factor(recipe, 15, 20), 0.75);  // half-way between 1 and 0.5
+  recipe.set("optimizer.schedule", "constant");
+  EXPECT_EQ(schedule_factor(recipe, 19, 20), 1.0);
+}
+
+}  // namespace
+}  // namespace pion::lab

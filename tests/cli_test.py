@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `pion` command from outside: bad input, kills, resume, comparisons, tracking.
+
+PION_BINARY names the command; default build/release/apps/pion.
+"""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy
+import pytest
+import safetensors.numpy
+
+ROOT = Path(__file__).resolve().parent.parent
+BINARY = Path(os.environ.get("PION_BINARY", ROOT / "build/release/apps/pion"))
+pytestmark = pytest.mark.skipif(not BINARY.exists(), reason=f"{BINARY} is not built")
+
+BAD_INPUT, FAILED, INTERRUPTED = 1, 2, 130
+RECIPE = """\
+task = "planted_regression"
+checkpoint_every = 50
+
+[planted]
+width = 16
+rank = 2
+batch = 8
+steps = 400
+
+[optimizer]
+schedule = "linear"
+
+[optimizer.matrices]
+rule = "pion"
+lr = 1e-3
+
+[compare.grid]
+adamw = [1e-3, 1e-2]
+muon = [1e-3]
+"""
+
+
+def pion(*words, cwd, check=None, environment=None, **options):
+    result = subprocess.run(
+        [BINARY, *map(str, words)],
+        cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, **(environment or {})}, **options,
+    )
+    if check is not None:
+        assert result.returncode == check, result.stdout + result.stderr
+    return result
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "small.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def newest(run):
+    return max((run / "checkpoints").glob("step_*"), key=lambda path: int(path.name[5:]))
+
+
+def model(run):
+    return safetensors.numpy.load_file(newest(run) / "model.safetensors")
+
+
+def same_weights(a, b):
+    return a.keys() == b.keys() and all(numpy.array_equal(a[name], b[name]) for name in a)
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps(run, kind):
+    return [line["step"] for line in metrics(run) if line["kind"] == kind]
+
+
+# Bad input: message, exit code 1, nothing written.
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], 'did you mean "train"?'),
+        (["train"], "needs a RECIPE"),
+        (["train", "smal"], "no file and no recipe"),
+        (["train", "small.toml", "--ouut", "x"], 'did you mean "--out"?'),
+        (["train", "small.toml", "--planted.stesp", "3"], 'did you mean "--planted.steps"?'),
+        (["train", "small.toml", "--planted.steps", "0"], "planted.steps: must be in [1,"),
+        (["train", "small.toml", "--planted.steps", "many"], "must be an integer"),
+        (["train", "small.toml", "--muon-lr", "1e-2"], "--muon-lr: needs --use-muon"),
+        (["train", "small.toml", "--optimizer", "pino"], 'did you mean "pion"?'),
+        (["train", "small.toml", "--optimizer.matrices.cutof", "0.3"], 'did you mean "optimizer.matrices.cutoff"?'),
+        (["train", "small.toml", "--track", "mlflow"], "must be one of"),
+        (["train", "small.toml", "--resume"], "no run directory"),
+        (["compare", "small.toml", "--optimizers", "adamw,nuon"], 'did you mean "muon"?'),
+        (["compare", "small.toml", "--grid", "adamw"], "must be OPTIMIZER=RATE"),
+        (["compare", "small.toml", "--jobs", "0"], "--jobs"),
+        (["eval", "."], "no run directory"),
+        (["report", "."], "report"),
+        (["inspect", "missing.safetensors"], "no file"),
+        (["inspect", "small.toml"], "safetensors"),
+        (["recipes", "--sortt"], "unknown flag"),
+    ],
+)
+def test_bad_input_says_what_and_how_to_mend(folder, words, message):
+    result = pion(*words, cwd=folder, check=BAD_INPUT)
+    assert message in result.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["small.toml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task = ", "bad.toml:1: is no TOML"),
+        ("\x00\xff\x01", "is no TOML"),
+        ("seed = 1", 'bad.toml: needs a key "task"'),
+        ('task = "snak"', "bad.toml:1: "),
+        (RECIPE.replace("rank = 2", "rnk = 2"), 'bad.toml:6: unknown key "rnk" in [planted]; did you mean "planted.rank"?'),
+        (RECIPE.replace("rank = 2", 'rank = "two"'), "bad.toml:6: planted.rank: must be an integer"),
+        (RECIPE.replace("lr = 1e-3", "learning_rate = 1e-3"), 'unknown key "learning_rate" in [optimizer.matrices]'),
+    ],
+)
+def test_a_bad_recipe_is_named_with_its_line(folder, text, message):
+    (folder / "bad.toml").write_bytes(text.encode("latin-1"))
+    assert message in pion("train", "bad.toml", cwd=folder, check=BAD_INPUT).stderr
+    assert not (folder / "runs").exists()
+
+
+def test_an_existing_run_directory_is_refused_and_untouched(folder):
+    pion("train", "small.toml", "--out", "r", "--no-report", cwd=folder, check=0)
+    before = {path: path.read_bytes() for path in (folder / "r").rglob("*") if path.is_file()}
+    result = pion("train", "small.toml", "--out", "r", cwd=folder, check=BAD_INPUT)
+    assert "--resume" in result.stderr and "--out" in result.stderr
+    assert before == {path: path.read_bytes() for path in (folder / "r").rglob("*") if path.is_file()}
+
+
+def test_a_resume_with_another_setting_is_refused(folder):
+    pion("train", "small.toml", "--out", "r", "--no-report", cwd=folder, check=0)
+    result = pion("train", "small.toml", "--resume", "--out", "r", "--planted.steps", 500, cwd=folder, check=BAD_INPUT)
+    assert "the run in r has 400" in result.stderr
+    pion("train", "--resume", "--out", "r", "--planted.steps", 400, cwd=folder, check=0)
+
+
+# Kills and full disks.
+
+
+def killed_run(folder, out, when, *words, kill=signal.SIGKILL):
+    """Starts a run and kills it once when(run) holds; returns its exit code."""
+    command = [BINARY, "train", *map(str, words), "--out", out, "--no-report"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not when(folder / out) and time.monotonic() < deadline:
+        time.sleep(0.0005)
+    if process.poll() is None:
+        process.send_signal(kill)
+    return process.wait(timeout=120)
+
+
+SLOW = ["small.toml", "--planted.width=64", "--planted.steps=3000", "--checkpoint_every=20", "--log_every=1"]
+
+
+def has_checkpoint(run):
+    return (run / "checkpoints").exists() and any((run / "checkpoints").glob("step_*"))
+
+
+def is_saving(run):
+    """A checkpoint stands and the next one is being written."""
+    return has_checkpoint(run) and any((run / "checkpoints").glob(".unfinished_*"))
+
+
+@pytest.mark.parametrize("when", [has_checkpoint, is_saving], ids=["training", "saving"])
+def test_a_killed_run_resumes_to_the_weights_of_one_never_killed(folder, when):
+    pion("train", *SLOW, "--out", "whole", "--no-report", cwd=folder, check=0)
+    assert killed_run(folder, "cut", when, *SLOW) == -signal.SIGKILL
+    assert not (folder / "cut/result.json").exists()
+    assert has_checkpoint(folder / "cut")
+    result = pion("train", "--resume", "--out", "cut", "--no-report", cwd=folder, check=0)
+    assert "resumed at update" in result.stdout
+    assert newest(folder / "cut").name == "step_3000"
+    assert same_weights(model(folder / "whole"), model(folder / "cut"))
+    assert steps(folder / "whole", "update") == steps(folder / "cut", "update")
+    assert not list((folder / "cut/checkpoints").glob(".*"))
+    results = [json.loads((folder / name / "result.json").read_text()) for name in ("whole", "cut")]
+    assert results[0]["metrics"] == results[1]["metrics"]
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(folder):
+    words = ["small.toml", "--planted.width=64", "--planted.steps=2000", "--checkpoint_every=2000"]
+    killed_run(folder, "cut", lambda run: (run / "metrics.jsonl").exists(), *words)
+    assert not has_checkpoint(folder / "cut")
+    pion("train", "--resume", "--out", "cut", "--no-report", cwd=folder, check=0)
+    pion("train", *words, "--out", "whole", "--no-report", cwd=folder, check=0)
+    assert same_weights(model(folder / "whole"), model(folder / "cut"))
+    assert steps(folder / "whole", "update") == steps(folder / "cut", "update")
+
+
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_and_says_how_to_go_on(folder, kill):
+    assert killed_run(folder, "cut", has_checkpoint, *SLOW, kill=kill) == INTERRUPTED
+    assert steps(folder / "cut", "update")[-1] == int(newest(folder / "cut").name[5:])
+    pion("train", "--resume", "--out", "cut", "--no-report", cwd=folder, check=0)
+    pion("train", *SLOW, "--out", "whole", "--no-report", cwd=folder, check=0)
+    assert same_weights(model(folder / "whole"), model(folder / "cut"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "task.safetensors", "state.json"])
+def test_a_truncated_checkpoint_is_named_and_an_earlier_one_serves(folder, name):
+    assert killed_run(folder, "cut", lambda run: len(list(run.glob("checkpoints/step_*"))) > 1, *SLOW) != 0
+    last = newest(folder / "cut")
+    file = last / name
+    file.write_bytes(file.read_bytes()[:-7])
+    result = pion("train", "--resume", "--out", "cut", cwd=folder, check=BAD_INPUT)
+    assert f"cut/checkpoints/{last.name}/{name}" in result.stderr
+    assert "remove cut/checkpoints/" in result.stderr and "to resume from step" in result.stderr
+    for each in last.iterdir():
+        each.unlink()
+    last.rmdir()
+    pion("train", "--resume", "--out", "cut", "--no-report", cwd=folder, check=0)
+
+
+def test_a_foreign_checkpoint_is_refused(folder):
+    pion("train", "small.toml", "--out", "r", "--no-report", cwd=folder, check=0)
+    pion("train", "small.toml", "--planted.width=8", "--out", "other", "--no-report", cwd=folder, check=0)
+    (newest(folder / "other") / "model.safetensors").replace(newest(folder / "r") / "model.safetensors")
+    (folder / "r/result.json").unlink()
+    result = pion("train", "--resume", "--out", "r", cwd=folder, check=BAD_INPUT)
+    assert "model.safetensors" in result.stderr and "of another model" in result.stderr
+
+
+def test_a_full_disk_keeps_what_is_saved(folder):
+    # a file-size limit stands for the disk: 64 kB let state and metrics pass, not a 256 x 256 model
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, 64_000))
+
+    words = ["small.toml", "--planted.width=256", "--planted.steps=4", "--checkpoint_every=2"]
+    pion("train", *words, "--out", "whole", "--no-report", cwd=folder, check=0)
+    killed_run(folder, "cut", has_checkpoint, *words)
+    saved = {path: path.read_bytes() for path in (folder / "cut/checkpoints").rglob("*") if path.is_file()}
+    (folder / "cut/result.json").unlink(missing_ok=True)
+    for path in list((folder / "cut/checkpoints").glob("step_4/*")):
+        path.unlink()
+    last = folder / "cut/checkpoints/step_4"
+    if last.exists():
+        last.rmdir()
+    result = pion("train", "--resume", "--out", "cut", "--no-report", cwd=folder, check=FAILED, preexec_fn=limit)
+    assert "not saved" in result.stderr and "free some space" in result.stderr
+    left = {path: path.read_bytes() for path in (folder / "cut/checkpoints").rglob("*") if path.is_file()}
+    assert left == {path: data for path, data in saved.items() if "step_2" in str(path)} != {}
+    pion("train", "--resume", "--out", "cut", "--no-report", cwd=folder, check=0)
+    assert same_weights(model(folder / "whole"), model(folder / "cut"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a small tmpfs")
+def test_a_really_full_disk(folder):
+    disk = folder / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", disk], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        # 256 x 256 f32: 256 KiB of weights and 256 KiB of momentum, so the second save does not fit
+        words = ["small.toml", "--planted.width=256", "--planted.steps=4", "--checkpoint_every=2"]
+        result = pion("train", *words, "--out", disk / "r", "--no-report", cwd=folder, check=FAILED)
+        assert "No space left" in result.stderr and "earlier checkpoints are intact" in result.stderr
+        assert [path.name for path in (disk / "r/checkpoints").iterdir()] == ["step_2"]
+        assert safetensors.numpy.load_file(disk / "r/checkpoints/step_2/model.safetensors")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+# What runs leave behind.
+
+
+def test_a_dry_run_prints_recipe_and_routing_and_writes_nothing(folder):
+    result = pion("train", "small.toml", "--dry-run", "--use-muon", "--muon-lr", "0.02", cwd=folder, check=0)
+    assert 'rule = "muon"' in result.stdout and "lr = 0.02" in result.stdout and "# Routing, 400 updates" in result.stdout
+    assert sorted(path.name for path in folder.iterdir()) == ["small.toml"]
+
+
+def test_a_run_leaves_its_files_and_can_be_evaluated(folder):
+    pion("train", "small.toml", "--seed", 3, cwd=folder, check=0)
+    run = folder / "runs/small-pion-3"
+    for name in ("recipe.toml", "routing.toml", "environment.json", "metrics.jsonl", "result.json", "report.html"):
+        assert (run / name).stat().st_size > 0, name
+    result = json.loads((run / "result.json").read_text())
+    assert result["status"] == "complete" and result["score_name"] == "excess_ratio"
+    evaluated = json.loads(pion("eval", run, cwd=folder, check=0).stdout)
+    assert evaluated["metrics"] == result["metrics"]
+    # the saved recipe gives the same run
+    pion("train", run / "recipe.toml", "--out", "again", "--no-report", cwd=folder, check=0)
+    assert same_weights(model(run), model(folder / "again"))
+
+
+def test_safetensors_agrees_with_the_python_package(folder):
+    pion("train", "small.toml", "--out", "r", "--no-report", cwd=folder, check=0)
+    path = newest(folder / "r") / "model.safetensors"
+    weights = safetensors.numpy.load_file(path)  # ours, read by the package
+    assert [value.shape for value in weights.values()] == [(16, 16)]
+    (folder / "r/result.json").unlink()
+    safetensors.numpy.save_file(weights, path)  # the package's, read by us
+    pion("train", "--resume", "--out", "r", "--no-report", cwd=folder, check=0)
+    assert same_weights(weights, model(folder / "r"))
+
+
+def test_inspect_shows_routing_and_spectra(folder):
+    tensors = {
+        "model.embed_tokens.weight": numpy.ones((10, 4), numpy.float32),
+        "model.layers.0.mlp.up_proj.weight": numpy.diag([4.0, 2.0, 1.0, 0.0]).astype(numpy.float32),
+        "model.layers.0.input_layernorm.weight": numpy.ones(4, numpy.float32),
+    }
+    safetensors.numpy.save_file(tensors, folder / "m.safetensors")
+    text = pion("inspect", "m.safetensors", "--spectra", cwd=folder, check=0).stdout
+    spectra = text.split("Singular values")[1]
+    row = next(line for line in spectra.splitlines() if "up_proj" in line).split()
+    assert float(row[3]) == 4.0  # sigma_max
+    assert float(row[4]) == pytest.approx(21 / 16, abs=0.05)  # (16 + 4 + 1) / 16, one decimal
+    assert "embed_tokens" not in spectra
+    # the same model in two shards
+    names = list(tensors)
+    for i, part in enumerate((names[:1], names[1:])):
+        safetensors.numpy.save_file({name: tensors[name] for name in part}, folder / f"shard{i}.safetensors")
+    index = {"weight_map": {name: f"shard{0 if name in names[:1] else 1}.safetensors" for name in names}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert spectra == pion("inspect", folder, "--spectra", cwd=folder, check=0).stdout.split("Singular values")[1]
+    data = (folder / "m.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(data[:-5])
+    assert "truncated" in pion("inspect", "cut.safetensors", cwd=folder, check=BAD_INPUT).stderr
+
+
+def test_lists_and_version(folder):
+    assert "planted_low_rank" in pion("recipes", cwd=folder, check=0).stdout
+    text = pion("optimizers", cwd=folder, check=0).stdout
+    for name in ("pion", "muon", "adamw", "sgd", "cutoff", "paper-rlvr"):
+        assert name in text
+    assert pion("--version", cwd=folder, check=0).stdout.startswith("pion 0.")
+    assert "--use-muon" in pion("train", "--help", cwd=folder, check=0).stdout
+
+
+# Comparisons.
+
+
+def test_a_comparison_tunes_then_runs_the_best_on_fresh_seeds(folder):
+    words = ["compare", "small.toml", "--optimizers", "adamw,muon", "--seeds", 2, "--jobs", 2]
+    result = pion(*words, cwd=folder, check=0)
+    root = folder / "runs/small-compare"
+    comparison = json.loads((root / "compare.json").read_text())
+    runs = comparison["runs"]
+    tuned = {run["lr"]: run["score"] for run in runs if run["phase"] == "tune"}
+    assert set(tuned) == {1e-3, 1e-2}  # muon's grid has one rate
+    assert comparison["best"] == {"adamw": min(tuned, key=tuned.get), "muon": 1e-3}
+    assert comparison["at_edge"]["adamw"] in ("lower", "upper") and "edge of its grid" in result.stdout
+    final = [(run["optimizer"], run["seed"]) for run in runs if run["phase"] == "final"]
+    assert sorted(final) == [("adamw", 1), ("adamw", 2), ("muon", 1), ("muon", 2)]
+    scores = [run["score"] for run in runs if run["phase"] == "final" and run["optimizer"] == "muon"]
+    assert f"{numpy.mean(scores):.5g} +- {numpy.std(scores, ddof=1) / 2**0.5:.5g}" in result.stdout
+    assert (root / "report.html").exists()
+    assert "--resume" in pion(*words, cwd=folder, check=BAD_INPUT).stderr
+    # resumed: nothing runs again
+    times = {path: path.stat().st_mtime_ns for path in root.glob("*/result.json")}
+    pion(*words, "--resume", cwd=folder, check=0)
+    assert times == {path: path.stat().st_mtime_ns for path in root.glob("*/result.json")}
+    assert "started without it" in pion("compare", "small.toml", "--resume", "--seed.x", "1", "--planted.steps=7",
+                                        cwd=folder).stderr + pion("compare", "small.toml", "--resume",
+                                                                  "--planted.steps=7", cwd=folder).stderr
+
+
+def test_a_killed_comparison_resumes(folder):
+    words = ["compare", "small.toml", "--optimizers", "adamw,muon", "--seeds", 2, "--planted.steps=3000"]
+    process = subprocess.Popen([BINARY, *map(str, words)], cwd=folder, stdout=subprocess.DEVNULL)
+    root = folder / "runs/small-compare"
+    while not list(root.glob("*/result.json")) and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    pion(*words, "--resume", cwd=folder, check=0)
+    runs = json.loads((root / "compare.json").read_text())["runs"]
+    assert {run["status"] for run in runs} == {"complete"}
+
+
+def test_a_failing_run_is_reported_and_kept_apart(folder):
+    # a rank above the width is an error of that task, seen only when it runs
+    words = ["compare", "small.toml", "--optimizers", "adamw,muon", "--seeds", 1, "--planted.rank=17", "--grid", "adamw=1e-3"]
+    result = pion(*words, cwd=folder, check=FAILED)
+    assert "FAILED: exit status 1" in result.stdout and "none finished" in result.stdout
+
+
+# Tracking.
+
+
+def test_tensorboard_mirrors_the_metrics(folder):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pion("train", "small.toml", "--out", "r", "--no-report", "--track", "tensorboard", cwd=folder, check=0)
+    events = reader.EventAccumulator(str(folder / "r/tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    mirrored = [(event.step, event.value) for event in events.Scalars("train/excess_ratio")]
+    written = [(line["step"], line["metrics"]["excess_ratio"]) for line in metrics(folder / "r") if line["kind"] == "update"]
+    assert [step for step, _ in mirrored] == [step for step, _ in written]
+    # event files hold f32
+    assert [value for _, value in mirrored] == [numpy.float32(value) for _, value in written]
+    assert "eval/excess_ratio" in events.Tags()["scalars"]
+
+
+def test_a_missing_tracker_is_refused_before_anything_is_written(folder):
+    python = folder / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    result = pion("train", "small.toml", "--out", "r", "--track", "wandb", cwd=folder, check=BAD_INPUT,
+                  environment={"PION_PYTHON": str(python)})
+    assert "-m pip install wandb" in result.stderr
+    assert not (folder / "r").exists()
+
+
+# Snake.
+
+
+def test_a_killed_snake_run_resumes_to_the_same_weights(folder):
+    recipe = ROOT / "lab/recipes/snake.toml"
+    if not recipe.exists():
+        pytest.skip("no recipe snake")
+    words = [recipe, "--total-timesteps", 40_960, "--env.environments=16", "--ppo.horizon=64", "--ppo.epochs=2",
+             "--eval_episodes=4", "--checkpoint_every=4", "--d-model=32", "--num-layers=1"]
+    pion("train", *words, "--out", "whole", "--no-report", cwd=folder, check=0)
+    assert killed_run(folder, "cut", has_checkpoint, *words) == -signal.SIGKILL
+    pion("train", "--resume", "--out", "cut", "--no-report", cwd=folder, check=0)
+    assert same_weights(model(folder / "whole"), model(folder / "cut"))
+    assert steps(folder / "whole", "update") == steps(folder / "cut", "update")

@@ -22,9 +22,9 @@ void restore_generator(at::Generator& generator, const TensorMap& tensors,
   const torch::Tensor present = generator.get_state();
   if (found == tensors.end() || found->second.scalar_type() != at::kByte ||
       found->second.sizes() != present.sizes()) {
-    throw std::invalid_argument(fmt::format(
-        "{}: the checkpoint must hold a tensor \"generator\" of {} bytes; it is from another task",
-        task, present.numel()));
+    throw std::invalid_argument(
+        std::string(task) + ": the checkpoint must hold a tensor \"generator\" of " +
+        std::to_string(present.numel()) + " bytes; it is from another task");
   }
   generator.set_state(found->second.contiguous());
 }

@@ -2,8 +2,7 @@
 // What the control tasks share: one kind of parameter, one random generator, two ways to step.
 #pragma once
 
-#include <fmt/format.h>
-
+#include <sstream>
 #include <stdexcept>
 #include <string_view>
 
@@ -14,7 +13,10 @@ namespace pion::lab {
 // Throws std::invalid_argument "<claim>, got <value>" unless `holds`.
 template <class T>
 void require(bool holds, std::string_view claim, const T& value) {
-  if (!holds) throw std::invalid_argument(fmt::format("{}, got {}", claim, value));
+  if (holds) return;
+  std::ostringstream message;
+  message << claim << ", got " << value;
+  throw std::invalid_argument(message.str());
 }
 
 // `options` with one more decision: every parameter takes the matrix rule. These models have

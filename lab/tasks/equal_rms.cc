@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/tasks/equal_rms.h"
 
-#include <fmt/format.h>
-
 #include <cmath>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 namespace pion::lab {
@@ -15,9 +14,9 @@ constexpr double kFloor = 1e-4;  // of ||D||_F: far below one direction, whose n
 void check_no_decay(const GroupOptions& options) {
   const auto decay = get_rule_key(options.rule(), "weight_decay");
   if (decay && std::get<double>(*decay) != 0.0) {
-    throw std::invalid_argument(fmt::format(
-        "equal_rms_step: weight_decay must be 0, got {}; set it to 0 or equal_rms to false",
-        std::get<double>(*decay)));
+    throw std::invalid_argument("equal_rms_step: weight_decay must be 0, got " +
+                                std::to_string(std::get<double>(*decay)) +
+                                "; set it to 0 or equal_rms to false");
   }
 }
 

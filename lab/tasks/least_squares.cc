@@ -57,11 +57,9 @@ void LeastSquares::save(TensorMap&, Json& state) const { state["seed"] = options
 
 void LeastSquares::load(const TensorMap&, const Json& state) {
   const auto found = state.find("seed");
-  if (found == state.end() || *found != options_.seed) {
-    throw std::invalid_argument(
-        fmt::format("least_squares: the checkpoint must be of seed {}, got {}", options_.seed,
-                    found == state.end() ? "none" : found->dump()));
-  }
+  const bool same = found != state.end() && *found == options_.seed;
+  require(same, "least_squares: the checkpoint must be of seed " + std::to_string(options_.seed),
+          found == state.end() ? "none" : found->dump());
 }
 
 TaskInfo least_squares_info() {

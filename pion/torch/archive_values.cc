@@ -20,21 +20,24 @@ std::string read_text(InputArchive& archive, const std::string& key) {
 
 bool read_flag(InputArchive& archive, const std::string& key) {
   const torch::IValue value = read_value(archive, key);
-  TORCH_CHECK(value.isBool(), "load: ", key, " must be a truth value, got ", value.tagKind());
+  TORCH_CHECK(value.isBool(), "load: ", key, " must be a truth value, got ",
+              value.tagKind());
   return value.toBool();
 }
 
 double read_number(InputArchive& archive, const std::string& key) {
   const torch::IValue value = read_value(archive, key);
-  TORCH_CHECK(value.isDouble(), "load: ", key, " must be a number, got ", value.tagKind());
+  TORCH_CHECK(value.isDouble(), "load: ", key, " must be a number, got ",
+              value.tagKind());
   return value.toDouble();
 }
 
 std::int64_t read_integer(InputArchive& archive, const std::string& key, std::int64_t min,
                           std::int64_t max) {
   const torch::IValue value = read_value(archive, key);
-  TORCH_CHECK(value.isInt() && value.toInt() >= min && value.toInt() <= max, "load: ", key,
-              " must be an integer in [", min, ", ", max, "], got ", value);
+  TORCH_CHECK(value.isInt() && value.toInt() >= min && value.toInt() <= max,
+              "load: ", key, " must be an integer in [", min, ", ", max, "], got ",
+              value);
   return value.toInt();
 }
 

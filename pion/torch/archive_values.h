@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Typed reads from a LibTorch archive, which may be a file of anything. Each throws c10::Error
-// that names the key if it is missing or has another type.
+// Typed reads from a LibTorch archive, which may be a file of anything. Each throws
+// c10::Error that names the key if it is missing or has another type.
 #pragma once
 
 #include <torch/serialize/archive.h>

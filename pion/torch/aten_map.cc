@@ -17,9 +17,9 @@ at::Tensor frobenius_normalized(const at::Tensor& x) {
   return scaled / at::where(norm > 0, norm, 1);
 }
 
-// tr(A P) / tr(P) with P = A^q, q = 2^12: the mean of A's eigenvalues weighted by their q-th
-// powers. It exceeds (1 - e) lambda_1 for e = (1 + ln m) / q, 0.23 % at m = 4096; sigma_1, its
-// root, is off by half of that. No start vector, and nothing to wait for.
+// tr(A P) / tr(P) with P = A^q, q = 2^12: the mean of A's eigenvalues weighted by their
+// q-th powers. It exceeds (1 - e) lambda_1 for e = (1 + ln m) / q, 0.23 % at m = 4096;
+// sigma_1, its root, is off by half of that. No start vector, and nothing to wait for.
 at::Tensor largest_eigenvalue(const at::Tensor& gram) {
   const auto normalized = [](const at::Tensor& a) {
     const at::Tensor norm = at::linalg_vector_norm(a, 2, at::IntArrayRef{1, 2}, true);
@@ -49,8 +49,9 @@ at::Tensor polynomial(const SpectralMap& map, at::Tensor x) {
 // x has Frobenius norm 1.
 at::Tensor exact(const SpectralMap& map, const at::Tensor& x) {
   auto [u, s, vt] = at::linalg_svd(x, /*full_matrices=*/false);
-  const double eps = x.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
-                                                    : std::numeric_limits<float>::epsilon();
+  const double eps = x.scalar_type() == at::kDouble
+                         ? std::numeric_limits<double>::epsilon()
+                         : std::numeric_limits<float>::epsilon();
   const double zero = static_cast<double>(std::max(x.size(1), x.size(2))) * eps;
   at::Tensor keep = s > zero * s.narrow(1, 0, 1);
   if (map.kind == SpectralMap::Kind::kLowRank) {

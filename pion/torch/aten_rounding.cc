@@ -35,8 +35,10 @@ at::Tensor aten_round_stochastically(const at::Tensor& from, std::uint64_t seed)
   const at::Tensor index = at::arange(value.numel(), value.options().dtype(at::kLong));
   const at::Tensor word = mix(index * bits(kStride) + bits(mix(seed + kStride)));
   const at::Tensor random = shifted(word, 48).to(at::kInt).view(value.sizes());
-  const at::Tensor rounded = (value.view(at::kInt) + random).bitwise_and(-65536);  // 0xffff0000
-  return at::where(at::isfinite(value), rounded.view(at::kFloat), value).to(at::kBFloat16);
+  const at::Tensor rounded =
+      (value.view(at::kInt) + random).bitwise_and(-65536);  // 0xffff0000
+  return at::where(at::isfinite(value), rounded.view(at::kFloat), value)
+      .to(at::kBFloat16);
 }
 
 }  // namespace pion

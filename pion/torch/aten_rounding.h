@@ -7,8 +7,8 @@
 
 namespace pion {
 
-// round_stochastically by ATen operations, with the same random bits: the bf16 result is the one
-// of the CPU for equal input and seed. `from` is f32 of any shape.
+// round_stochastically by ATen operations, with the same random bits: the bf16 result is
+// the one of the CPU for equal input and seed. `from` is f32 of any shape.
 at::Tensor aten_round_stochastically(const at::Tensor& from, std::uint64_t seed);
 
 }  // namespace pion

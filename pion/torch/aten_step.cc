@@ -17,7 +17,8 @@ namespace {
 struct Work {
   const ParameterStep* step;
   at::Tensor weight, gradient;
-  at::Tensor finite;  // bool scalar: false leaves everything as it is; undefined: not asked
+  at::Tensor
+      finite;  // bool scalar: false leaves everything as it is; undefined: not asked
 
   // to <- value, or stays
   void write(const at::Tensor& to, const at::Tensor& value) const {
@@ -31,16 +32,23 @@ using StatisticsList = std::vector<at::Tensor>;
 Work prepare(const ParameterStep& step) {
   const at::ScalarType type = work_type(step.parameter);
   Work work{&step, step.parameter.detach().to(type), step.gradient.to(type), {}};
-  if (step.state->master.defined() && step.options->low_precision() == LowPrecision::kMasterCopy) {
+  if (step.state->master.defined() &&
+      step.options->low_precision() == LowPrecision::kMasterCopy) {
     // where somebody else has written the weight since, the weight counts
     const at::Tensor& master = step.state->master;
-    work.weight = at::where(master.to(at::kBFloat16) == step.parameter, master, work.weight);
+    work.weight =
+        at::where(master.to(at::kBFloat16) == step.parameter, master, work.weight);
   }
   if (step.options->maximize()) work.gradient = work.gradient.neg();
   switch (nonfinite_policy(*step.rule)) {
-    case NonFinite::kSkip: work.finite = at::isfinite(work.gradient).all(); break;
-    case NonFinite::kZero: work.gradient = at::nan_to_num(work.gradient, 0, 0, 0); break;
-    case NonFinite::kRaise: break;  // looked at before the step
+    case NonFinite::kSkip:
+      work.finite = at::isfinite(work.gradient).all();
+      break;
+    case NonFinite::kZero:
+      work.gradient = at::nan_to_num(work.gradient, 0, 0, 0);
+      break;
+    case NonFinite::kRaise:
+      break;  // looked at before the step
   }
   return work;
 }
@@ -58,7 +66,9 @@ void write_weight(const Work& work, const at::Tensor& value) {
     case LowPrecision::kStochastic:
       work.write(parameter, aten_round_stochastically(value, step.seed));
       break;
-    case LowPrecision::kNearest: work.write(parameter, value.to(at::kBFloat16)); break;
+    case LowPrecision::kNearest:
+      work.write(parameter, value.to(at::kBFloat16));
+      break;
   }
 }
 
@@ -71,17 +81,21 @@ void count_step(const Work& work) {
   }
 }
 
-at::Tensor size_of(const at::Tensor& x) { return at::linalg_vector_norm(x.to(at::kDouble), 2); }
+at::Tensor size_of(const at::Tensor& x) {
+  return at::linalg_vector_norm(x.to(at::kDouble), 2);
+}
 
 at::Tensor root_mean_square(const at::Tensor& x) {
   return size_of(x) / std::sqrt(static_cast<double>(x.numel()));
 }
 
 // Statistics as one f64 tensor; parts that are plain numbers need no device.
-at::Tensor pack(const Work& work, const at::Tensor& update, const StatisticsList& spectrum) {
+at::Tensor pack(const Work& work, const at::Tensor& update,
+                const StatisticsList& spectrum) {
   const auto options = update.options().dtype(at::kDouble);
-  const at::Tensor skipped = work.finite.defined() ? work.finite.logical_not().to(at::kDouble)
-                                                   : at::zeros({}, options);
+  const at::Tensor skipped = work.finite.defined()
+                                 ? work.finite.logical_not().to(at::kDouble)
+                                 : at::zeros({}, options);
   StatisticsList all = {skipped, size_of(work.gradient), root_mean_square(update)};
   all.insert(all.end(), spectrum.begin(), spectrum.end());
   while (all.size() < kStatistics) all.push_back(at::zeros({}, options));
@@ -100,7 +114,8 @@ at::Tensor step_adamw(const Work& work, const AdamWRule& rule, bool collect) {
   const at::Tensor update = rule.lr / first * (m / (v.sqrt() / second + rule.eps));
   work.write(state.exp_avg, m);
   work.write(state.exp_avg_sq, v);
-  if (rule.lr != 0) write_weight(work, work.weight * (1.0 - rule.lr * rule.weight_decay) - update);
+  if (rule.lr != 0)
+    write_weight(work, work.weight * (1.0 - rule.lr * rule.weight_decay) - update);
   count_step(work);
   return collect ? pack(work, update, {}) : at::Tensor();
 }
@@ -117,7 +132,8 @@ at::Tensor step_sgd(const Work& work, const SgdRule& rule, bool collect) {
     work.write(old, buffer);
   }
   const at::Tensor update = direction * rule.lr;
-  if (rule.lr != 0) write_weight(work, work.weight * (1.0 - rule.lr * rule.weight_decay) - update);
+  if (rule.lr != 0)
+    write_weight(work, work.weight * (1.0 - rule.lr * rule.weight_decay) - update);
   count_step(work);
   return collect ? pack(work, update, {}) : at::Tensor();
 }
@@ -165,7 +181,8 @@ at::Tensor scaled(const at::Tensor& output, const MatrixRule& rule) {
   return output * (scale * std::sqrt(entries) / (size + kUnitRmsFloor));
 }
 
-// The spectrum statistics of a part's blocks, (count, heads, 4): ||D||, sigma relative to it,
+// The spectrum statistics of a part's blocks, (count, heads, 4): ||D||, sigma relative to
+// it,
 // ||O||^2, <D, O>.
 at::Tensor block_statistics(const at::Tensor& direction, const at::Tensor& output,
                             std::int64_t count) {
@@ -180,7 +197,8 @@ at::Tensor block_statistics(const at::Tensor& direction, const at::Tensor& outpu
 }
 
 // From directions_passed to half_pass in UpdateStatistics.
-StatisticsList spectrum_statistics(const at::Tensor& blocks, double directions, double half_pass) {
+StatisticsList spectrum_statistics(const at::Tensor& blocks, double directions,
+                                   double half_pass) {
   const auto options = blocks.options();
   const at::Tensor size = blocks.select(2, 0), sigma = blocks.select(2, 1);
   const at::Tensor passed = blocks.select(2, 2), inner = blocks.select(2, 3);
@@ -204,7 +222,8 @@ at::Tensor step_matrix(Work& work, const MatrixRule& rule, bool collect) {
   const at::Tensor& old = step.state->momentum_buffer;
   const at::Tensor momentum = old * rule.momentum + work.gradient * (1.0 - rule.momentum);
   const at::Tensor direction =
-      (rule.nesterov ? momentum * rule.momentum + work.gradient * (1.0 - rule.momentum) : momentum)
+      (rule.nesterov ? momentum * rule.momentum + work.gradient * (1.0 - rule.momentum)
+                     : momentum)
           .reshape({shape.count, shape.rows, shape.cols});
   if (work.finite.defined()) work.finite = work.finite & at::isfinite(direction).all();
 
@@ -225,12 +244,15 @@ at::Tensor step_matrix(Work& work, const MatrixRule& rule, bool collect) {
     }
   }
   const at::Tensor update =
-      at::cat(updates, 1 + step.options->layout().axis).reshape(step.parameter.sizes()) * rule.lr;
+      at::cat(updates, 1 + step.options->layout().axis).reshape(step.parameter.sizes()) *
+      rule.lr;
   work.write(old, momentum);
-  if (rule.lr != 0) write_weight(work, work.weight * (1.0 - rule.lr * rule.weight_decay) - update);
+  if (rule.lr != 0)
+    write_weight(work, work.weight * (1.0 - rule.lr * rule.weight_decay) - update);
   count_step(work);
   if (!collect) return {};
-  return pack(work, update, spectrum_statistics(at::cat(blocks, 1), directions, half_pass));
+  return pack(work, update,
+              spectrum_statistics(at::cat(blocks, 1), directions, half_pass));
 }
 
 UpdateStatistics unpack(const double* values) {

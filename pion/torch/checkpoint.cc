@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Optimizer::save, load, state_tensors, load_state_tensors. Everything is read and checked
-// before the optimizer changes.
+// Optimizer::save, load, state_tensors, load_state_tensors. Everything is read and
+// checked before the optimizer changes.
 #include <ATen/ATen.h>
 #include <torch/serialize/archive.h>
 
@@ -33,11 +33,12 @@ void check_format(InputArchive& archive) {
   torch::IValue format;
   TORCH_CHECK(archive.try_read("format", format) && format.isString() &&
                   format.toStringRef() == kFormat,
-              "load: the file must hold a pion optimizer, got another archive; models are loaded ",
+              "load: the file must hold a pion optimizer, got another archive; models "
+              "are loaded ",
               "into modules, other optimizers into their own classes");
   const std::int64_t version = read_integer(archive, "version", 0, kMost);
-  TORCH_CHECK(version == kVersion, "load: the file's format version must be ", kVersion, ", got ",
-              version, "; load it with the pion that saved it");
+  TORCH_CHECK(version == kVersion, "load: the file's format version must be ", kVersion,
+              ", got ", version, "; load it with the pion that saved it");
 }
 
 Fields read_fields(InputArchive& archive) {
@@ -64,7 +65,8 @@ void Optimizer::save(OutputArchive& archive) const {
     param_groups_[g].options().serialize(options);
     archive.write(key("options", g), options);
     const auto& parameters = param_groups_[g].params();
-    archive.write(key("parameters", g), torch::IValue(static_cast<std::int64_t>(parameters.size())));
+    archive.write(key("parameters", g),
+                  torch::IValue(static_cast<std::int64_t>(parameters.size())));
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       archive.write(key("shape", g, i), torch::IValue(parameters[i].sizes().vec()));
       const auto state = state_.find(parameters[i].unsafeGetTensorImpl());
@@ -82,21 +84,21 @@ void Optimizer::save(OutputArchive& archive) const {
 void Optimizer::load(InputArchive& archive) {
   check_format(archive);
   const double lr_factor = read_number(archive, "lr_factor");
-  const std::int64_t seed = read_integer(archive, "seed", std::numeric_limits<std::int64_t>::min(),
-                                         kMost);
+  const std::int64_t seed =
+      read_integer(archive, "seed", std::numeric_limits<std::int64_t>::min(), kMost);
   const std::int64_t groups = read_integer(archive, "groups", 0, kMost);
-  TORCH_CHECK(std::isfinite(lr_factor) && lr_factor >= 0, "load: lr_factor must be >= 0, got ",
-              lr_factor);
+  TORCH_CHECK(std::isfinite(lr_factor) && lr_factor >= 0,
+              "load: lr_factor must be >= 0, got ", lr_factor);
   TORCH_CHECK(groups == static_cast<std::int64_t>(param_groups_.size()),
-              "load: the file must have the optimizer's number of groups, ", param_groups_.size(),
-              ", got ", groups);
+              "load: the file must have the optimizer's number of groups, ",
+              param_groups_.size(), ", got ", groups);
 
   std::vector<std::unique_ptr<torch::optim::OptimizerOptions>> options;
   ska::flat_hash_map<void*, std::unique_ptr<torch::optim::OptimizerParamState>> states;
   for (std::size_t g = 0; g < param_groups_.size(); ++g) {
     InputArchive own;
-    TORCH_CHECK(archive.try_read(key("options", g), own), "load: the file must hold the options ",
-                "of group ", g, ", got none");
+    TORCH_CHECK(archive.try_read(key("options", g), own),
+                "load: the file must hold the options ", "of group ", g, ", got none");
     options.push_back(param_groups_[g].options().clone());
     options.back()->serialize(own);
     const auto& parameters = param_groups_[g].params();
@@ -107,7 +109,8 @@ void Optimizer::load(InputArchive& archive) {
       const std::string name = data_->name(parameters[i], g, i);
       const auto shape = read_integers(archive, key("shape", g, i));
       TORCH_CHECK(parameters[i].sizes() == at::IntArrayRef(shape), "load: ", name,
-                  " must have shape ", parameters[i].sizes(), ", got ", at::IntArrayRef(shape));
+                  " must have shape ", parameters[i].sizes(), ", got ",
+                  at::IntArrayRef(shape));
       InputArchive state;
       if (!archive.try_read(key("state", g, i), state)) continue;
       states[parameters[i].unsafeGetTensorImpl()] =
@@ -126,7 +129,8 @@ void Optimizer::load(InputArchive& archive) {
 
 std::map<std::string, torch::Tensor> Optimizer::state_tensors() const {
   Fields all;
-  all.emplace("optimizer.seed", at::scalar_tensor(static_cast<std::int64_t>(data_->seed), at::kLong));
+  all.emplace("optimizer.seed",
+              at::scalar_tensor(static_cast<std::int64_t>(data_->seed), at::kLong));
   for (std::size_t g = 0; g < param_groups_.size(); ++g) {
     const auto& parameters = param_groups_[g].params();
     for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -136,7 +140,8 @@ std::map<std::string, torch::Tensor> Optimizer::state_tensors() const {
       for (auto& [field, tensor] :
            state_fields(static_cast<const ParameterState&>(*state->second))) {
         TORCH_CHECK(all.emplace(name + "." + field, tensor).second,
-                    "state_tensors: parameters must have names of their own, got ", name, " twice");
+                    "state_tensors: parameters must have names of their own, got ", name,
+                    " twice");
       }
     }
   }
@@ -145,9 +150,10 @@ std::map<std::string, torch::Tensor> Optimizer::state_tensors() const {
 
 void Optimizer::load_state_tensors(const std::map<std::string, torch::Tensor>& tensors) {
   const auto seed = tensors.find("optimizer.seed");
-  TORCH_CHECK(seed != tensors.end() && seed->second.defined() && seed->second.numel() == 1 &&
-                  seed->second.scalar_type() == at::kLong,
-              "load_state_tensors: optimizer.seed must be one int64, got none; the tensors are no ",
+  TORCH_CHECK(seed != tensors.end() && seed->second.defined() &&
+                  seed->second.numel() == 1 && seed->second.scalar_type() == at::kLong,
+              "load_state_tensors: optimizer.seed must be one int64, got none; the "
+              "tensors are no ",
               "state of a pion optimizer");
   // a name is a parameter's name, a dot and a field
   std::map<std::string, Fields> by_parameter;
@@ -171,7 +177,8 @@ void Optimizer::load_state_tensors(const std::map<std::string, torch::Tensor>& t
       by_parameter.erase(fields);
     }
   }
-  TORCH_CHECK(by_parameter.empty(), "load_state_tensors: every name must belong to a parameter of ",
+  TORCH_CHECK(by_parameter.empty(),
+              "load_state_tensors: every name must belong to a parameter of ",
               "the optimizer, got ", by_parameter.begin()->first);
   state_ = std::move(states);
   data_->seed = static_cast<std::uint64_t>(seed->second.item<std::int64_t>());

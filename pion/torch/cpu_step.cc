@@ -21,9 +21,9 @@ static_assert(sizeof(bfloat16) == sizeof(c10::BFloat16));
 // A parameter with its tensors made contiguous; the results of its matrices.
 struct Prepared {
   ParameterStep* step;
-  at::Tensor weight;    // the parameter, or a contiguous copy of it
-  at::Tensor gradient;  // contiguous; f32 or bf16, f64 for f64 weights
-  MatrixShape shape;    // {1, 1, numel} under element-wise rules
+  at::Tensor weight;                      // the parameter, or a contiguous copy of it
+  at::Tensor gradient;                    // contiguous; f32 or bf16, f64 for f64 weights
+  MatrixShape shape;                      // {1, 1, numel} under element-wise rules
   std::vector<UpdateStatistics> results;  // one per matrix
 };
 
@@ -34,7 +34,8 @@ struct Piece {
   std::int64_t numel() const { return of->shape.rows * of->shape.cols; }
   template <class T>
   T* at(const at::Tensor& tensor) const {
-    return tensor.defined() ? static_cast<T*>(tensor.data_ptr()) + index * numel() : nullptr;
+    return tensor.defined() ? static_cast<T*>(tensor.data_ptr()) + index * numel()
+                            : nullptr;
   }
 };
 
@@ -51,7 +52,8 @@ UpdateStatistics apply_rule(const Piece& piece, T* weight, CpuWorkspace& workspa
   }
   T* momentum = piece.at<T>(state.momentum_buffer);
   if (const auto* sgd = std::get_if<SgdRule>(step.rule)) {
-    return sgd_step<T, G>({weight, n}, {gradient, n}, {momentum, momentum ? n : 0}, t, *sgd);
+    return sgd_step<T, G>({weight, n}, {gradient, n}, {momentum, momentum ? n : 0}, t,
+                          *sgd);
   }
   const auto [count, rows, cols] = piece.of->shape;
   return matrix_step<T, G>(view(weight, rows, cols), view(gradient, rows, cols),
@@ -91,11 +93,13 @@ UpdateStatistics step_piece(const Piece& piece, CpuWorkspace& workspace) {
   const bool narrow_gradient = piece.of->gradient.scalar_type() == at::kBFloat16;
   switch (piece.of->weight.scalar_type()) {
     case at::kDouble:
-      return apply_rule<double, double>(piece, piece.at<double>(piece.of->weight), workspace);
+      return apply_rule<double, double>(piece, piece.at<double>(piece.of->weight),
+                                        workspace);
     case at::kFloat:
-      return narrow_gradient
-                 ? apply_rule<float, bfloat16>(piece, piece.at<float>(piece.of->weight), workspace)
-                 : apply_rule<float, float>(piece, piece.at<float>(piece.of->weight), workspace);
+      return narrow_gradient ? apply_rule<float, bfloat16>(
+                                   piece, piece.at<float>(piece.of->weight), workspace)
+                             : apply_rule<float, float>(
+                                   piece, piece.at<float>(piece.of->weight), workspace);
     default:
       return narrow_gradient ? step_bfloat16<bfloat16>(piece, workspace)
                              : step_bfloat16<float>(piece, workspace);
@@ -120,7 +124,8 @@ Prepared prepare(ParameterStep& step) {
 
 // A stack is skipped as a whole; a single matrix is looked at by its own step.
 bool skip_stack(const Prepared& stack) {
-  return stack.shape.count > 1 && nonfinite_policy(*stack.step->rule) == NonFinite::kSkip &&
+  return stack.shape.count > 1 &&
+         nonfinite_policy(*stack.step->rule) == NonFinite::kSkip &&
          !at::isfinite(stack.gradient).all().item<bool>();
 }
 
@@ -151,7 +156,8 @@ void finish(Prepared& done) {
   ParameterStep& step = *done.step;
   step.result = combine(done.results);
   if (step.result.skipped) return;
-  if (!done.weight.is_alias_of(step.parameter)) step.parameter.detach().copy_(done.weight);
+  if (!done.weight.is_alias_of(step.parameter))
+    step.parameter.detach().copy_(done.weight);
   ++*step.state->step.data_ptr<std::int64_t>();
 }
 
@@ -177,15 +183,16 @@ void cpu_step(std::span<ParameterStep> steps, bool collect_spectrum,
   const auto threads = std::min<std::size_t>(at::get_num_threads(), pieces.size());
   if (workspaces.size() < threads) workspaces.resize(threads);
   std::atomic<std::size_t> next_piece{0};
-  at::parallel_for(0, static_cast<std::int64_t>(threads), 1, [&](std::int64_t from, std::int64_t to) {
-    for (std::int64_t thread = from; thread < to; ++thread) {
-      CpuWorkspace& workspace = workspaces[thread];
-      workspace.matrix.collect_spectrum = collect_spectrum;
-      for (std::size_t i; (i = next_piece.fetch_add(1)) < pieces.size();) {
-        pieces[i].of->results[pieces[i].index] = step_piece(pieces[i], workspace);
-      }
-    }
-  });
+  at::parallel_for(
+      0, static_cast<std::int64_t>(threads), 1, [&](std::int64_t from, std::int64_t to) {
+        for (std::int64_t thread = from; thread < to; ++thread) {
+          CpuWorkspace& workspace = workspaces[thread];
+          workspace.matrix.collect_spectrum = collect_spectrum;
+          for (std::size_t i; (i = next_piece.fetch_add(1)) < pieces.size();) {
+            pieces[i].of->results[pieces[i].index] = step_piece(pieces[i], workspace);
+          }
+        }
+      });
   for (Prepared& done : prepared) finish(done);
 }
 

@@ -15,8 +15,8 @@ struct CpuWorkspace {
   std::vector<float> weight;  // a bf16 weight, widened
 };
 
-// Steps CPU parameters in place on at::get_num_threads() threads, a matrix of a stack or a whole
-// parameter at a time. Results do not depend on the number of threads.
+// Steps CPU parameters in place on at::get_num_threads() threads, a matrix of a stack or
+// a whole parameter at a time. Results do not depend on the number of threads.
 void cpu_step(std::span<ParameterStep> steps, bool collect_spectrum,
               std::vector<CpuWorkspace>& workspaces);
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a parameter group of pion holds, whatever its rule; options.h has the class of each rule.
+// What a parameter group of pion holds, whatever its rule; options.h has the class of
+// each rule.
 #pragma once
 
 #include <torch/optim/optimizer.h>
@@ -15,9 +16,11 @@
 
 namespace pion {
 
-// How a bf16 weight takes steps that are smaller than its rounding. Momentum is f32 always.
+// How a bf16 weight takes steps that are smaller than its rounding. Momentum is f32
+// always.
 enum class LowPrecision {
-  kMasterCopy,  // an f32 copy is stepped and rounded into the weight; 4 bytes more an entry
+  kMasterCopy,  // an f32 copy is stepped and rounded into the weight; 4 bytes more an
+                // entry
   kStochastic,  // the f32 result is rounded up or down at random; no state
   kNearest,     // plain rounding: steps under about 1/512 of an entry are lost
 };
@@ -29,9 +32,9 @@ enum class Fold {
   kStack,        // the last two dimensions are a matrix, the others count matrices
 };
 
-// What every options class holds, whatever its rule. Keys that were set by name stay when the
-// group joins an optimizer; the others come from the optimizer's defaults if those have the
-// same rule. Values are checked when the group is added and again at every step.
+// What every options class holds, whatever its rule. Keys that were set by name stay when
+// the group joins an optimizer; the others come from the optimizer's defaults if those
+// have the same rule. Values are checked when the group is added and again at every step.
 class GroupOptions : public torch::optim::OptimizerOptions {
  public:
   const Rule& rule() const { return rule_; }
@@ -39,7 +42,9 @@ class GroupOptions : public torch::optim::OptimizerOptions {
   LowPrecision low_precision() const { return low_precision_; }
   Fold fold() const { return fold_; }
   bool maximize() const { return maximize_; }
-  bool is_set(std::string_view key) const { return set_keys_.count(std::string(key)) > 0; }
+  bool is_set(std::string_view key) const {
+    return set_keys_.count(std::string(key)) > 0;
+  }
 
   // Any key of the rule by name, as recipes have it: set("scale", "original"). Throws
   // c10::Error for an unknown key or a value of the wrong type or range.
@@ -47,11 +52,12 @@ class GroupOptions : public torch::optim::OptimizerOptions {
   GroupOptions& set_layout(HeadLayout layout);
   GroupOptions& set_fold(Fold fold);
 
-  // Takes over every key of `defaults` that is not set here. Head layouts and the rule's keys
-  // come from defaults of the same rule only, the rest from any.
+  // Takes over every key of `defaults` that is not set here. Head layouts and the rule's
+  // keys come from defaults of the same rule only, the rest from any.
   void inherit(const GroupOptions& defaults);
 
-  // Throws c10::Error that begins with `where` if a value or a combination is out of range.
+  // Throws c10::Error that begins with `where` if a value or a combination is out of
+  // range.
   void check(std::string_view where) const;
 
   double get_lr() const override { return learning_rate(rule_); }

@@ -9,6 +9,7 @@
 
 #include "pion/torch/aten_step.h"
 #include "pion/torch/optimizer_data.h"
+#include "pion/torch/options.h"
 #include "pion/torch/torch_error.h"
 
 namespace pion {
@@ -18,14 +19,16 @@ using torch::optim::OptimizerParamGroup;
 
 const GroupOptions& options_of(const OptimizerParamGroup& group, std::string_view where) {
   const auto* options = dynamic_cast<const GroupOptions*>(&group.options());
-  TORCH_CHECK(options, where, ": a group's options must be one of pion's classes, such as ",
+  TORCH_CHECK(options, where,
+              ": a group's options must be one of pion's classes, such as ",
               "pion::PionOptions, got another class");
   return *options;
 }
 
 // Independent seeds for every parameter and step (the finalizer of splitmix64).
 std::uint64_t mix(std::uint64_t seed, std::uint64_t parameter, std::uint64_t step) {
-  std::uint64_t z = seed + 0x9e3779b97f4a7c15u * (parameter + 1) + 0xd1342543de82ef95u * (step + 1);
+  std::uint64_t z =
+      seed + 0x9e3779b97f4a7c15u * (parameter + 1) + 0xd1342543de82ef95u * (step + 1);
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
   return z ^ (z >> 31);
@@ -42,11 +45,13 @@ void check_finite(const std::vector<ParameterStep>& steps) {
     of.push_back(&step);
   }
   if (flags.empty()) return;
-  for (torch::Tensor& flag : flags) flag = flag.to(flags.front().device(), /*non_blocking=*/true);
+  for (torch::Tensor& flag : flags)
+    flag = flag.to(flags.front().device(), /*non_blocking=*/true);
   const torch::Tensor finite = at::stack(flags).cpu();
   for (std::size_t i = 0; i < of.size(); ++i) {
-    TORCH_CHECK(finite.data_ptr<bool>()[i], "step: every gradient must be finite, got NaN or Inf ",
-                "in that of ", of[i]->name, "; nothing was written. To go on without such ",
+    TORCH_CHECK(finite.data_ptr<bool>()[i],
+                "step: every gradient must be finite, got NaN or Inf ", "in that of ",
+                of[i]->name, "; nothing was written. To go on without such ",
                 "parameters, set nonfinite to NonFinite::kSkip");
   }
 }
@@ -68,15 +73,17 @@ void Optimizer::Data::warn(const std::string& message) {
   }
 }
 
-// The base class insists on defaults; without any, groups must bring options and these are not
-// inherited.
+// The base class insists on defaults; without any, groups must bring options and these
+// are not inherited.
 Optimizer::Optimizer(const std::vector<OptimizerParamGroup>& groups)
-    : torch::optim::Optimizer(std::vector<OptimizerParamGroup>{}, std::make_unique<PionOptions>()),
+    : torch::optim::Optimizer(std::vector<OptimizerParamGroup>{},
+                              std::make_unique<PionOptions>()),
       data_(std::make_unique<Data>()) {
   for (const OptimizerParamGroup& group : groups) add_param_group(group);
 }
 
-Optimizer::Optimizer(const std::vector<OptimizerParamGroup>& groups, const GroupOptions& defaults)
+Optimizer::Optimizer(const std::vector<OptimizerParamGroup>& groups,
+                     const GroupOptions& defaults)
     : torch::optim::Optimizer(std::vector<OptimizerParamGroup>{}, defaults.clone()),
       data_(std::make_unique<Data>()) {
   defaults.check("pion::Optimizer");
@@ -89,10 +96,12 @@ Optimizer::~Optimizer() = default;
 
 void Optimizer::add_param_group(const OptimizerParamGroup& group) {
   const auto& defaults = static_cast<const GroupOptions&>(*defaults_);
-  TORCH_CHECK(group.has_options() || data_->has_defaults, "add_param_group: a group must have ",
+  TORCH_CHECK(group.has_options() || data_->has_defaults,
+              "add_param_group: a group must have ",
               "options because the optimizer was made without defaults, got none");
   std::unique_ptr<torch::optim::OptimizerOptions> cloned =
-      group.has_options() ? options_of(group, "add_param_group").clone() : defaults.clone();
+      group.has_options() ? options_of(group, "add_param_group").clone()
+                          : defaults.clone();
   auto& options = static_cast<GroupOptions&>(*cloned);
   if (data_->has_defaults) options.inherit(defaults);
   options.check("add_param_group");
@@ -107,10 +116,12 @@ void Optimizer::add_param_group(const OptimizerParamGroup& group) {
     const torch::Tensor& parameter = group.params()[i];
     const std::string name = data_->name(parameter, param_groups_.size(), i);
     TORCH_CHECK(held.insert(parameter.unsafeGetTensorImpl()).second,
-                "add_param_group: a parameter must be in one group only, got ", name, " again");
+                "add_param_group: a parameter must be in one group only, got ", name,
+                " again");
     check_parameter(parameter, options, name);
   }
-  torch::optim::Optimizer::add_param_group(group);  // keeps the parameters, drops the options
+  torch::optim::Optimizer::add_param_group(
+      group);  // keeps the parameters, drops the options
   options.adopted_ = true;
   param_groups_.back().set_options(std::move(cloned));
 }
@@ -120,15 +131,19 @@ void Optimizer::check_groups() {
   data_->rules.clear();
   for (std::size_t g = 0; g < param_groups_.size(); ++g) {
     const GroupOptions& options = options_of(param_groups_[g], "step");
-    TORCH_CHECK(options.adopted_, "step: every group must join through ",
-                "pion::Optimizer::add_param_group, got group ", g, ", which came through a ",
-                "reference to torch::optim::Optimizer: LibTorch then drops its options. Remove it ",
-                "(optimizer.param_groups().pop_back()) and add it to the object by its own type, ",
-                "such as dynamic_cast<pion::Optimizer&>(optimizer).add_param_group(group)");
+    TORCH_CHECK(
+        options.adopted_, "step: every group must join through ",
+        "pion::Optimizer::add_param_group, got group ", g, ", which came through a ",
+        "reference to torch::optim::Optimizer: LibTorch then drops its options. Remove "
+        "it ",
+        "(optimizer.param_groups().pop_back()) and add it to the object by its own "
+        "type, ",
+        "such as dynamic_cast<pion::Optimizer&>(optimizer).add_param_group(group)");
     Rule rule = options.rule();
     set_learning_rate(rule, learning_rate(rule) * data_->lr_factor);
     data_->rules.push_back(std::move(rule));
-    // options may be changed between steps; a new rate alone needs no new check of the shapes
+    // options may be changed between steps; a new rate alone needs no new check of the
+    // shapes
     auto& checked = data_->checked[g];
     if (checked) checked->set_lr(options.get_lr());
     options.check("step");
@@ -159,8 +174,14 @@ std::vector<ParameterStep> Optimizer::gather_steps() {
       }
       auto& own = static_cast<ParameterState&>(*state);
       fill_state(own, parameter, options);
-      steps.push_back({std::move(name), parameter, parameter.grad(), &own, &options,
-                       &data_->rules[g], mix(data_->seed, ordinal, own.rounds++), {}});
+      steps.push_back({std::move(name),
+                       parameter,
+                       parameter.grad(),
+                       &own,
+                       &options,
+                       &data_->rules[g],
+                       mix(data_->seed, ordinal, own.rounds++),
+                       {}});
     }
   }
   return steps;
@@ -200,14 +221,17 @@ void Optimizer::observe(const std::vector<ParameterStep>& steps, std::size_t on_
     if (!warning.empty()) data_->warn(warning);
     if (step.result.skipped && !state.warned_of_skip) {
       state.warned_of_skip = true;
-      data_->warn("step: the gradient of " + step.name + " holds NaN or Inf; the parameter was " +
-                  "skipped, and will be whenever this happens again. Lower the learning rate or " +
+      data_->warn("step: the gradient of " + step.name +
+                  " holds NaN or Inf; the parameter was " +
+                  "skipped, and will be whenever this happens again. Lower the learning "
+                  "rate or " +
                   "look for a division by zero");
     }
   }
 }
 
-void Optimizer::set_names(const std::vector<std::pair<std::string, torch::Tensor>>& names) {
+void Optimizer::set_names(
+    const std::vector<std::pair<std::string, torch::Tensor>>& names) {
   for (const auto& [name, parameter] : names) {
     data_->names.emplace(parameter.unsafeGetTensorImpl(), name);
   }
@@ -226,13 +250,17 @@ void Optimizer::collect_statistics(bool on) {
   if (!on) data_->statistics.clear();
 }
 
-const std::vector<ParameterStatistics>& Optimizer::statistics() const { return data_->statistics; }
+const std::vector<ParameterStatistics>& Optimizer::statistics() const {
+  return data_->statistics;
+}
 
 void Optimizer::set_warning_sink(std::function<void(const std::string&)> sink) {
   data_->sink = std::move(sink);
 }
 
-std::vector<std::string> Optimizer::take_warnings() { return std::exchange(data_->warnings, {}); }
+std::vector<std::string> Optimizer::take_warnings() {
+  return std::exchange(data_->warnings, {});
+}
 
 void Optimizer::set_seed(std::uint64_t seed) { data_->seed = seed; }
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "pion/optim/matrix_step.h"
-#include "pion/torch/options.h"
+#include "pion/torch/group_options.h"
 
 namespace pion {
 
@@ -27,47 +27,50 @@ struct ParameterStatistics {
 // A torch::optim::Optimizer over pion's rules; each parameter group has its own rule:
 //
 //   pion::Optimizer optimizer({
-//       {matrices, std::make_unique<pion::PionOptions>(pion::PionOptions(1e-3).cutoff(0.3))},
+//       {matrices,
+//       std::make_unique<pion::PionOptions>(pion::PionOptions(1e-3).cutoff(0.3))},
 //       {others, std::make_unique<pion::AdamWOptions>(pion::AdamWOptions(3e-4))}});
 //
-// Parameters are f32, f64 or bf16, on any device, contiguous or not; gradients are read only.
-// One without a gradient is left alone, without decay. Under a matrix rule it has two dimensions
-// or more (see Fold). On the CPU the step runs on at::get_num_threads() threads and does not
-// depend on their number; elsewhere it is made of ATen operations.
+// Parameters are f32, f64 or bf16, on any device, contiguous or not; gradients are read
+// only. One without a gradient is left alone, without decay. Under a matrix rule it has
+// two dimensions or more (see Fold). On the CPU the step runs on at::get_num_threads()
+// threads and does not depend on their number; elsewhere it is made of ATen operations.
 //
-// Every error is a c10::Error. A step that throws has written nothing, unless a closure did.
+// Every error is a c10::Error. A step that throws has written nothing, unless a closure
+// did.
 class Optimizer : public torch::optim::Optimizer {
  public:
-  // Groups without options take `defaults`, those with options inherit from it the keys that
-  // they do not set; without `defaults` every group must have options.
+  // Groups without options take `defaults`, those with options inherit from it the keys
+  // that they do not set; without `defaults` every group must have options.
   explicit Optimizer(const std::vector<torch::optim::OptimizerParamGroup>& groups);
   Optimizer(const std::vector<torch::optim::OptimizerParamGroup>& groups,
             const GroupOptions& defaults);
   ~Optimizer() override;
 
-  // Shadows the base class's function, which replaces options of classes that LibTorch does not
-  // know by the defaults (pytorch#161825). A group added through a base reference is detected
-  // and refused at the next step.
+  // Shadows the base class's function, which replaces options of classes that LibTorch
+  // does not know by the defaults (pytorch#161825). A group added through a base
+  // reference is detected and refused at the next step.
   void add_param_group(const torch::optim::OptimizerParamGroup& group);
 
   torch::Tensor step(LossClosure closure = nullptr) override;
 
   // Names for statistics, warnings, errors and state_tensors(); without them
-  // "groups.0.params.3". Names of parameters that the optimizer does not hold are ignored.
+  // "groups.0.params.3". Names of parameters that the optimizer does not hold are
+  // ignored.
   void set_names(const std::vector<std::pair<std::string, torch::Tensor>>& names);
 
-  // Multiplies every group's learning rate from now on; >= 0. For schedules that many groups
-  // share.
+  // Multiplies every group's learning rate from now on; >= 0. For schedules that many
+  // groups share.
   void set_lr_factor(double factor);
   double lr_factor() const;
 
-  // Statistics of the last step, one entry for every parameter that it stepped. Off by default;
-  // on other devices than the CPU they cost one synchronization a step.
+  // Statistics of the last step, one entry for every parameter that it stepped. Off by
+  // default; on other devices than the CPU they cost one synchronization a step.
   void collect_statistics(bool on);
   const std::vector<ParameterStatistics>& statistics() const;
 
-  // Warnings (updates that stay empty, skipped gradients), each once a parameter. They go to the
-  // sink, or without one wait here.
+  // Warnings (updates that stay empty, skipped gradients), each once a parameter. They go
+  // to the sink, or without one wait here.
   void set_warning_sink(std::function<void(const std::string&)> sink);
   std::vector<std::string> take_warnings();
 
@@ -77,14 +80,16 @@ class Optimizer : public torch::optim::Optimizer {
   // For tests: steps CPU parameters by the ATen operations of other devices.
   void force_device_generic(bool on);
 
-  // Everything, by torch::save and torch::load: options, state, counters. A file that cannot be
-  // loaded leaves the optimizer as it was.
+  // Everything, by torch::save and torch::load: options, state, counters. A file that
+  // cannot be loaded leaves the optimizer as it was.
   void save(torch::serialize::OutputArchive& archive) const override;
   void load(torch::serialize::InputArchive& archive) override;
 
-  // The state alone, for checkpoints in other formats: "<name>.momentum_buffer", ".exp_avg",
-  // ".exp_avg_sq", ".step", ".master" as they exist, ".counters" (warnings, rounding) and "optimizer.seed".
-  // Learning rates and other options are not in it. The tensors share memory with the state.
+  // The state alone, for checkpoints in other formats: "<name>.momentum_buffer",
+  // ".exp_avg",
+  // ".exp_avg_sq", ".step", ".master" as they exist, ".counters" (warnings, rounding) and
+  // "optimizer.seed". Learning rates and other options are not in it. The tensors share
+  // memory with the state.
   std::map<std::string, torch::Tensor> state_tensors() const;
   // Copies. Checks names, shapes and types first and writes nothing if one is wrong.
   void load_state_tensors(const std::map<std::string, torch::Tensor>& tensors);
@@ -97,53 +102,6 @@ class Optimizer : public torch::optim::Optimizer {
   void observe(const std::vector<ParameterStep>& steps, std::size_t on_cpu);
 
   std::unique_ptr<Data> data_;
-};
-
-// An optimizer of one rule. Groups with options of another rule are refused.
-template <class Options>
-class OptimizerOf : public Optimizer {
- public:
-  explicit OptimizerOf(std::vector<torch::Tensor> parameters, const Options& defaults = {})
-      : OptimizerOf(std::vector{torch::optim::OptimizerParamGroup(std::move(parameters))},
-                    defaults) {}
-  explicit OptimizerOf(const std::vector<torch::optim::OptimizerParamGroup>& groups,
-                       const Options& defaults = {})
-      : Optimizer(same_rule(groups), defaults) {}
-
-  void add_param_group(const torch::optim::OptimizerParamGroup& group) {
-    same_rule({group});
-    Optimizer::add_param_group(group);
-  }
-
- private:
-  static const std::vector<torch::optim::OptimizerParamGroup>& same_rule(
-      const std::vector<torch::optim::OptimizerParamGroup>& groups) {
-    for (const auto& group : groups) {
-      TORCH_CHECK(!group.has_options() || dynamic_cast<const Options*>(&group.options()),
-                  "pion: every group of a one-rule optimizer must have options of its own class; "
-                  "use pion::Optimizer to mix rules");
-    }
-    return groups;
-  }
-};
-
-class Pion : public OptimizerOf<PionOptions> {
-  using OptimizerOf::OptimizerOf;
-};
-class Muon : public OptimizerOf<MuonOptions> {
-  using OptimizerOf::OptimizerOf;
-};
-class LowRankMuon : public OptimizerOf<LowRankMuonOptions> {
-  using OptimizerOf::OptimizerOf;
-};
-class LowPassMuon : public OptimizerOf<LowPassMuonOptions> {
-  using OptimizerOf::OptimizerOf;
-};
-class AdamW : public OptimizerOf<AdamWOptions> {
-  using OptimizerOf::OptimizerOf;
-};
-class Sgd : public OptimizerOf<SgdOptions> {
-  using OptimizerOf::OptimizerOf;
 };
 
 }  // namespace pion

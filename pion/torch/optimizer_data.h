@@ -24,10 +24,12 @@ struct Optimizer::Data {
   std::vector<std::string> warnings;  // without a sink
   std::vector<ParameterStatistics> statistics;
   std::vector<CpuWorkspace> workspaces;
-  std::vector<std::unique_ptr<GroupOptions>> checked;  // a group's options when last checked
-  std::vector<Rule> rules;                             // of every group, for one step
+  std::vector<std::unique_ptr<GroupOptions>>
+      checked;              // a group's options when last checked
+  std::vector<Rule> rules;  // of every group, for one step
 
-  std::string name(const torch::Tensor& parameter, std::size_t group, std::size_t index) const;
+  std::string name(const torch::Tensor& parameter, std::size_t group,
+                   std::size_t index) const;
   void warn(const std::string& message);
 };
 

@@ -16,12 +16,14 @@ void check_parameter(const torch::Tensor& parameter, const GroupOptions& options
                      const std::string& name) {
   const at::ScalarType type = parameter.scalar_type();
   TORCH_CHECK(type == at::kFloat || type == at::kDouble || type == at::kBFloat16,
-              "pion: a parameter must be float32, float64 or bfloat16, got ", name, " of ", type);
-  TORCH_CHECK(parameter.layout() == at::kStrided, "pion: a parameter must be dense, got ", name,
-              " with layout ", parameter.layout());
+              "pion: a parameter must be float32, float64 or bfloat16, got ", name,
+              " of ", type);
+  TORCH_CHECK(parameter.layout() == at::kStrided, "pion: a parameter must be dense, got ",
+              name, " with layout ", parameter.layout());
   if (!is_matrix_rule(options.rule())) return;
-  TORCH_CHECK(parameter.dim() >= 2, "pion: a parameter under rule ", rule_name(options.rule()),
-              " must have two dimensions or more, got ", name, " of shape ", parameter.sizes(),
+  TORCH_CHECK(parameter.dim() >= 2, "pion: a parameter under rule ",
+              rule_name(options.rule()), " must have two dimensions or more, got ", name,
+              " of shape ", parameter.sizes(),
               "; put it in a group with AdamWOptions or SgdOptions");
   const MatrixShape shape = matrix_shape(parameter.sizes(), options.fold());
   try {
@@ -29,14 +31,15 @@ void check_parameter(const torch::Tensor& parameter, const GroupOptions& options
       rule_map(options.rule(), block.rows, block.cols);
     }
   } catch (const std::invalid_argument& error) {
-    TORCH_CHECK(false, error.what(), " (parameter ", name, " of shape ", parameter.sizes(), ")");
+    TORCH_CHECK(false, error.what(), " (parameter ", name, " of shape ",
+                parameter.sizes(), ")");
   }
 }
 
 void check_gradient(const torch::Tensor& gradient, const std::string& name) {
   TORCH_CHECK(gradient.layout() == at::kStrided,
-              "step: a gradient must be dense, got layout ", gradient.layout(), " for ", name,
-              "; make the embedding with sparse(false)");
+              "step: a gradient must be dense, got layout ", gradient.layout(), " for ",
+              name, "; make the embedding with sparse(false)");
 }
 
 at::ScalarType work_type(const torch::Tensor& parameter) {

@@ -21,7 +21,8 @@ struct ParameterState : torch::optim::OptimizerCloneableParamState<ParameterStat
   torch::Tensor step;                 // i64 scalar: steps taken, without skipped ones
   EmptyUpdateWatch watch;
   bool warned_of_skip = false;
-  std::int64_t rounds = 0;  // steps begun, skipped ones too: the counter of stochastic rounding
+  std::int64_t rounds =
+      0;  // steps begun, skipped ones too: the counter of stochastic rounding
 };
 
 // One parameter in one step.
@@ -42,14 +43,15 @@ struct MatrixShape {
 };
 MatrixShape matrix_shape(at::IntArrayRef sizes, Fold fold);
 
-// Throws c10::Error that names the parameter if it cannot be stepped under these options: type,
-// dimensions, heads, a cutoff that this shape cannot have.
+// Throws c10::Error that names the parameter if it cannot be stepped under these options:
+// type, dimensions, heads, a cutoff that this shape cannot have.
 void check_parameter(const torch::Tensor& parameter, const GroupOptions& options,
                      const std::string& name);
 void check_gradient(const torch::Tensor& gradient, const std::string& name);
 
 // Makes the tensors that the rule needs and the state lacks, zeros at first.
-void fill_state(ParameterState& state, const torch::Tensor& parameter, const GroupOptions& options);
+void fill_state(ParameterState& state, const torch::Tensor& parameter,
+                const GroupOptions& options);
 
 // f64 for f64 parameters, f32 else.
 at::ScalarType work_type(const torch::Tensor& parameter);

@@ -17,18 +17,24 @@ namespace {
 std::string type_name(const torch::nn::Module& module) {
   std::string name = c10::demangle(typeid(module).name());
   name = name.substr(0, name.find('<'));
-  if (const auto colon = name.rfind("::"); colon != std::string::npos) name = name.substr(colon + 2);
+  if (const auto colon = name.rfind("::"); colon != std::string::npos)
+    name = name.substr(colon + 2);
   if (name.size() > 4 && name.ends_with("Impl")) name.resize(name.size() - 4);
   return name;
 }
 
 std::string dtype_name(at::ScalarType type) {
   switch (type) {
-    case at::kFloat: return "f32";
-    case at::kDouble: return "f64";
-    case at::kBFloat16: return "bf16";
-    case at::kHalf: return "f16";
-    default: return c10::toString(type);
+    case at::kFloat:
+      return "f32";
+    case at::kDouble:
+      return "f64";
+    case at::kBFloat16:
+      return "bf16";
+    case at::kHalf:
+      return "f16";
+    default:
+      return c10::toString(type);
   }
 }
 
@@ -38,7 +44,8 @@ struct Named {
   std::string module_type;
 };
 
-void collect(const torch::nn::Module& module, const std::string& prefix, std::vector<Named>& all) {
+void collect(const torch::nn::Module& module, const std::string& prefix,
+             std::vector<Named>& all) {
   for (const auto& own : module.named_parameters(/*recurse=*/false)) {
     all.push_back({prefix + own.key(), own.value(), type_name(module)});
   }
@@ -47,8 +54,8 @@ void collect(const torch::nn::Module& module, const std::string& prefix, std::ve
   }
 }
 
-// Where a tensor's memory begins: equal for tied parameters, also for a transposed view; not for
-// parts of one flat buffer.
+// Where a tensor's memory begins: equal for tied parameters, also for a transposed view;
+// not for parts of one flat buffer.
 std::pair<const void*, std::int64_t> memory(const torch::Tensor& tensor) {
   return {tensor.storage().unsafeGetStorageImpl(), tensor.storage_offset()};
 }
@@ -85,7 +92,8 @@ Routing route(const torch::nn::Module& module, const RoutingOptions& options) {
   return with_torch_errors([&] { return route(describe(module), options); });
 }
 
-std::unique_ptr<Optimizer> make_optimizer(const torch::nn::Module& module, const Routing& routing) {
+std::unique_ptr<Optimizer> make_optimizer(const torch::nn::Module& module,
+                                          const Routing& routing) {
   const std::vector<Named> parameters = named_parameters(module);
   with_torch_errors([&] { routing.check_against(describe(module)); });
   std::map<std::string, const Route*> by_name;
@@ -116,7 +124,8 @@ std::unique_ptr<Optimizer> make_optimizer(const torch::nn::Module& module, const
     }
     group->parameters.push_back(own.tensor);
   }
-  auto optimizer = std::make_unique<Optimizer>(std::vector<torch::optim::OptimizerParamGroup>{});
+  auto optimizer =
+      std::make_unique<Optimizer>(std::vector<torch::optim::OptimizerParamGroup>{});
   optimizer->set_names(names);
   for (Group& group : groups) {
     optimizer->add_param_group({std::move(group.parameters), std::move(group.options)});

@@ -11,17 +11,20 @@
 
 namespace pion {
 
-// What routing needs to know of a module's parameters, in the order of named_parameters(): names,
-// shapes, the type of the module that owns each ("Linear", "Embedding", "Conv2d", the class's own
-// name for other modules) and which share storage with an earlier one. A parameter that is
-// registered twice appears twice, the second time as tied.
+// What routing needs to know of a module's parameters, in the order of
+// named_parameters(): names, shapes, the type of the module that owns each ("Linear",
+// "Embedding", "Conv2d", the class's own name for other modules) and which share storage
+// with an earlier one. A parameter that is registered twice appears twice, the second
+// time as tied.
 std::vector<ParameterDescription> describe(const torch::nn::Module& module);
 
 // Decides which parameter takes which rule; see pion/optim/routing.h. Throws c10::Error.
 Routing route(const torch::nn::Module& module, const RoutingOptions& options = {});
 
-// The optimizer of a routing: parameters of equal rule and heads share a group. The routing must
-// fit the module by names and shapes; tied parameters are stepped once, by the first name.
-std::unique_ptr<Optimizer> make_optimizer(const torch::nn::Module& module, const Routing& routing);
+// The optimizer of a routing: parameters of equal rule and heads share a group. The
+// routing must fit the module by names and shapes; tied parameters are stepped once, by
+// the first name.
+std::unique_ptr<Optimizer> make_optimizer(const torch::nn::Module& module,
+                                          const Routing& routing);
 
 }  // namespace pion

@@ -8,7 +8,7 @@ namespace {
 
 struct Field {
   const char* name;
-  torch::Tensor ParameterState::* member;
+  torch::Tensor ParameterState::*member;
 };
 constexpr Field kFields[] = {{"momentum_buffer", &ParameterState::momentum_buffer},
                              {"exp_avg", &ParameterState::exp_avg},
@@ -17,13 +17,15 @@ constexpr Field kFields[] = {{"momentum_buffer", &ParameterState::momentum_buffe
                              {"step", &ParameterState::step}};
 constexpr std::int64_t kCounters = 4;
 
-void check_field(const torch::Tensor& got, const torch::Tensor& wanted, const std::string& name) {
+void check_field(const torch::Tensor& got, const torch::Tensor& wanted,
+                 const std::string& name) {
   TORCH_CHECK(got.defined() && got.layout() == at::kStrided, "load: ", name,
               " must be a dense tensor, got something else");
-  TORCH_CHECK(got.sizes() == wanted.sizes(), "load: ", name, " must have shape ", wanted.sizes(),
-              ", got ", got.sizes(), "; the file belongs to another model");
-  TORCH_CHECK(got.scalar_type() == wanted.scalar_type(), "load: ", name, " must have type ",
-              wanted.scalar_type(), ", got ", got.scalar_type());
+  TORCH_CHECK(got.sizes() == wanted.sizes(), "load: ", name, " must have shape ",
+              wanted.sizes(), ", got ", got.sizes(),
+              "; the file belongs to another model");
+  TORCH_CHECK(got.scalar_type() == wanted.scalar_type(), "load: ", name,
+              " must have type ", wanted.scalar_type(), ", got ", got.scalar_type());
 }
 
 }  // namespace
@@ -33,16 +35,16 @@ std::map<std::string, torch::Tensor> state_fields(const ParameterState& state) {
   for (const Field& field : kFields) {
     if ((state.*field.member).defined()) fields.emplace(field.name, state.*field.member);
   }
-  fields.emplace("counters", at::tensor({std::int64_t{state.watch.consecutive()},
-                                         std::int64_t{state.watch.warned()},
-                                         std::int64_t{state.warned_of_skip}, state.rounds}));
+  fields.emplace("counters",
+                 at::tensor({std::int64_t{state.watch.consecutive()},
+                             std::int64_t{state.watch.warned()},
+                             std::int64_t{state.warned_of_skip}, state.rounds}));
   return fields;
 }
 
-std::unique_ptr<ParameterState> state_from_fields(std::map<std::string, torch::Tensor> fields,
-                                                  const torch::Tensor& parameter,
-                                                  const GroupOptions& options,
-                                                  const std::string& name) {
+std::unique_ptr<ParameterState> state_from_fields(
+    std::map<std::string, torch::Tensor> fields, const torch::Tensor& parameter,
+    const GroupOptions& options, const std::string& name) {
   const at::NoGradGuard no_grad;
   auto state = std::make_unique<ParameterState>();
   fill_state(*state, parameter, options);  // what there must be
@@ -62,13 +64,14 @@ std::unique_ptr<ParameterState> state_from_fields(std::map<std::string, torch::T
     ++known;
   }
   const auto counters = fields.find("counters");
-  TORCH_CHECK(counters != fields.end(), "load: the state must hold ", name, ".counters, got none");
+  TORCH_CHECK(counters != fields.end(), "load: the state must hold ", name,
+              ".counters, got none");
   check_field(counters->second, at::empty({kCounters}, at::kLong), name + ".counters");
   if (fields.size() != known) {
     for (const Field& field : kFields) fields.erase(field.name);
     fields.erase("counters");
-    TORCH_CHECK(false, "load: the state must hold names that pion writes, got ", name, ".",
-                fields.begin()->first);
+    TORCH_CHECK(false, "load: the state must hold names that pion writes, got ", name,
+                ".", fields.begin()->first);
   }
   const torch::Tensor values = counters->second.cpu().contiguous();
   const std::int64_t* count = values.data_ptr<std::int64_t>();

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pion/torch/route_module.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <set>
+
+namespace pion {
+namespace {
+
+struct AttentionImpl : torch::nn::Module {
+  AttentionImpl() {
+    for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+      register_module(name,
+                      torch::nn::Linear(torch::nn::LinearOptions(16, 16).bias(false)));
+    }
+  }
+};
+TORCH_MODULE(Attention);
+
+struct GainImpl : torch::nn::Module {
+  GainImpl() { register_parameter("gain", torch::ones({16})); }
+};
+TORCH_MODULE(Gain);
+
+// A language model's parts; the head shares the embedding's memory if `tied`.
+struct Model : torch::nn::Module {
+  torch::nn::Embedding embed =
+      register_module("embed_tokens", torch::nn::Embedding(20, 16));
+  Attention attention = register_module("attention", Attention());
+  torch::nn::Linear up = register_module("up_proj", torch::nn::Linear(16, 32));
+  torch::nn::Conv2d conv = register_module("conv", torch::nn::Conv2d(4, 8, 3));
+  torch::nn::LayerNorm norm =
+      register_module("norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({16})));
+  Gain gain = register_module("gain", Gain());
+  torch::nn::Linear head = register_module(
+      "lm_head", torch::nn::Linear(torch::nn::LinearOptions(16, 20).bias(false)));
+
+  explicit Model(bool tied = false) {
+    if (tied) head->weight.set_data(embed->weight.detach());
+  }
+};
+
+ParameterDescription find(const std::vector<ParameterDescription>& all,
+                          const std::string& name) {
+  for (const ParameterDescription& one : all) {
+    if (one.name == name) return one;
+  }
+  ADD_FAILURE() << "no parameter " << name;
+  return {};
+}
+
+TEST(Describe, NamesShapesTypesAndTies) {
+  const auto all = describe(Model(/*tied=*/true));
+  EXPECT_EQ(all.size(), 13u);
+  EXPECT_EQ(find(all, "embed_tokens.weight").module_type, "Embedding");
+  EXPECT_EQ(find(all, "attention.q_proj.weight").module_type, "Linear");
+  EXPECT_EQ(find(all, "conv.weight").module_type, "Conv2d");
+  EXPECT_EQ(find(all, "conv.weight").shape, (std::vector<std::int64_t>{8, 4, 3, 3}));
+  EXPECT_EQ(find(all, "norm.bias").module_type, "LayerNorm");
+  EXPECT_EQ(find(all, "gain.gain").module_type, "Gain");
+  EXPECT_EQ(find(all, "lm_head.weight").tied_to, "embed_tokens.weight");
+  EXPECT_EQ(find(all, "up_proj.weight").tied_to, "");
+  EXPECT_EQ(find(all, "up_proj.weight").dtype, "f32");
+  EXPECT_EQ(find(describe(Model()), "lm_head.weight").tied_to, "");
+}
+
+TEST(Describe, PartsOfOneFlatBufferAreNotTied) {
+  torch::nn::Linear a(4, 4), b(4, 4);
+  const torch::Tensor flat = torch::randn({2, 4, 4});
+  a->weight.set_data(flat[0]);
+  b->weight.set_data(flat[1]);
+  const torch::nn::Sequential both(a, b);
+  for (const ParameterDescription& one : describe(*both)) EXPECT_EQ(one.tied_to, "");
+}
+
+TEST(MakeOptimizer, GroupsByRuleAndHeadsAndStepsTiedParametersOnce) {
+  Model model(/*tied=*/true);
+  RoutingOptions options;
+  options.attention = {.heads = 4, .kv_heads = 2, .head_dim = 4};
+  options.overrides = {{"gain.gain", "rest"}};
+  const Routing routing = route(model, options);
+  const auto optimizer = make_optimizer(model, routing);
+  optimizer->collect_statistics(true);
+
+  std::size_t held = 0;
+  for (const auto& group : optimizer->param_groups()) held += group.params().size();
+  EXPECT_EQ(held, 12u);
+  const auto layout_of = [&](const torch::Tensor& wanted) -> HeadLayout {
+    for (const auto& group : optimizer->param_groups()) {
+      for (const auto& p : group.params()) {
+        if (p.is_same(wanted))
+          return static_cast<const GroupOptions&>(group.options()).layout();
+      }
+    }
+    ADD_FAILURE() << "not held";
+    return {};
+  };
+  const auto weight = [&](const char* name) {
+    return model.attention->named_parameters()[std::string(name) + ".weight"];
+  };
+  EXPECT_EQ(layout_of(weight("q_proj")).heads, std::vector<std::int64_t>{4});
+  EXPECT_EQ(layout_of(weight("o_proj")).axis, 1);
+  EXPECT_EQ(layout_of(model.up->weight).heads, std::vector<std::int64_t>{1});
+
+  for (auto& p : model.parameters()) p.mutable_grad() = torch::ones_like(p);
+  optimizer->step();
+  ASSERT_EQ(optimizer->statistics().size(), 12u);
+  std::set<std::string> names;
+  for (const auto& one : optimizer->statistics()) names.insert(one.name);
+  EXPECT_EQ(names.count("embed_tokens.weight"), 1u);
+  EXPECT_EQ(names.count("conv.weight"), 1u);
+}
+
+TEST(MakeOptimizer, RefusesARoutingOfAnotherModel) {
+  Model model;
+  RoutingOptions options;
+  options.overrides = {{"gain.gain", "rest"}};
+  Routing routing = route(model, options);
+  routing.routes.pop_back();
+  EXPECT_THROW(make_optimizer(model, routing), c10::Error);
+}
+
+}  // namespace
+}  // namespace pion

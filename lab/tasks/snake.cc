@@ -148,8 +148,7 @@ Json SnakeTask::sample() {
     frames.push_back(frame_json(last));
     greedy(seen, actions);
   });
-  if (scores.win_rate >
-      0) {  // the environment has moved on: the full board follows from the last
+  if (scores.win_rate > 0) {  // its board is gone: the full one follows from the last
     last.snake.insert(last.snake.begin(), last.food);
     frames.push_back(frame_json({last.snake, {-1, -1}, last.score + 1}));
   }
@@ -160,25 +159,23 @@ Json SnakeTask::sample() {
 
 namespace {
 
-Schema snake_schema() {
-  const SnakeTaskOptions o;
+Key whole(std::string name, std::int64_t fallback, std::string text, double min,
+          double max = 0x1p40) {
+  return {std::move(name), fallback, std::move(text), min, max, {}};
+}
+Key real(std::string name, double fallback, std::string text, double min, double max) {
+  return {std::move(name), fallback, std::move(text), min, max, {}};
+}
+Key flag(std::string name, bool fallback, std::string text) {
+  return {std::move(name), fallback, std::move(text)};
+}
+
+Schema board_and_model_keys(const SnakeTaskOptions& o) {
   const SnakeOptions& e = o.environment;
   const TransformerPolicyOptions& m = o.model;
-  const PpoOptions& p = o.ppo;
-  const auto whole = [](std::string name, std::int64_t fallback, std::string text,
-                        double min, double max = 0x1p40) {
-    return Key{std::move(name), fallback, std::move(text), min, max, {}};
-  };
-  const auto real = [](std::string name, double fallback, std::string text, double min,
-                       double max) {
-    return Key{std::move(name), fallback, std::move(text), min, max, {}};
-  };
-  const auto flag = [](std::string name, bool fallback, std::string text) {
-    return Key{std::move(name), fallback, std::move(text)};
-  };
   return {
-      whole("total_timesteps", p.total_timesteps, "steps of all environments together",
-            1),
+      whole("total_timesteps", o.ppo.total_timesteps,
+            "steps of all environments together", 1),
       whole("eval_episodes", o.eval_episodes, "greedy games of one evaluation", 1,
             1 << 20),
       whole("env.height", e.height, "cells", 2, 64),
@@ -205,6 +202,11 @@ Schema snake_schema() {
             1 << 16),
       real("model.mlp_ratio", m.mlp_ratio, "hidden width of the MLP over d_model", 1e-6,
            64),
+  };
+}
+
+Schema ppo_keys(const PpoOptions& p) {
+  return {
       whole("ppo.horizon", p.horizon, "steps per environment and update", 1),
       whole("ppo.epochs", p.epochs, "passes over the steps of one update", 1),
       whole("ppo.minibatches", p.minibatches,
@@ -227,6 +229,13 @@ Schema snake_schema() {
       flag("ppo.bootstrap_truncated", p.bootstrap_truncated,
            "starving is no end of the return"),
   };
+}
+
+Schema snake_schema() {
+  const SnakeTaskOptions defaults;
+  Schema schema = board_and_model_keys(defaults);
+  for (Key& key : ppo_keys(defaults.ppo)) schema.push_back(std::move(key));
+  return schema;
 }
 
 SnakeTaskOptions options_from(const Recipe& r) {

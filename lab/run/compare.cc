@@ -15,7 +15,7 @@
 #include "lab/run/progress.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/run_directory.h"
-#include "lab/run/task.h"
+#include "lab/run/task_info.h"
 
 namespace pion::lab {
 namespace {

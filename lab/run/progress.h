@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <string>
 
-#include "lab/run/task.h"
+#include "lab/run/task_info.h"
 
 namespace pion::lab {
 

@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "lab/run/recipe_data.h"
-#include "lab/run/task.h"
+#include "lab/run/task_info.h"
 
 namespace pion::lab {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "lab/run/recipe_data.h"
 #include "lab/run/recipe_files.h"
-#include "lab/run/task.h"
+#include "lab/run/task_info.h"
 
 namespace pion::lab {
 namespace {

@@ -9,12 +9,12 @@
 #include <string>
 
 #include "lab/run/recipe.h"
+#include "lab/run/task_info.h"
 #include "pion/optim/routing.h"
 #include "pion/torch/pion.h"
 
 namespace pion::lab {
 
-using Json = nlohmann::ordered_json;
 using TensorMap = std::map<std::string, torch::Tensor>;
 
 // One experiment in progress: data, model and algorithm. The run loop (lab/run) owns
@@ -48,21 +48,5 @@ class Task {
   virtual void save(TensorMap& tensors, Json& state) const = 0;
   virtual void load(const TensorMap& tensors, const Json& state) = 0;
 };
-
-struct TaskInfo {
-  std::string name;         // "snake"
-  std::string description;  // one line
-  Schema schema;      // its own keys; the run loop adds seed, threads, optimizer.*, ...
-  std::string score;  // the evaluation metric that comparisons use, e.g. "score_mean"
-  bool higher_is_better = true;
-  std::string curve;     // the update metric to plot, e.g. "return_mean"
-  std::string progress;  // the metric on the x axis, e.g. "env_steps"; "" means updates
-  std::function<std::unique_ptr<Task>(const Recipe&)>
-      make;  // may use recipe.integer("seed")
-};
-
-// All tasks, in lab/tasks/registry.cc: one line each.
-const std::vector<TaskInfo>& tasks();
-const TaskInfo& find_task(std::string_view name);  // throws with the nearest name
 
 }  // namespace pion::lab

@@ -71,6 +71,7 @@ class Optimizer : public torch::optim::Optimizer {
 
   // Warnings (updates that stay empty, skipped gradients), each once a parameter. They go
   // to the sink, or without one wait here.
+  // On other devices than the CPU only while statistics are collected.
   void set_warning_sink(std::function<void(const std::string&)> sink);
   std::vector<std::string> take_warnings();
 

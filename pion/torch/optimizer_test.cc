@@ -193,6 +193,8 @@ TEST(Schedulers, ReachEveryGroup) {
   Optimizer optimizer({group({a}, PionOptions(0.1)), group({b}, AdamWOptions(0.01))});
   torch::optim::StepLR decay(optimizer, /*step_size=*/1, /*gamma=*/0.5);
   optimizer.step();
+  decay.step();  // LibTorch's first call keeps the rate
+  EXPECT_DOUBLE_EQ(optimizer.param_groups()[0].options().get_lr(), 0.1);
   decay.step();
   EXPECT_DOUBLE_EQ(optimizer.param_groups()[0].options().get_lr(), 0.05);
   EXPECT_DOUBLE_EQ(optimizer.param_groups()[1].options().get_lr(), 0.005);

@@ -78,7 +78,7 @@ TEST(Describe, PartsOfOneFlatBufferAreNotTied) {
 TEST(MakeOptimizer, GroupsByRuleAndHeadsAndStepsTiedParametersOnce) {
   Model model(/*tied=*/true);
   RoutingOptions options;
-  options.attention = {.heads = 4, .kv_heads = 2, .head_dim = 4};
+  options.attention = {.heads = 4, .kv_heads = 4, .head_dim = 4};
   options.overrides = {{"gain.gain", "rest"}};
   const Routing routing = route(model, options);
   const auto optimizer = make_optimizer(model, routing);

@@ -105,9 +105,9 @@ TEST(AtenStep, NonFinitePoliciesAgree) {
                c10::Error);
 }
 
-// The estimate of sigma_1 is at most (1 + ln 8) / 2^12 / 2 = 4e-4 too small here and exact there.
-// That moves f(s) by s f'(s) 4e-4, and s f'(s) < 8 for this map; O is multiplied by lr s = 0.1 *
-// 0.2 sqrt(12), in each of 5 steps.
+// The estimate of sigma_1 is at most (1 + ln 8) / 2^12 / 2 = 4e-4 too small here and
+// exact there. That moves f(s) by s f'(s) 4e-4, and s f'(s) < 8 for this map; O is
+// multiplied by lr s = 0.1 * 0.2 sqrt(12), in each of 5 steps.
 TEST(AtenStep, SpectralNormalizationAgreesAsFarAsTheEstimateDoes) {
   const auto options =
       PionOptions(0.1).cutoff(0.3).normalization(Normalization::kSpectral);

@@ -33,7 +33,7 @@ lab::Json run_once(const MakeTask& make, const Rule& rule, double lr, std::int64
 // `centre` and adds one more at an end as long as the best lies there, `most` in all.
 struct Grid {
   double centre;
-  int points = 5;
+  int points = 3;
   int most = 12;
 };
 

@@ -133,8 +133,10 @@ class Comparison {
     words.push_back("--" + plan_.lr_key + "=" + number_text(run.lr));
     words.push_back("--seed=" + std::to_string(run.seed));
     words.insert(words.end(), {"--out", directory.string(), "--no-report"});
-    if (fs::exists(directory))
-      words = {words[0], "train", "--resume", "--out", directory.string(), "--no-report"};
+    // its own recipe has all of that in it
+    if (fs::exists(directory / "recipe.toml"))
+      words = {words[0], "train", "--out", directory.string(), "--no-report"};
+    if (fs::exists(directory)) words.emplace_back("--resume");
     return {words, options_.out / (run.dir + ".log")};
   }
 

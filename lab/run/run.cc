@@ -102,8 +102,8 @@ class TrainingRun {
       metrics_bytes = checkpoint.head.metrics_bytes;
       seconds_before_ = checkpoint.head.wall_seconds;
     }
-    fs::create_directories(paths_.checkpoints());
     if (!fs::exists(paths_.recipe())) replace_file(paths_.recipe(), recipe_.to_toml());
+    fs::create_directories(paths_.checkpoints());
     replace_file(paths_.routing(), experiment_.routing.to_toml());
     if (!fs::exists(paths_.environment()))
       replace_file(paths_.environment(), environment_json(recipe_, options_.command));

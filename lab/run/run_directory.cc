@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <fstream>
@@ -66,9 +67,12 @@ RunLock::RunLock(const fs::path& root) {
   if (descriptor_ < 0)
     throw std::invalid_argument("cannot open run directory " + root.string() + ": " +
                                 std::strerror(errno));
-  if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
-  const int reason = errno;
-  if (reason != EWOULDBLOCK) return;  // a file system without locks
+  // a run that was just told to stop saves first: 3 s is longer than most updates
+  for (int attempt = 0; attempt < 30; ++attempt) {
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+    if (errno != EWOULDBLOCK) return;  // a file system without locks
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
   ::close(descriptor_);
   throw std::invalid_argument("run directory " + root.string() +
                               " is in use by another pion process; wait for it, "

@@ -43,7 +43,8 @@ pid_t start(const std::vector<std::string>& arguments, int input) {
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
-  const std::string path = module_folder();
+  std::string path = module_folder();
+  if (const char* more = std::getenv("PYTHONPATH")) path += std::string(":") + more;
   const pid_t child = ::fork();
   if (child < 0)
     throw std::runtime_error(std::string("tracking: cannot start a process: ") +

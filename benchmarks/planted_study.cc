@@ -4,12 +4,13 @@
 //
 //   pion_planted_study --jobs 2 --out runs/planted_study
 //
-// Writes study.md (the tables) and study.json (every number behind them) to --out, the tables to
-// standard output too, progress to standard error.
+// Writes study.md (the tables) and study.json (every number behind them) to --out, the
+// tables to standard output too, progress to standard error.
 
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -43,7 +44,8 @@ std::string score_text(const Cell& cell) {
 std::string curve_table(const std::vector<Cell>& cells) {
   std::string text = "| method | score on fresh seeds @lr |";
   std::string rule = "| --- | --- |";
-  for (const double lr : cells.front().lrs) text += fmt::format(" {:.1e} |", lr), rule += " --- |";
+  for (const double lr : cells.front().lrs)
+    text += fmt::format(" {:.1e} |", lr), rule += " --- |";
   text += "\n" + rule + "\n";
   for (const Cell& cell : cells) {
     text += fmt::format("| {} | {} |", cell.method.name, score_text(cell));
@@ -66,7 +68,8 @@ std::string problem_table(const std::vector<Cell>& cells) {
     scores[{cell.method.name, cell.problem}] = score_text(cell);
   }
   std::string text = "| method |", rule = "| --- |";
-  for (const std::string& problem : problems) text += " " + problem + " |", rule += " --- |";
+  for (const std::string& problem : problems)
+    text += " " + problem + " |", rule += " --- |";
   text += "\n" + rule + "\n";
   for (const std::string& method : methods) {
     text += "| " + method + " |";
@@ -80,11 +83,16 @@ std::string problem_table(const std::vector<Cell>& cells) {
 }
 
 Json to_json(const Cell& cell) {
-  return {{"problem", cell.problem},         {"method", cell.method.name},
-          {"lrs", cell.lrs},                 {"tuning", cell.tuning},
-          {"tune_seeds", cell.tune_seeds},   {"best_lr", cell.best_lr},
-          {"edge", cell.edge},               {"fresh_seeds", cell.fresh_seeds},
-          {"scores", cell.scores},           {"seconds", cell.seconds}};
+  return {{"problem", cell.problem},
+          {"method", cell.method.name},
+          {"lrs", cell.lrs},
+          {"tuning", cell.tuning},
+          {"tune_seeds", cell.tune_seeds},
+          {"best_lr", cell.best_lr},
+          {"edge", cell.edge},
+          {"fresh_seeds", cell.fresh_seeds},
+          {"scores", cell.scores},
+          {"seconds", cell.seconds}};
 }
 
 Section planted_section(const std::string& group, int jobs, const Progress& progress) {
@@ -107,10 +115,12 @@ void write(const std::filesystem::path& path, const std::string& text) {
   if (!file) throw std::runtime_error("write: cannot write " + path.string());
 }
 
-int run_study(const std::vector<std::string>& only, int jobs, const std::filesystem::path& out) {
+int run_study(const std::vector<std::string>& only, int jobs,
+              const std::filesystem::path& out) {
   const auto start = std::chrono::steady_clock::now();
   const auto seconds = [&] {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+        .count();
   };
   std::mutex mutex;
   const Progress progress = [&](const std::string& line) {
@@ -121,17 +131,21 @@ int run_study(const std::vector<std::string>& only, int jobs, const std::filesys
   Json json = {{"cpu", cpu_model()}, {"jobs", jobs}};
   std::string markdown;
   for (const Group& group : groups()) {
-    if (!only.empty() && std::find(only.begin(), only.end(), group.name) == only.end()) continue;
+    if (!only.empty() && std::find(only.begin(), only.end(), group.name) == only.end())
+      continue;
     const double begin = seconds();
-    const Section section = group.name == "forgetting"      ? forgetting_section(jobs, progress)
-                            : group.name == "least_squares" ? least_squares_section(jobs, progress)
-                                                            : planted_section(group.name, jobs, progress);
-    const std::string text = fmt::format("## {}\n\n{}\n`--only {}`: {:.0f} s\n\n", group.title,
-                                         section.markdown, group.name, seconds() - begin);
+    const Section section =
+        group.name == "forgetting"      ? forgetting_section(jobs, progress)
+        : group.name == "least_squares" ? least_squares_section(jobs, progress)
+                                        : planted_section(group.name, jobs, progress);
+    const std::string text =
+        fmt::format("## {}\n\n{}\n`--only {}`: {:.0f} s\n\n", group.title,
+                    section.markdown, group.name, seconds() - begin);
     std::cout << text << std::flush;
     markdown += text;
     json[group.name] = section.json;
-    write(out / "study.md", markdown);  // after every group: a long study may be interrupted
+    write(out / "study.md",
+          markdown);  // after every group: a long study may be interrupted
     write(out / "study.json", json.dump(1) + "\n");
   }
   std::cout << fmt::format("{} jobs, {}, {:.0f} s\n", jobs, cpu_model(), seconds());
@@ -146,7 +160,8 @@ int main(int argc, char** argv) {
   std::string out = "runs/planted_study";
   std::vector<std::string> only, names;
   for (const Group& group : groups()) names.push_back(group.name);
-  app.add_option("--jobs", jobs, "runs at a time, a thread each")->check(CLI::Range(1, 1024));
+  app.add_option("--jobs", jobs, "runs at a time, a thread each")
+      ->check(CLI::Range(1, 1024));
   app.add_option("--only", only, "groups to run, separated by commas")
       ->delimiter(',')
       ->check(CLI::IsMember(names));

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -28,13 +29,15 @@ struct Curve {  // of one method and seed
       const Point &a = points[k], &b = points[k + 1];
       if (a.loss < kLevel || b.loss >= kLevel) continue;
       const double share = std::log(a.loss / kLevel) / std::log(a.loss / b.loss);
-      return std::exp((1 - share) * std::log(a.forgotten) + share * std::log(b.forgotten));
+      return std::exp((1 - share) * std::log(a.forgotten) +
+                      share * std::log(b.forgotten));
     }
     return std::numeric_limits<double>::quiet_NaN();
   }
   const Point& best() const {
-    return *std::min_element(points.begin(), points.end(),
-                             [](const Point& a, const Point& b) { return a.loss < b.loss; });
+    return *std::min_element(
+        points.begin(), points.end(),
+        [](const Point& a, const Point& b) { return a.loss < b.loss; });
   }
 };
 
@@ -69,20 +72,24 @@ lab::Json describe(const Method& method, const std::vector<Curve>& curves,
   }
   const Mean f = mean_of(at_level), r = mean_of(ratio), j = mean_of(best_loss),
              b = mean_of(best_forgotten);
-  row = fmt::format("| {} | {:.3f} ± {:.3f} | {:.3f} ± {:.3f} | {} | {:.4f} ± {:.4f} | {:.3f} |\n",
-                    method.name, f.mean, f.error, r.mean, r.error, at_level.size(), j.mean,
-                    j.error, b.mean);
-  return {{"method", method.name},          {"forgotten_at_level", f.mean},
-          {"ratio_to_sgd", r.mean},         {"ratio_error", r.error},
-          {"seeds_that_reach", at_level.size()}, {"best_loss", j.mean},
+  row = fmt::format(
+      "| {} | {:.3f} ± {:.3f} | {:.3f} ± {:.3f} | {} | {:.4f} ± {:.4f} | {:.3f} |\n",
+      method.name, f.mean, f.error, r.mean, r.error, at_level.size(), j.mean, j.error,
+      b.mean);
+  return {{"method", method.name},
+          {"forgotten_at_level", f.mean},
+          {"ratio_to_sgd", r.mean},
+          {"ratio_error", r.error},
+          {"seeds_that_reach", at_level.size()},
+          {"best_loss", j.mean},
           {"runs", runs}};
 }
 
 }  // namespace
 
 Section forgetting_section(int jobs, const Progress& progress) {
-  const std::vector<Method> methods = {sgd(),     muon(),        adamw(),
-                                       pion(0.1), pion(0.3),     pion(0.5),
+  const std::vector<Method> methods = {sgd(),         muon(),       adamw(),
+                                       pion(0.1),     pion(0.3),    pion(0.5),
                                        noise_edge(1), noise_edge(2)};
   std::vector<std::vector<Curve>> curves(methods.size(), std::vector<Curve>(kSeeds));
   const MakeTask make = [](std::int64_t seed) {

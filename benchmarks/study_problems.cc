@@ -46,17 +46,19 @@ Method low_pass_muon(double cutoff) {
   return matrix_method(fmt::format("low_pass_muon {}", cutoff), rule, 0.95);
 }
 
-// A method and the rate (power of 1.6 above 5e-4) where its grid begins at width 128, rank 4.
+// A method and the rate (power of 1.6 above 5e-4) where its grid begins at width 128,
+// rank 4.
 struct Entry {
   Method method;
   int power;
 };
 
-// Without promotion_steps 2 (cutoff 0.296) and "auto" (0.3 up to width 177, then noise_edge 2),
-// which the demonstration shows to be no third methods.
+// Without promotion_steps 2 (cutoff 0.296) and "auto" (0.3 up to width 177, then
+// noise_edge 2), which the demonstration shows to be no third methods.
 std::vector<Entry> main_entries() {
-  return {{muon(), 6},    {adamw(), 2},   {sgd(), 2},           {pion(0.1), 4},
-          {pion(0.3), 2}, {pion(0.5), 3}, {noise_edge_pion(2), 2}};
+  return {
+      {muon(), 6},    {adamw(), 2},           {sgd(), 2}, {pion(0.1), 4}, {pion(0.3), 2},
+      {pion(0.5), 3}, {noise_edge_pion(2), 2}};
 }
 
 double rate(int power) { return 5e-4 * std::pow(1.6, power); }
@@ -108,7 +110,8 @@ std::vector<Cell> noise_cells() {
   };
   std::vector<Cell> cells;
   for (const Problem& problem : problems) {
-    for (const Entry& entry : main_entries()) cells.push_back(make_cell("noise", problem, entry));
+    for (const Entry& entry : main_entries())
+      cells.push_back(make_cell("noise", problem, entry));
   }
   return cells;
 }
@@ -118,7 +121,9 @@ std::vector<Cell> rank_cells() {
   for (const std::int64_t rank : {1, 4, 16, 32, 128}) {
     const Problem problem{fmt::format("rank {}", rank), {.rank = rank}};
     const int muon_power = rank <= 4 ? 6 : rank <= 32 ? 4 : 2;
-    const int strong = rank <= 4 ? 2 : rank <= 32 ? 3 : 6;  // little passes a strong filter
+    const int strong = rank <= 4    ? 2
+                       : rank <= 32 ? 3
+                                    : 6;  // little passes a strong filter
     for (Entry entry : main_entries()) {
       if (entry.method.name == "muon") entry.power = muon_power;
       if (entry.power == 2 && entry.method.name.starts_with("pion")) entry.power = strong;
@@ -136,6 +141,7 @@ std::vector<Cell> width_cells() {
     for (Entry entry : main_entries()) {
       if (width == 256) entry.power -= entry.power > 1 ? 1 : 0;
       cells.push_back(make_cell("width", problem, entry));
+      cells.back().grid.refine = true;  // optima move by 1.4 where the width doubles
     }
   }
   return cells;
@@ -153,8 +159,8 @@ std::vector<Cell> momentum_cells() {
   return cells;
 }
 
-// The rules' own scales. A Muon update of 128 x 128 then has RMS 0.2 lr; SGD's follows the
-// gradient; its sum form of momentum is 20 times the averaging form.
+// The rules' own scales. A Muon update of 128 x 128 then has RMS 0.2 lr; SGD's follows
+// the gradient; its sum form of momentum is 20 times the averaging form.
 std::vector<Cell> native_cells(const std::string& group, bool decay) {
   std::vector<Cell> cells;
   const Problem problem{decay ? "linear decay" : "constant", {.equal_rms = false}, decay};

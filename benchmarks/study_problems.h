@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The problems of the planted study, the methods that meet on each, and where their grids begin.
+// The problems of the planted study, the methods that meet on each, and where their grids
+// begin.
 #pragma once
 
 #include <string>
@@ -15,8 +16,8 @@ struct Group {
 };
 const std::vector<Group>& groups();
 
-// The cells of a group of planted regressions: "demo", "noise", "rank", "width", "momentum",
-// "native", "constant".
+// The cells of a group of planted regressions: "demo", "noise", "rank", "width",
+// "momentum", "native", "constant".
 std::vector<Cell> planted_cells(const std::string& group);
 
 // Muon without Nesterov, AdamW (mu, 0.99), SGD, Pion with a cutoff, at momentum mu.

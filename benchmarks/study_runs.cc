@@ -16,17 +16,22 @@
 namespace pion::study {
 namespace {
 
-constexpr double kRatio = 1.6;  // between neighbours of a grid
+constexpr double kRatio = 1.6;  // between neighbours of a grid; powers count half steps
 
 double score_once(const Cell& cell, double lr, std::int64_t seed) {
-  const double score = run_once(cell.make, cell.method.rule, lr, seed, cell.schedule)[cell.score];
+  const double score =
+      run_once(cell.make, cell.method.rule, lr, seed, cell.schedule)[cell.score];
   return std::isfinite(score) ? score : std::numeric_limits<double>::infinity();
+}
+
+double rate_at(const Cell& cell, int power) {
+  return cell.grid.centre * std::pow(kRatio, 0.5 * power);
 }
 
 double tuning_score(const Cell& cell, int power) {
   double total = 0.0;
   for (const std::int64_t seed : cell.tune_seeds) {
-    total += score_once(cell, cell.grid.centre * std::pow(kRatio, power), seed);
+    total += score_once(cell, rate_at(cell, power), seed);
   }
   return total / static_cast<double>(cell.tune_seeds.size());
 }
@@ -46,7 +51,8 @@ lab::Json run_once(const MakeTask& make, const Rule& rule, double lr, std::int64
   double tail = 0.0;
   for (std::int64_t i = 0; i < updates; ++i) {
     if (schedule.decay) {
-      optimizer->set_lr_factor(1.0 - static_cast<double>(i) / static_cast<double>(updates));
+      optimizer->set_lr_factor(1.0 -
+                               static_cast<double>(i) / static_cast<double>(updates));
     }
     const lab::Json metrics = task->update(i, *optimizer);
     if (!schedule.tail.empty() && i >= updates - kTail) {
@@ -60,27 +66,36 @@ lab::Json run_once(const MakeTask& make, const Rule& rule, double lr, std::int64
 
 void tune_and_score(Cell& cell) {
   const auto start = std::chrono::steady_clock::now();
-  std::map<int, double> tried;  // power of the ratio -> score
+  std::map<int, double> tried;  // power -> score
   const int half = cell.grid.points / 2;
-  for (int power = -half; power <= half; ++power) tried[power] = tuning_score(cell, power);
+  for (int power = -2 * half; power <= 2 * half; power += 2) {
+    tried[power] = tuning_score(cell, power);
+  }
   const auto best = [&] {
-    return std::min_element(tried.begin(), tried.end(),
-                            [](const auto& a, const auto& b) { return a.second < b.second; })
+    return std::min_element(
+               tried.begin(), tried.end(),
+               [](const auto& a, const auto& b) { return a.second < b.second; })
         ->first;
   };
   const auto at_edge = [&] {
     return best() == tried.begin()->first || best() == tried.rbegin()->first;
   };
   while (at_edge() && static_cast<int>(tried.size()) < cell.grid.most) {
-    const int next = best() == tried.begin()->first ? best() - 1 : best() + 1;
+    const int next = best() == tried.begin()->first ? best() - 2 : best() + 2;
     tried[next] = tuning_score(cell, next);
   }
+  cell.edge = at_edge();
+  if (cell.grid.refine) {
+    const int middle = best();
+    for (const int power : {middle - 1, middle + 1}) {
+      tried[power] = tuning_score(cell, power);
+    }
+  }
   for (const auto& [power, score] : tried) {
-    cell.lrs.push_back(cell.grid.centre * std::pow(kRatio, power));
+    cell.lrs.push_back(rate_at(cell, power));
     cell.tuning.push_back(score);
   }
-  cell.best_lr = cell.grid.centre * std::pow(kRatio, best());
-  cell.edge = at_edge();
+  cell.best_lr = rate_at(cell, best());
   for (const std::int64_t seed : cell.fresh_seeds) {
     cell.scores.push_back(score_once(cell, cell.best_lr, seed));
   }
@@ -96,7 +111,8 @@ Mean mean_of(const std::vector<double>& values) {
   return {mean, values.size() > 1 ? std::sqrt(squares / (count - 1) / count) : 0.0};
 }
 
-void in_parallel(std::size_t count, int jobs, const std::function<void(std::size_t)>& task) {
+void in_parallel(std::size_t count, int jobs,
+                 const std::function<void(std::size_t)>& task) {
   std::atomic<std::size_t> next{0};
   std::exception_ptr failure;
   std::mutex failure_mutex;

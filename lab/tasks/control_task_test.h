@@ -12,14 +12,16 @@ namespace pion::lab {
 inline std::unique_ptr<Optimizer> optimizer_for(Task& task, const Rule& rule) {
   RoutingOptions options;
   options.matrices = rule;
-  return make_optimizer(task.model(),
-                        route(task.model(), every_parameter_is_a_matrix(std::move(options))));
+  return make_optimizer(
+      task.model(), route(task.model(), every_parameter_is_a_matrix(std::move(options))));
 }
 
 // Updates begin .. end-1 with the rate falling linearly to 0 over the whole run.
-inline void run_updates(Task& task, Optimizer& optimizer, std::int64_t begin, std::int64_t end) {
+inline void run_updates(Task& task, Optimizer& optimizer, std::int64_t begin,
+                        std::int64_t end) {
   for (std::int64_t i = begin; i < end; ++i) {
-    optimizer.set_lr_factor(1.0 - static_cast<double>(i) / static_cast<double>(task.updates()));
+    optimizer.set_lr_factor(1.0 -
+                            static_cast<double>(i) / static_cast<double>(task.updates()));
     task.update(i, optimizer);
   }
 }
@@ -30,8 +32,8 @@ inline Json run_task(Task& task, const Rule& rule) {
   return task.evaluate();
 }
 
-// A run that is saved half-way, loaded into a task and an optimizer that were never used, and
-// continued must end at the weights of the run that went through, bit for bit.
+// A run that is saved half-way, loaded into a task and an optimizer that were never used,
+// and continued must end at the weights of the run that went through, bit for bit.
 template <class MakeTask>
 void expect_resume_changes_nothing(MakeTask make_task, const Rule& rule) {
   const auto whole = make_task(), first = make_task(), second = make_task();
@@ -53,7 +55,8 @@ void expect_resume_changes_nothing(MakeTask make_task, const Rule& rule) {
   second_optimizer->load_state_tensors(first_optimizer->state_tensors());
   run_updates(*second, *second_optimizer, half, end);
   for (const auto& item : whole->model().named_parameters()) {
-    EXPECT_TRUE(torch::equal(second->model().named_parameters()[item.key()], item.value()))
+    EXPECT_TRUE(
+        torch::equal(second->model().named_parameters()[item.key()], item.value()))
         << rule_name(rule) << " " << item.key();
   }
 }

@@ -9,7 +9,8 @@
 namespace pion::lab {
 namespace {
 
-constexpr double kFloor = 1e-4;  // of ||D||_F: far below one direction, whose norm is about 1
+constexpr double kFloor =
+    1e-4;  // of ||D||_F: far below one direction, whose norm is about 1
 
 void check_no_decay(const GroupOptions& options) {
   const auto decay = get_rule_key(options.rule(), "weight_decay");
@@ -41,7 +42,8 @@ void equal_rms_step(Optimizer& optimizer) {
     const double lr = group.options().get_lr() * optimizer.lr_factor();
     for (auto& parameter : group.params()) {  // holds -lr D
       const double norm = lr > 0.0 ? parameter.norm().item<double>() / lr : 0.0;
-      const double size = std::sqrt(static_cast<double>(parameter.numel())) / (norm + kFloor);
+      const double size =
+          std::sqrt(static_cast<double>(parameter.numel())) / (norm + kFloor);
       parameter.mul_(size).add_(before[index++]);
     }
   }

@@ -15,8 +15,8 @@ constexpr double kIsotropic = 0.1;  // of task 2's inputs
 void check_options(const ForgettingOptions& o) {
   require(o.steps > 0, "forgetting: steps must be positive", o.steps);
   require(o.prompts > 0, "forgetting: prompts must be positive", o.prompts);
-  require(o.samples > 1, "forgetting: samples must be at least 2, advantages compare them",
-          o.samples);
+  require(o.samples > 1,
+          "forgetting: samples must be at least 2, advantages compare them", o.samples);
   require(o.change > 0, "forgetting: change must be positive", o.change);
   require(o.exploration > 0, "forgetting: exploration must be positive", o.exploration);
 }
@@ -26,9 +26,10 @@ torch::Tensor orthonormal(const torch::Tensor& columns) {
 }
 
 // `weight` + U V^T, scaled; V spans `directions`.
-torch::Tensor changed(const torch::Tensor& weight, const torch::Tensor& directions, double change,
-                      at::Generator& generator) {
-  const torch::Tensor u = orthonormal(at::randn({weight.size(0), kChangeRank}, generator));
+torch::Tensor changed(const torch::Tensor& weight, const torch::Tensor& directions,
+                      double change, at::Generator& generator) {
+  const torch::Tensor u =
+      orthonormal(at::randn({weight.size(0), kChangeRank}, generator));
   const torch::Tensor delta = at::mm(u, orthonormal(directions).t());
   return weight + delta * (change * weight.norm() / delta.norm());
 }
@@ -69,9 +70,12 @@ Forgetting::Forgetting(const ForgettingOptions& options)
   initial_loss_ = squared_distance(student_.forward(held_out2_).outputs, answers2_);
 }
 
-torch::Tensor Forgetting::task2_inputs(std::int64_t count, at::Generator& generator) const {
-  const double spread = std::sqrt(1.0 * kInputs / kSubspace);  // the power of task 1's inputs
-  const torch::Tensor inside = at::mm(at::randn({count, kSubspace}, generator), subspace_.t());
+torch::Tensor Forgetting::task2_inputs(std::int64_t count,
+                                       at::Generator& generator) const {
+  const double spread =
+      std::sqrt(1.0 * kInputs / kSubspace);  // the power of task 1's inputs
+  const torch::Tensor inside =
+      at::mm(at::randn({count, kSubspace}, generator), subspace_.t());
   return spread * inside + kIsotropic * at::randn({count, kInputs}, generator);
 }
 
@@ -82,7 +86,8 @@ RoutingOptions Forgetting::routing_options(const Recipe& recipe) const {
 Forgetting::Batch Forgetting::draw() {
   Batch batch;
   batch.inputs = task2_inputs(options_.prompts, generator_);
-  batch.exploration = at::randn({options_.prompts, options_.samples, kOutputs}, generator_);
+  batch.exploration =
+      at::randn({options_.prompts, options_.samples, kOutputs}, generator_);
   return batch;
 }
 
@@ -92,12 +97,14 @@ torch::Tensor Forgetting::output_gradient(const torch::Tensor& outputs,
   const double prompts = static_cast<double>(batch.inputs.size(0));
   if (options_.exact_gradient) return error / prompts;
   // a - f_2(x) = (f - f_2) + exploration eps
-  const torch::Tensor miss = error.unsqueeze(1) + options_.exploration * batch.exploration;
+  const torch::Tensor miss =
+      error.unsqueeze(1) + options_.exploration * batch.exploration;
   const torch::Tensor reward = -miss.square().sum(2);  // (prompts x samples)
   const torch::Tensor centred = reward - reward.mean(1, /*keepdim=*/true);
   const torch::Tensor advantage =
       centred / (reward.std(1, /*unbiased=*/true, /*keepdim=*/true) + 1e-6);
-  return -(advantage.unsqueeze(2) * batch.exploration).mean(1) / (options_.exploration * prompts);
+  return -(advantage.unsqueeze(2) * batch.exploration).mean(1) /
+         (options_.exploration * prompts);
 }
 
 TwoLayerNet Forgetting::gradient(const Batch& batch) const {
@@ -123,8 +130,9 @@ Json Forgetting::update(std::int64_t index, Optimizer& optimizer) {
 
 Json Forgetting::evaluate() {
   const torch::NoGradGuard no_grad;
-  const double forgotten = squared_distance(student_.forward(held_out1_).outputs, answers1_) /
-                           answers1_.square().sum(at::kDouble).item<double>();
+  const double forgotten =
+      squared_distance(student_.forward(held_out1_).outputs, answers1_) /
+      answers1_.square().sum(at::kDouble).item<double>();
   const double loss =
       squared_distance(student_.forward(held_out2_).outputs, answers2_) / initial_loss_;
   return {{"total", loss + forgotten}, {"task2_loss", loss}, {"forgotten", forgotten}};
@@ -142,15 +150,20 @@ TaskInfo forgetting_info() {
   const ForgettingOptions o;
   TaskInfo info;
   info.name = "forgetting";
-  info.description = "learn a second task from rewards; how much of the first is forgotten?";
+  info.description =
+      "learn a second task from rewards; how much of the first is forgotten?";
   info.schema = {
       {"forgetting.steps", o.steps, "updates", 1, 1e9},
       {"forgetting.prompts", o.prompts, "inputs in one update", 1, 1 << 20},
       {"forgetting.samples", o.samples, "actions for one input", 2, 1 << 20},
-      {"forgetting.change", o.change, "norm of the change over that of the weight", 1e-6, 1e3},
-      {"forgetting.exploration", o.exploration, "deviation of an action's entry", 1e-6, 1e3},
-      {"forgetting.exact_gradient", o.exact_gradient, "no sampling: gradient of the error"},
-      {"forgetting.equal_rms", o.equal_rms, "every update rescaled to root mean square lr"},
+      {"forgetting.change", o.change, "norm of the change over that of the weight", 1e-6,
+       1e3},
+      {"forgetting.exploration", o.exploration, "deviation of an action's entry", 1e-6,
+       1e3},
+      {"forgetting.exact_gradient", o.exact_gradient,
+       "no sampling: gradient of the error"},
+      {"forgetting.equal_rms", o.equal_rms,
+       "every update rescaled to root mean square lr"},
   };
   info.score = "total";
   info.higher_is_better = false;

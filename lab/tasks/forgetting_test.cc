@@ -26,22 +26,26 @@ Rule muon_rule(double lr) {
   return rule;
 }
 
-// The loss of the definition in double, differentiated by autograd: -mean(A log pi) with A held
-// fixed, or the squared error.
+// The loss of the definition in double, differentiated by autograd: -mean(A log pi) with
+// A held fixed, or the squared error.
 TwoLayerNet reference_gradient(const Forgetting& task, const Forgetting::Batch& batch,
                                double exploration, bool exact) {
   const Tensor w1 = wide(task.student().w1).requires_grad_();
   const Tensor w2 = wide(task.student().w2).requires_grad_();
   const Tensor x = wide(batch.inputs), eps = wide(batch.exploration);
-  const auto net = [&](const Tensor& a, const Tensor& b) { return x.mm(a.t()).relu().mm(b.t()); };
-  const Tensor f = net(w1, w2), goal = net(wide(task.teacher(2).w1), wide(task.teacher(2).w2));
+  const auto net = [&](const Tensor& a, const Tensor& b) {
+    return x.mm(a.t()).relu().mm(b.t());
+  };
+  const Tensor f = net(w1, w2),
+               goal = net(wide(task.teacher(2).w1), wide(task.teacher(2).w2));
   Tensor loss;
   if (exact) {
     loss = 0.5 * (f - goal).square().sum() / x.size(0);
   } else {
     const Tensor action = (f.unsqueeze(1) + exploration * eps).detach();
     const Tensor reward = -(action - goal.unsqueeze(1)).square().sum(2);
-    const Tensor advantage = (reward - reward.mean(1, true)) / (reward.std(1, true, true) + 1e-6);
+    const Tensor advantage =
+        (reward - reward.mean(1, true)) / (reward.std(1, true, true) + 1e-6);
     const Tensor log_pi =
         -(action - f.unsqueeze(1)).square().sum(2) / (2 * exploration * exploration);
     loss = -(advantage * log_pi).mean();
@@ -52,13 +56,14 @@ TwoLayerNet reference_gradient(const Forgetting& task, const Forgetting::Batch& 
 
 TEST(Forgetting, GradientIsAutogradOfTheDefinitionInDouble) {
   for (const bool exact : {false, true}) {
-    Forgetting task({.prompts = 5, .samples = 3, .exploration = 0.7, .exact_gradient = exact});
+    Forgetting task(
+        {.prompts = 5, .samples = 3, .exploration = 0.7, .exact_gradient = exact});
     run_task(task, sgd_rule(1e-4));  // somewhere else than at the start
     const Forgetting::Batch batch = task.draw();
     const TwoLayerNet found = task.gradient(batch);
     const TwoLayerNet expected = reference_gradient(task, batch, 0.7, exact);
-    // two layers of 64 and 128 products; advantages divide a difference of rewards that is up to
-    // 100 times smaller than the rewards
+    // two layers of 64 and 128 products; advantages divide a difference of rewards that
+    // is up to 100 times smaller than the rewards
     const double tolerance = (64 + 128) * 0x1p-24 * 100;
     EXPECT_LT((found.w1 - expected.w1).norm().item<double>(),
               tolerance * expected.w1.norm().item<double>());

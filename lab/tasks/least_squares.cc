@@ -10,7 +10,8 @@ void check_options(const LeastSquaresOptions& o) {
   require(o.rows > 0, "least_squares: rows must be positive", o.rows);
   require(o.columns > 0, "least_squares: columns must be positive", o.columns);
   require(o.steps > 0, "least_squares: steps must be positive", o.steps);
-  require(o.row_decades >= 0, "least_squares: row_decades must not be negative", o.row_decades);
+  require(o.row_decades >= 0, "least_squares: row_decades must not be negative",
+          o.row_decades);
   require(o.column_decades >= 0, "least_squares: column_decades must not be negative",
           o.column_decades);
 }
@@ -58,8 +59,10 @@ void LeastSquares::save(TensorMap&, Json& state) const { state["seed"] = options
 void LeastSquares::load(const TensorMap&, const Json& state) {
   const auto found = state.find("seed");
   const bool same = found != state.end() && *found == options_.seed;
-  require(same, "least_squares: the checkpoint must be of seed " + std::to_string(options_.seed),
-          found == state.end() ? "none" : found->dump());
+  require(
+      same,
+      "least_squares: the checkpoint must be of seed " + std::to_string(options_.seed),
+      found == state.end() ? "none" : found->dump());
 }
 
 TaskInfo least_squares_info() {
@@ -71,9 +74,11 @@ TaskInfo least_squares_info() {
       {"least_squares.rows", o.rows, "rows of X", 1, 1 << 14},
       {"least_squares.columns", o.columns, "columns of X", 1, 1 << 14},
       {"least_squares.row_decades", o.row_decades, "A falls by this power of 10", 0, 16},
-      {"least_squares.column_decades", o.column_decades, "B falls by this power of 10", 0, 16},
+      {"least_squares.column_decades", o.column_decades, "B falls by this power of 10", 0,
+       16},
       {"least_squares.steps", o.steps, "updates", 1, 1e9},
-      {"least_squares.equal_rms", o.equal_rms, "every update rescaled to root mean square lr"},
+      {"least_squares.equal_rms", o.equal_rms,
+       "every update rescaled to root mean square lr"},
   };
   info.score = "loss";
   info.higher_is_better = false;

@@ -10,14 +10,14 @@ namespace pion::lab {
 
 // Ill-conditioned least squares with a solution, no noise:
 //
-//   f(X) = ||A X B - C||_F^2 / 2,  A = diag(10^0 .. 10^-row_decades),
-//   B = diag(10^0 .. 10^-column_decades),  C = A X* B,  X* standard normal, X starts at 0.
+//   f(X) = ||A X B - C||_F^2 / 2,  C = A X* B,  X* standard normal, X starts at 0,
+//   A = diag(10^0 .. 10^-row_decades),  B = diag(10^0 .. 10^-column_decades).
 //
 // Exponents are equally spaced, so the Hessian's eigenvalues span 2 (row_decades +
-// column_decades) decades. The gradient is A (A X B - C) B. At a constant rate a rule whose
-// step has a fixed size cannot come closer than about that size: its loss stays at a floor
-// proportional to lr^2. A gradient-sized step (SGD) has no floor but is slow in the flat
-// directions.
+// column_decades) decades. The gradient is A (A X B - C) B. At a constant rate a rule
+// whose step has a fixed size cannot come closer than about that size: its loss stays at
+// a floor proportional to lr^2. A gradient-sized step (SGD) has no floor but is slow in
+// the flat directions.
 struct LeastSquaresOptions {
   std::int64_t rows = 20;
   std::int64_t columns = 8;
@@ -47,7 +47,9 @@ class LeastSquares : public Task {
   torch::Tensor weight() const { return weight_; }             // X
   const torch::Tensor& solution() const { return solution_; }  // X*
   const torch::Tensor& row_scales() const { return a_; }       // (rows x 1), A's diagonal
-  const torch::Tensor& column_scales() const { return b_; }    // (1 x columns), B's diagonal
+  const torch::Tensor& column_scales() const {
+    return b_;
+  }  // (1 x columns), B's diagonal
 
  private:
   torch::Tensor residual() const;  // A X B - C

@@ -54,7 +54,8 @@ TEST(LeastSquares, GradientAndLossAreTheDefinitionInDouble) {
   // the definition rounds in double; the task makes five roundings of each entry
   EXPECT_TRUE(torch::allclose(wide(task.gradient()), expected, 6 * 0x1p-24, 1e-12));
   for (int i = 0; i < 20; ++i) {
-    EXPECT_NEAR(task.row_scales()[i][0].item<double>(), std::pow(10.0, -2.0 * i / 19), 4e-7);
+    EXPECT_NEAR(task.row_scales()[i][0].item<double>(), std::pow(10.0, -2.0 * i / 19),
+                4e-7);
   }
   EXPECT_NEAR(task.column_scales()[0][7].item<double>(), 0.1, 1e-7);
 }
@@ -62,8 +63,8 @@ TEST(LeastSquares, GradientAndLossAreTheDefinitionInDouble) {
 TEST(LeastSquares, PolarStepsOfConstantSizeStopAtAFloorThatScalesWithTheirSquare) {
   const double coarse = floor_of(polar_rule(0.1), 2000);
   const double fine = floor_of(polar_rule(0.01), 20000);
-  // 1.8e-3 and 1.84e-5 were found for one X*; six other draws lie within 1.25 of them. At 0.01
-  // the flattest directions take 10000 steps to settle.
+  // 1.8e-3 and 1.84e-5 were found for one X*; six other draws lie within 1.25 of them. At
+  // 0.01 the flattest directions take 10000 steps to settle.
   EXPECT_GT(coarse, 1.8e-3 / 2);
   EXPECT_LT(coarse, 1.8e-3 * 2);
   EXPECT_GT(fine, 1.84e-5 / 2);

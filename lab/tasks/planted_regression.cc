@@ -8,12 +8,13 @@
 namespace pion::lab {
 namespace {
 
-constexpr std::int64_t kSeedOffset = 1000;  // seed s draws what torch.manual_seed(1000 + s) does
+constexpr std::int64_t kSeedOffset =
+    1000;  // seed s draws what torch.manual_seed(1000 + s) does
 
 void check_options(const PlantedOptions& o) {
   require(o.width > 0, "planted_regression: width must be positive", o.width);
-  require(o.rank > 0 && o.rank <= o.width, "planted_regression: rank must be in [1, width]",
-          o.rank);
+  require(o.rank > 0 && o.rank <= o.width,
+          "planted_regression: rank must be in [1, width]", o.rank);
   require(o.batch > 0, "planted_regression: batch must be positive", o.batch);
   require(o.steps > 0, "planted_regression: steps must be positive", o.steps);
   require(o.noise >= 0, "planted_regression: noise must not be negative", o.noise);
@@ -22,7 +23,8 @@ void check_options(const PlantedOptions& o) {
 }
 
 // A random matrix with `columns` orthonormal columns.
-torch::Tensor orthonormal(std::int64_t rows, std::int64_t columns, at::Generator& generator) {
+torch::Tensor orthonormal(std::int64_t rows, std::int64_t columns,
+                          at::Generator& generator) {
   return std::get<0>(at::linalg_qr(at::randn({rows, columns}, generator)));
 }
 
@@ -76,7 +78,8 @@ double PlantedRegression::excess() const {
 Json PlantedRegression::update(std::int64_t index, Optimizer& optimizer) {
   weight_.mutable_grad() = gradient(draw());
   step_optimizer(optimizer, options_.equal_rms);
-  return {{"examples", (index + 1) * options_.batch}, {"excess_ratio", excess() / initial_excess_}};
+  return {{"examples", (index + 1) * options_.batch},
+          {"excess_ratio", excess() / initial_excess_}};
 }
 
 Json PlantedRegression::evaluate() {
@@ -103,7 +106,8 @@ TaskInfo planted_regression_info() {
       {"planted.batch", o.batch, "samples in one gradient", 1, 1 << 20},
       {"planted.steps", o.steps, "updates", 1, 1e9},
       {"planted.noise", o.noise, "standard deviation of the labels' noise", 0, 1e6},
-      {"planted.input_decay", o.input_decay, "input i has deviation ~ i^-input_decay", 0, 16},
+      {"planted.input_decay", o.input_decay, "input i has deviation ~ i^-input_decay", 0,
+       16},
       {"planted.equal_rms", o.equal_rms, "every update rescaled to root mean square lr"},
   };
   info.score = "excess_ratio";

@@ -8,16 +8,18 @@
 
 namespace pion::lab {
 
-// Linear regression whose answer is known: W starts at 0 and has to become W*, a matrix of known
-// rank, from minibatches with label noise. E = W - W*; x is normal, coordinate i with standard
-// deviation proportional to i^-input_decay and mean square 1 over all coordinates.
+// Linear regression whose answer is known: W starts at 0 and has to become W*, a matrix
+// of known rank, from minibatches with label noise. E = W - W*; x is normal, coordinate i
+// with standard deviation proportional to i^-input_decay and mean square 1 over all
+// coordinates.
 //
 //   y = W* x - noise z        z standard normal
 //   G = (E X + noise Z) X^T / batch
 //
-// W* = -U diag(d) V^T, U and V random with `rank` orthonormal columns; d falls linearly from 1 to
-// 0.4 (rank 4: 1, .8, .6, .4; rank 1: 1), scaled so that ||W*||_F^2 = width. The score is the
-// excess loss E||E x||^2 / 2 at the end, divided by the one at the start.
+// W* = -U diag(d) V^T, U and V random with `rank` orthonormal columns; d falls linearly
+// from 1 to 0.4 (rank 4: 1, .8, .6, .4; rank 1: 1), scaled so that ||W*||_F^2 = width.
+// The score is the excess loss E||E x||^2 / 2 at the end, divided by the one at the
+// start.
 struct PlantedOptions {
   std::int64_t width = 128;  // W is width x width; > 0
   std::int64_t rank = 4;     // of W*, in [1, width]

@@ -58,7 +58,8 @@ TEST(PlantedRegression, AnswerHasTheStatedSpectrum) {
 }
 
 TEST(PlantedRegression, GradientIsTheMeanOverSamplesOfResidualTimesInput) {
-  PlantedRegression task({.width = 9, .rank = 2, .batch = 5, .noise = 0.7, .input_decay = 0.5});
+  PlantedRegression task(
+      {.width = 9, .rank = 2, .batch = 5, .noise = 0.7, .input_decay = 0.5});
   torch::NoGradGuard no_grad;
   task.weight().normal_();
   const PlantedRegression::Batch batch = task.draw();
@@ -79,8 +80,10 @@ TEST(PlantedRegression, GradientIsTheMeanOverSamplesOfResidualTimesInput) {
         expected += residual * at(x, j, b) / 5;
         magnitude += terms * std::abs(at(x, j, b)) / 5;
       }
-      // 9 + 5 terms, the difference, the noise, the quotient: at most 18 roundings of any term
-      EXPECT_NEAR(at(gradient, i, j), expected, 18 * 0x1p-24 * magnitude) << i << "," << j;
+      // 9 + 5 terms, the difference, the noise, the quotient: at most 18 roundings of any
+      // term
+      EXPECT_NEAR(at(gradient, i, j), expected, 18 * 0x1p-24 * magnitude)
+          << i << "," << j;
     }
   }
 }
@@ -111,7 +114,8 @@ Tensor iterate(Tensor x, const std::vector<std::array<double, 3>>& coefficients)
   return x;
 }
 
-// a = 1.875 while the image t of tau stays below sqrt(2/3), one step that puts it there, a = 0.
+// a = 1.875 while the image t of tau stays below sqrt(2/3), one step that puts it there,
+// a = 0.
 std::vector<std::array<double, 3>> filter(double tau, std::size_t steps) {
   const double fixed = std::sqrt(2.0 / 3.0);
   const auto image = [](double a, double t) {
@@ -119,7 +123,8 @@ std::vector<std::array<double, 3>> filter(double tau, std::size_t steps) {
   };
   std::vector<double> a;
   double t = tau;
-  for (; a.size() + 1 < steps && image(1.875, t) < fixed; t = image(1.875, t)) a.push_back(1.875);
+  for (; a.size() + 1 < steps && image(1.875, t) < fixed; t = image(1.875, t))
+    a.push_back(1.875);
   a.push_back((fixed - 2.5 * std::pow(t, 3) + 1.5 * std::pow(t, 5)) /
               (t * std::pow(1 - t * t, 2)));
   a.resize(steps, 0.0);
@@ -131,11 +136,12 @@ std::vector<std::array<double, 3>> filter(double tau, std::size_t steps) {
 struct ReferenceRule {
   Rule rule;
   std::function<Tensor(const Tensor& momentum, const Tensor& square)> direction;
-  double sensitivity;  // the direction's relative error per relative error of the gradient
+  double
+      sensitivity;  // the direction's relative error per relative error of the gradient
 };
 
-// Every increment of the f32 task is held to the increment of a float64 loop that starts the step
-// at the same weight and keeps its own momentum.
+// Every increment of the f32 task is held to the increment of a float64 loop that starts
+// the step at the same weight and keeps its own momentum.
 TEST(PlantedRegression, FollowsAFloat64LoopStepByStep) {
   const std::int64_t n = 24, batch = 8, steps = 12;
   const double lr = 2e-3;
@@ -143,8 +149,8 @@ TEST(PlantedRegression, FollowsAFloat64LoopStepByStep) {
       // the sum form of momentum
       {sgd_rule(lr), [](const Tensor& m, const Tensor&) { return m / 0.05; }, 1},
       // an entry of m may be 100 times smaller than its terms
-      {adamw_rule(lr), [](const Tensor& m, const Tensor& v) { return m / (v.sqrt() + 1e-12); },
-       100},
+      {adamw_rule(lr),
+       [](const Tensor& m, const Tensor& v) { return m / (v.sqrt() + 1e-12); }, 100},
       // slope at 0: 3.4445^5 = 485
       {muon_rule(lr),
        [](const Tensor& m, const Tensor&) {
@@ -156,8 +162,10 @@ TEST(PlantedRegression, FollowsAFloat64LoopStepByStep) {
        [](const Tensor& m, const Tensor&) { return iterate(m, filter(0.3, 5)); }, 17},
   };
   for (const ReferenceRule& reference : rules) {
-    const PlantedOptions options{.width = n, .rank = 4, .batch = batch, .steps = steps, .seed = 5};
-    PlantedRegression task(options), twin(options);  // the twin only draws the same batches
+    const PlantedOptions options{
+        .width = n, .rank = 4, .batch = batch, .steps = steps, .seed = 5};
+    PlantedRegression task(options),
+        twin(options);  // the twin only draws the same batches
     const auto optimizer = optimizer_for(task, reference.rule);
     Tensor m = torch::zeros({n, n}, at::kDouble), v = torch::zeros({n, n}, at::kDouble);
     for (std::int64_t t = 0; t < steps; ++t) {
@@ -173,7 +181,8 @@ TEST(PlantedRegression, FollowsAFloat64LoopStepByStep) {
 
       run_updates(task, *optimizer, t, t + 1);
       const Tensor taken = task.weight().detach().to(at::kDouble) - before;
-      // the gradient: sums of n + batch products, entries up to 4 times smaller than their terms
+      // the gradient: sums of n + batch products, entries up to 4 times smaller than
+      // their terms
       const double relative = 4 * (n + batch) * 0x1p-24 * reference.sensitivity;
       const double rounding = 0x1p-24 * before.norm().item<double>();
       EXPECT_LE((taken - increment).norm().item<double>(), relative * rate * n + rounding)
@@ -183,14 +192,15 @@ TEST(PlantedRegression, FollowsAFloat64LoopStepByStep) {
 }
 
 TEST(PlantedRegression, FilterBeatsSgdBeatsMuonAtTheirTunedRatesOnARankFourChange) {
-  // mean and standard deviation over fresh seeds of an independent float32 program; 5 deviations
-  // leave one failure in a million, and the three intervals do not touch
+  // mean and standard deviation over fresh seeds of an independent float32 program; 5
+  // deviations leave one failure in a million, and the three intervals do not touch
   struct Case {
     Rule rule;
     double mean, deviation;
   };
   for (const auto& [rule, mean, deviation] :
-       {Case{pion_rule(1.31e-3, 0.3), 0.0081, 0.0003}, Case{sgd_rule(1.31e-3), 0.0287, 0.0006},
+       {Case{pion_rule(1.31e-3, 0.3), 0.0081, 0.0003},
+        Case{sgd_rule(1.31e-3), 0.0287, 0.0006},
         Case{muon_rule(8.39e-3), 0.1069, 0.0016}}) {
     PlantedRegression task({.seed = 10});
     const double score = run_task(task, rule)["excess_ratio"];
@@ -240,8 +250,8 @@ TEST(EqualRms, EveryRuleMovesTheWeightByLrTimesTheFactor) {
 
 TEST(EqualRms, AnEmptyUpdateStaysEmpty) {
   PlantedRegression task({.width = 64, .rank = 2});
-  // 64 equal singular values, 1/8 of the norm each; five steps with cutoff 0.5 take 0.125 to
-  // 0.232, 0.107, 3e-3, 7e-8, 8e-22: a norm of 7e-21, far below the floor 1e-4
+  // 64 equal singular values, 1/8 of the norm each; five steps with cutoff 0.5 take 0.125
+  // to 0.232, 0.107, 3e-3, 7e-8, 8e-22: a norm of 7e-21, far below the floor 1e-4
   task.weight().mutable_grad() = torch::eye(64);
   equal_rms_step(*optimizer_for(task, pion_rule(1e-2, 0.5)));
   EXPECT_LT(task.weight().norm().item<double>(), 1e-12);

@@ -22,7 +22,8 @@ TEST(Registry, AnUnknownNameGetsTheNearest) {
     find_task("forgeting");
     FAIL() << "must throw";
   } catch (const std::invalid_argument& error) {
-    EXPECT_NE(std::string(error.what()).find("did you mean \"forgetting\""), std::string::npos)
+    EXPECT_NE(std::string(error.what()).find("did you mean \"forgetting\""),
+              std::string::npos)
         << error.what();
   }
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # pion_library(name SOURCES ... [PUBLIC ...] [PRIVATE ...])  one folder's static library
 # pion_test(name SOURCES ... LIBS ...)                       one GoogleTest binary
+# pion_precompiled(name)                                     uses pion_torch's precompiled header
 
 function(pion_flags target)
   target_include_directories(${target} PUBLIC
@@ -30,4 +31,12 @@ function(pion_test name)
   pion_flags(${name})
   target_link_libraries(${name} PRIVATE ${arg_LIBS} GTest::gtest_main)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+endfunction()
+
+# torch/torch.h costs 14 s a file, precompiled 6 s.
+function(pion_precompiled name)
+  if(TARGET ${name})
+    target_precompile_headers(${name} REUSE_FROM pion_torch)
+    target_compile_options(${name} PRIVATE -fPIC)  # executables too: as the header was compiled
+  endif()
 endfunction()

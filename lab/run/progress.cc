@@ -85,7 +85,7 @@ void Progress::update(std::int64_t done, const Json& metrics) {
 
 void Progress::evaluation(std::int64_t done, const Json& metrics) {
   if (const std::string text = metric_text(metrics, info_.score); !text.empty())
-    score_ = text;
+    score_ = "eval " + text;
   show(done, !terminal_);
 }
 

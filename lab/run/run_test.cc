@@ -48,8 +48,8 @@ TEST_F(RunTest, LeavesEverythingThatTheAgreementNames) {
   const RunPaths paths{directory_ / "a"};
   EXPECT_EQ(Recipe::load(paths.recipe().string()).to_toml(), recipe.to_toml());
   EXPECT_EQ(checkpoint_steps(paths.checkpoints()), (std::vector<std::int64_t>{15, 20}));
-  const Json result =
-      lines(paths.result()).empty() ? Json() : Json::parse(std::ifstream(paths.result()));
+  std::ifstream result_file(paths.result());
+  const Json result = Json::parse(result_file);
   EXPECT_EQ(result["status"], "complete");
   EXPECT_EQ(result["score"].get<double>(), outcome.score);
   EXPECT_EQ(Json::parse(std::ifstream(paths.environment()))["threads"], 1);

@@ -189,6 +189,7 @@ def test_a_comparison_tunes_then_runs_the_best_on_fresh_seeds(folder):
 
 def test_a_killed_comparison_resumes(folder):
     words = ["compare", "small.toml", "--optimizers", "adamw,muon", "--seeds", 2, "--planted.steps=3000"]
+    words += ["--optimizer.overrides=w*=matrix", "--optimizer.overrides=*t=matrix"]  # both must come back
     process = subprocess.Popen([BINARY, *map(str, words)], cwd=folder, stdout=subprocess.DEVNULL)
     root = folder / "runs/small-compare"
     while not list(root.glob("*/result.json")) and process.poll() is None:
@@ -198,6 +199,8 @@ def test_a_killed_comparison_resumes(folder):
     pion(*words, "--resume", cwd=folder, check=0)
     runs = json.loads((root / "compare.json").read_text())["runs"]
     assert {run["status"] for run in runs} == {"complete"}
+    assert '"w*" = "matrix"' in (root / runs[-1]["dir"] / "recipe.toml").read_text()
+    assert '"*t" = "matrix"' in (root / runs[-1]["dir"] / "recipe.toml").read_text()
 
 
 def test_a_failing_run_is_reported_and_kept_apart(folder):

@@ -107,13 +107,21 @@ class Comparison {
     const fs::path path = options_.out / "compare.json";
     const Json json = read_json(path);
     const auto stored = json.find("flags");
-    if (stored == json.end() || !stored->is_object())
+    if (stored == json.end() || !stored->is_array())
       throw std::invalid_argument(
           path.string() +
           ": lacks \"flags\"; it is of another version, use another --out");
     TextPairs first;
-    for (const auto& [key, value] : stored->items())
-      if (value.is_string()) first.emplace_back(key, value.get<std::string>());
+    for (const Json& flag : *stored) {
+      const auto member = [&](const char* name) {
+        const auto at = flag.is_object() ? flag.find(name) : flag.end();
+        if (!flag.is_object() || at == flag.end() || !at->is_string())
+          throw std::invalid_argument(path.string() +
+                                      ": \"flags\" is damaged; use another --out");
+        return at->get<std::string>();
+      };
+      first.emplace_back(member("key"), member("value"));
+    }
     for (const auto& flag : options_.flags)
       if (std::find(first.begin(), first.end(), flag) == first.end())
         throw std::invalid_argument(
@@ -248,8 +256,9 @@ class Comparison {
   }
 
   void save() const {
-    Json flags = Json::object();
-    for (const auto& [key, text] : flags_) flags[key] = text;
+    Json flags = Json::array();  // pairs: an override may be given more than once
+    for (const auto& [key, text] : flags_)
+      flags.push_back({{"key", key}, {"value", text}});
     Json runs = Json::array();
     for (const ComparedRun& run : runs_) {
       Json each = {{"dir", run.dir},     {"optimizer", run.optimizer},

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Question  What does one optimizer step cost, on the policies that the lab trains and on a small
+// Question  What does one optimizer step cost, on the policies that the lab trains and on
+// a small
 //           language model's layer, next to LibTorch's own AdamW and SGD?
-// Run       build/release/benchmarks/optimizer_step --benchmark_enable_random_interleaving=true
+// Run       build/release/benchmarks/optimizer_step
+// --benchmark_enable_random_interleaving=true
 //             --benchmark_repetitions=9 --benchmark_report_aggregates_only=true
 // Results   docs/results/speed.md
 
@@ -28,7 +30,8 @@ struct Shapes {
 std::vector<Shapes> shape_sets() {
   Shapes policy{"policy_d64_2_layers", {}};
   for (int layer = 0; layer < 2; ++layer) {
-    for (int projection = 0; projection < 4; ++projection) policy.matrices.push_back({64, 64});
+    for (int projection = 0; projection < 4; ++projection)
+      policy.matrices.push_back({64, 64});
     policy.matrices.push_back({256, 64});
     policy.matrices.push_back({64, 256});
   }
@@ -48,8 +51,8 @@ MakeOptimizer with(Options options) {
   };
 }
 
-void optimizer_step(benchmark::State& state, const Shapes& shapes, const MakeOptimizer& make,
-                    int threads) {
+void optimizer_step(benchmark::State& state, const Shapes& shapes,
+                    const MakeOptimizer& make, int threads) {
   at::set_num_threads(threads);
   torch::manual_seed(1);
   std::vector<torch::Tensor> parameters;

@@ -24,7 +24,9 @@ struct MatrixViewOf {
     return {data + row * stride + col, block_rows, block_cols, stride};
   }
 
-  operator MatrixViewOf<const T>() const requires(!std::is_const_v<T>) {
+  operator MatrixViewOf<const T>() const
+    requires(!std::is_const_v<T>)
+  {
     return {data, rows, cols, stride};
   }
 };

@@ -6,7 +6,7 @@ Exits with 1 if a test failed or none ran.
 
 import pathlib
 import sys
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 passed = failed = skipped = 0
 for path in pathlib.Path(sys.argv[1]).rglob("*.xml"):

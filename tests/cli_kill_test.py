@@ -15,7 +15,6 @@ from cli_command import (
     INTERRUPTED,
     ROOT,
     SLOW,
-    folder,  # noqa: F401 (a fixture)
     has_checkpoint,
     is_saving,
     killed_run,
@@ -65,9 +64,14 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(folder, kill):
     assert same_weights(model(folder / "whole"), model(folder / "cut"))
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "task.safetensors", "state.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.safetensors", "task.safetensors", "state.json"]
+)
 def test_a_truncated_checkpoint_is_named_and_an_earlier_one_serves(folder, name):
-    assert killed_run(folder, "cut", lambda run: len(list(run.glob("checkpoints/step_*"))) > 1, *SLOW) != 0
+    assert (
+        killed_run(folder, "cut", lambda run: len(list(run.glob("checkpoints/step_*"))) > 1, *SLOW)
+        != 0
+    )
     last = newest(folder / "cut")
     file = last / name
     file.write_bytes(file.read_bytes()[:-7])
@@ -82,8 +86,19 @@ def test_a_truncated_checkpoint_is_named_and_an_earlier_one_serves(folder, name)
 
 def test_a_foreign_checkpoint_is_refused(folder):
     pion("train", "small.toml", "--out", "r", "--no-report", cwd=folder, check=0)
-    pion("train", "small.toml", "--planted.width=8", "--out", "other", "--no-report", cwd=folder, check=0)
-    (newest(folder / "other") / "model.safetensors").replace(newest(folder / "r") / "model.safetensors")
+    pion(
+        "train",
+        "small.toml",
+        "--planted.width=8",
+        "--out",
+        "other",
+        "--no-report",
+        cwd=folder,
+        check=0,
+    )
+    (newest(folder / "other") / "model.safetensors").replace(
+        newest(folder / "r") / "model.safetensors"
+    )
     (folder / "r/result.json").unlink()
     result = pion("train", "--resume", "--out", "r", cwd=folder, check=BAD_INPUT)
     assert "model.safetensors" in result.stderr and "of another model" in result.stderr
@@ -98,16 +113,33 @@ def test_a_full_disk_keeps_what_is_saved(folder):
     words = ["small.toml", "--planted.width=256", "--planted.steps=4", "--checkpoint_every=2"]
     pion("train", *words, "--out", "whole", "--no-report", cwd=folder, check=0)
     killed_run(folder, "cut", has_checkpoint, *words)
-    saved = {path: path.read_bytes() for path in (folder / "cut/checkpoints").rglob("*") if path.is_file()}
+    saved = {
+        path: path.read_bytes()
+        for path in (folder / "cut/checkpoints").rglob("*")
+        if path.is_file()
+    }
     (folder / "cut/result.json").unlink(missing_ok=True)
     for path in list((folder / "cut/checkpoints").glob("step_4/*")):
         path.unlink()
     last = folder / "cut/checkpoints/step_4"
     if last.exists():
         last.rmdir()
-    result = pion("train", "--resume", "--out", "cut", "--no-report", cwd=folder, check=FAILED, preexec_fn=limit)
+    result = pion(
+        "train",
+        "--resume",
+        "--out",
+        "cut",
+        "--no-report",
+        cwd=folder,
+        check=FAILED,
+        preexec_fn=limit,
+    )
     assert "not saved" in result.stderr and "free some space" in result.stderr
-    left = {path: path.read_bytes() for path in (folder / "cut/checkpoints").rglob("*") if path.is_file()}
+    left = {
+        path: path.read_bytes()
+        for path in (folder / "cut/checkpoints").rglob("*")
+        if path.is_file()
+    }
     assert left == {path: data for path, data in saved.items() if "step_2" in str(path)} != {}
     pion("train", "--resume", "--out", "cut", "--no-report", cwd=folder, check=0)
     assert same_weights(model(folder / "whole"), model(folder / "cut"))
@@ -117,14 +149,18 @@ def test_a_full_disk_keeps_what_is_saved(folder):
 def test_a_really_full_disk(folder):
     disk = folder / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", disk], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", disk], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip("cannot mount a tmpfs here")
     try:
         # 256 x 256 f32: 256 KiB of weights and 256 KiB of momentum, so the second save does not fit
         words = ["small.toml", "--planted.width=256", "--planted.steps=4", "--checkpoint_every=2"]
         result = pion("train", *words, "--out", disk / "r", "--no-report", cwd=folder, check=FAILED)
-        assert "No space left" in result.stderr and "earlier checkpoints are intact" in result.stderr
+        assert (
+            "No space left" in result.stderr and "earlier checkpoints are intact" in result.stderr
+        )
         assert [path.name for path in (disk / "r/checkpoints").iterdir()] == ["step_2"]
         assert safetensors.numpy.load_file(disk / "r/checkpoints/step_2/model.safetensors")
     finally:
@@ -135,8 +171,18 @@ def test_a_killed_snake_run_resumes_to_the_same_weights(folder):
     recipe = ROOT / "lab/recipes/snake.toml"
     if not recipe.exists():
         pytest.skip("no recipe snake")
-    words = [recipe, "--total-timesteps", 40_960, "--env.environments=16", "--ppo.horizon=64", "--ppo.epochs=2",
-             "--eval_episodes=4", "--checkpoint_every=4", "--d-model=32", "--num-layers=1"]
+    words = [
+        recipe,
+        "--total-timesteps",
+        40_960,
+        "--env.environments=16",
+        "--ppo.horizon=64",
+        "--ppo.epochs=2",
+        "--eval_episodes=4",
+        "--checkpoint_every=4",
+        "--d-model=32",
+        "--num-layers=1",
+    ]
     pion("train", *words, "--out", "whole", "--no-report", cwd=folder, check=0)
     assert killed_run(folder, "cut", has_checkpoint, *words) == -signal.SIGKILL
     pion("train", "--resume", "--out", "cut", "--no-report", cwd=folder, check=0)

@@ -13,7 +13,6 @@ from cli_command import (
     BINARY,
     FAILED,
     RECIPE,
-    folder,  # noqa: F401 (a fixture)
     metrics,
     model,
     needs_binary,
@@ -66,9 +65,18 @@ def test_bad_input_says_what_and_how_to_mend(folder, words, message):
         ("\x00\xff\x01", "is no TOML"),
         ("seed = 1", 'bad.toml: needs a key "task"'),
         ('task = "snak"', "bad.toml:1: "),
-        (RECIPE.replace("rank = 2", "rnk = 2"), 'bad.toml:6: unknown key "rnk" in [planted]; did you mean "planted.rank"?'),
-        (RECIPE.replace("rank = 2", 'rank = "two"'), "bad.toml:6: planted.rank: must be an integer"),
-        (RECIPE.replace("lr = 1e-3", "learning_rate = 1e-3"), 'unknown key "learning_rate" in [optimizer.matrices]'),
+        (
+            RECIPE.replace("rank = 2", "rnk = 2"),
+            'bad.toml:6: unknown key "rnk" in [planted]; did you mean "planted.rank"?',
+        ),
+        (
+            RECIPE.replace("rank = 2", 'rank = "two"'),
+            "bad.toml:6: planted.rank: must be an integer",
+        ),
+        (
+            RECIPE.replace("lr = 1e-3", "learning_rate = 1e-3"),
+            'unknown key "learning_rate" in [optimizer.matrices]',
+        ),
     ],
 )
 def test_a_bad_recipe_is_named_with_its_line(folder, text, message):
@@ -82,12 +90,24 @@ def test_an_existing_run_directory_is_refused_and_untouched(folder):
     before = {path: path.read_bytes() for path in (folder / "r").rglob("*") if path.is_file()}
     result = pion("train", "small.toml", "--out", "r", cwd=folder, check=BAD_INPUT)
     assert "--resume" in result.stderr and "--out" in result.stderr
-    assert before == {path: path.read_bytes() for path in (folder / "r").rglob("*") if path.is_file()}
+    assert before == {
+        path: path.read_bytes() for path in (folder / "r").rglob("*") if path.is_file()
+    }
 
 
 def test_a_resume_with_another_setting_is_refused(folder):
     pion("train", "small.toml", "--out", "r", "--no-report", cwd=folder, check=0)
-    result = pion("train", "small.toml", "--resume", "--out", "r", "--planted.steps", 500, cwd=folder, check=BAD_INPUT)
+    result = pion(
+        "train",
+        "small.toml",
+        "--resume",
+        "--out",
+        "r",
+        "--planted.steps",
+        500,
+        cwd=folder,
+        check=BAD_INPUT,
+    )
     assert "the run in r has 400" in result.stderr
     pion("train", "--resume", "--out", "r", "--planted.steps", 400, cwd=folder, check=0)
 
@@ -96,15 +116,28 @@ def test_a_resume_with_another_setting_is_refused(folder):
 
 
 def test_a_dry_run_prints_recipe_and_routing_and_writes_nothing(folder):
-    result = pion("train", "small.toml", "--dry-run", "--use-muon", "--muon-lr", "0.02", cwd=folder, check=0)
-    assert 'rule = "muon"' in result.stdout and "lr = 0.02" in result.stdout and "# Routing, 400 updates" in result.stdout
+    result = pion(
+        "train", "small.toml", "--dry-run", "--use-muon", "--muon-lr", "0.02", cwd=folder, check=0
+    )
+    assert (
+        'rule = "muon"' in result.stdout
+        and "lr = 0.02" in result.stdout
+        and "# Routing, 400 updates" in result.stdout
+    )
     assert sorted(path.name for path in folder.iterdir()) == ["small.toml"]
 
 
 def test_a_run_leaves_its_files_and_can_be_evaluated(folder):
     pion("train", "small.toml", "--seed", 3, cwd=folder, check=0)
     run = folder / "runs/small-pion-3"
-    for name in ("recipe.toml", "routing.toml", "environment.json", "metrics.jsonl", "result.json", "report.html"):
+    for name in (
+        "recipe.toml",
+        "routing.toml",
+        "environment.json",
+        "metrics.jsonl",
+        "result.json",
+        "report.html",
+    ):
         assert (run / name).stat().st_size > 0, name
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "complete" and result["score_name"] == "excess_ratio"
@@ -142,10 +175,19 @@ def test_inspect_shows_routing_and_spectra(folder):
     # the same model in two shards
     names = list(tensors)
     for i, part in enumerate((names[:1], names[1:])):
-        safetensors.numpy.save_file({name: tensors[name] for name in part}, folder / f"shard{i}.safetensors")
-    index = {"weight_map": {name: f"shard{0 if name in names[:1] else 1}.safetensors" for name in names}}
+        safetensors.numpy.save_file(
+            {name: tensors[name] for name in part}, folder / f"shard{i}.safetensors"
+        )
+    index = {
+        "weight_map": {name: f"shard{0 if name in names[:1] else 1}.safetensors" for name in names}
+    }
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert spectra == pion("inspect", folder, "--spectra", cwd=folder, check=0).stdout.split("Singular values")[1]
+    assert (
+        spectra
+        == pion("inspect", folder, "--spectra", cwd=folder, check=0).stdout.split(
+            "Singular values"
+        )[1]
+    )
     data = (folder / "m.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(data[:-5])
     assert "truncated" in pion("inspect", "cut.safetensors", cwd=folder, check=BAD_INPUT).stderr
@@ -172,10 +214,14 @@ def test_a_comparison_tunes_then_runs_the_best_on_fresh_seeds(folder):
     tuned = {run["lr"]: run["score"] for run in runs if run["phase"] == "tune"}
     assert set(tuned) == {1e-3, 1e-2}  # muon's grid has one rate
     assert comparison["best"] == {"adamw": min(tuned, key=tuned.get), "muon": 1e-3}
-    assert comparison["at_edge"]["adamw"] in ("lower", "upper") and "edge of its grid" in result.stdout
+    assert (
+        comparison["at_edge"]["adamw"] in ("lower", "upper") and "edge of its grid" in result.stdout
+    )
     final = [(run["optimizer"], run["seed"]) for run in runs if run["phase"] == "final"]
     assert sorted(final) == [("adamw", 1), ("adamw", 2), ("muon", 1), ("muon", 2)]
-    scores = [run["score"] for run in runs if run["phase"] == "final" and run["optimizer"] == "muon"]
+    scores = [
+        run["score"] for run in runs if run["phase"] == "final" and run["optimizer"] == "muon"
+    ]
     assert f"{numpy.mean(scores):.5g} +- {numpy.std(scores, ddof=1) / 2**0.5:.5g}" in result.stdout
     assert (root / "report.html").exists()
     assert "--resume" in pion(*words, cwd=folder, check=BAD_INPUT).stderr
@@ -183,13 +229,26 @@ def test_a_comparison_tunes_then_runs_the_best_on_fresh_seeds(folder):
     times = {path: path.stat().st_mtime_ns for path in root.glob("*/result.json")}
     pion(*words, "--resume", cwd=folder, check=0)
     assert times == {path: path.stat().st_mtime_ns for path in root.glob("*/result.json")}
-    changed = pion("compare", "small.toml", "--resume", "--planted.steps=7", cwd=folder, check=BAD_INPUT)
+    changed = pion(
+        "compare", "small.toml", "--resume", "--planted.steps=7", cwd=folder, check=BAD_INPUT
+    )
     assert "was started without it" in changed.stderr
 
 
 def test_a_killed_comparison_resumes(folder):
-    words = ["compare", "small.toml", "--optimizers", "adamw,muon", "--seeds", 2, "--planted.steps=3000"]
-    words += ["--optimizer.overrides=w*=matrix", "--optimizer.overrides=*t=matrix"]  # both must come back
+    words = [
+        "compare",
+        "small.toml",
+        "--optimizers",
+        "adamw,muon",
+        "--seeds",
+        2,
+        "--planted.steps=3000",
+    ]
+    words += [
+        "--optimizer.overrides=w*=matrix",
+        "--optimizer.overrides=*t=matrix",
+    ]  # both must come back
     process = subprocess.Popen([BINARY, *map(str, words)], cwd=folder, stdout=subprocess.DEVNULL)
     root = folder / "runs/small-compare"
     while not list(root.glob("*/result.json")) and process.poll() is None:
@@ -205,7 +264,17 @@ def test_a_killed_comparison_resumes(folder):
 
 def test_a_failing_run_is_reported_and_kept_apart(folder):
     # a rank above the width is an error of that task, seen only when it runs
-    words = ["compare", "small.toml", "--optimizers", "adamw,muon", "--seeds", 1, "--planted.rank=17", "--grid", "adamw=1e-3"]
+    words = [
+        "compare",
+        "small.toml",
+        "--optimizers",
+        "adamw,muon",
+        "--seeds",
+        1,
+        "--planted.rank=17",
+        "--grid",
+        "adamw=1e-3",
+    ]
     result = pion(*words, cwd=folder, check=FAILED)
     assert "FAILED: exit status 1" in result.stdout and "none finished" in result.stdout
 
@@ -215,11 +284,25 @@ def test_a_failing_run_is_reported_and_kept_apart(folder):
 
 def test_tensorboard_mirrors_the_metrics(folder):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    pion("train", "small.toml", "--out", "r", "--no-report", "--track", "tensorboard", cwd=folder, check=0)
+    pion(
+        "train",
+        "small.toml",
+        "--out",
+        "r",
+        "--no-report",
+        "--track",
+        "tensorboard",
+        cwd=folder,
+        check=0,
+    )
     events = reader.EventAccumulator(str(folder / "r/tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
     mirrored = [(event.step, event.value) for event in events.Scalars("train/excess_ratio")]
-    written = [(line["step"], line["metrics"]["excess_ratio"]) for line in metrics(folder / "r") if line["kind"] == "update"]
+    written = [
+        (line["step"], line["metrics"]["excess_ratio"])
+        for line in metrics(folder / "r")
+        if line["kind"] == "update"
+    ]
     assert [step for step, _ in mirrored] == [step for step, _ in written]
     # event files hold f32
     assert [value for _, value in mirrored] == [numpy.float32(value) for _, value in written]
@@ -230,7 +313,16 @@ def test_a_missing_tracker_is_refused_before_anything_is_written(folder):
     python = folder / "python"
     python.write_text("#!/bin/sh\nexit 1\n")
     python.chmod(0o755)
-    result = pion("train", "small.toml", "--out", "r", "--track", "wandb", cwd=folder, check=BAD_INPUT,
-                  environment={"PION_PYTHON": str(python)})
+    result = pion(
+        "train",
+        "small.toml",
+        "--out",
+        "r",
+        "--track",
+        "wandb",
+        cwd=folder,
+        check=BAD_INPUT,
+        environment={"PION_PYTHON": str(python)},
+    )
     assert "-m pip install wandb" in result.stderr
     assert not (folder / "r").exists()

@@ -24,7 +24,7 @@ class RandomNumbers {
   }
   double uniform() {
     return static_cast<double>((bits() >> 11) + 1) * 0x1p-53;
-  }                  // (0, 1]
+  }  // (0, 1]
   double normal() {  // Box-Muller
     const double radius = std::sqrt(-2.0 * std::log(uniform()));
     return radius * std::cos(2.0 * std::numbers::pi * uniform());

@@ -10,15 +10,18 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
 import websocket
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 TIMEOUT_SECONDS = 60  # a loaded machine starts the browser in 10
 
 
 class Browser:
-    def __enter__(self) -> "Browser":
+    def __enter__(self) -> Self:
         self.profile = tempfile.mkdtemp(prefix="pion_report_")
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                  "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
@@ -30,13 +33,19 @@ class Browser:
         while not (port_file.exists() and "\n" in port_file.read_text()):
             if time.monotonic() > deadline or self.process.poll() is not None:
                 self.__exit__()
-                raise RuntimeError("Browser: Chromium must open its DevTools port, got none in time")
+                raise RuntimeError(
+                    "Browser: Chromium must open its DevTools port, got none in time"
+                )
             time.sleep(0.1)
         port, path = port_file.read_text().split("\n")[:2]
-        self.socket = websocket.create_connection(f"ws://127.0.0.1:{port}{path}", timeout=TIMEOUT_SECONDS, max_size=None)
+        self.socket = websocket.create_connection(
+            f"ws://127.0.0.1:{port}{path}", timeout=TIMEOUT_SECONDS, max_size=None
+        )
         self.serial, self.events, self.session = 0, [], None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Runtime", "Log", "Network", "Page"):
             self.call(f"{domain}.enable")
         return self
@@ -61,7 +70,9 @@ class Browser:
             self.events.append(answer)
 
     def evaluate(self, expression: str):
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
@@ -69,8 +80,17 @@ class Browser:
     def open(self, page: Path, width: int = 1400, scheme: str = "light") -> None:
         """Loads the page and waits until its last chart stands, or until it has failed."""
         self.events.clear()
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=1000, deviceScaleFactor=1, mobile=False)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=1000,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
         self.call("Page.navigate", url=page.resolve().as_uri())
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while time.monotonic() < deadline and not self.errors():
@@ -85,19 +105,32 @@ class Browser:
             parameters = event.get("params", {})
             if event.get("method") == "Runtime.exceptionThrown":
                 found.append(json.dumps(parameters["exceptionDetails"])[:2000])
-            if event.get("method") == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
+            if event.get("method") == "Runtime.consoleAPICalled" and parameters["type"] in (
+                "error",
+                "warning",
+                "assert",
+            ):
                 found.append(json.dumps(parameters["args"])[:2000])
-            if event.get("method") == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
+            if event.get("method") == "Log.entryAdded" and parameters["entry"]["level"] in (
+                "error",
+                "warning",
+            ):
                 found.append(json.dumps(parameters["entry"])[:2000])
         return found
 
     def requests(self) -> list[str]:
         """Addresses asked for besides the page itself; data: addresses stay inside it."""
-        urls = [event["params"]["request"]["url"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        urls = [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
         return [url for url in urls[1:] if not url.startswith("data:")]
 
     def screenshot(self, path: Path) -> None:
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        picture = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        picture = self.call(
+            "Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip
+        )
         path.write_bytes(base64.b64decode(picture["data"]))

@@ -14,7 +14,14 @@ CEILING = {"adamw": 7.1, "muon": 6.8, "pion": 7.9}
 LAYERS = [
     f"layers.{layer}.{part}.weight"
     for layer in range(3)
-    for part in ("attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj", "mlp.up", "mlp.down")
+    for part in (
+        "attention.q_proj",
+        "attention.k_proj",
+        "attention.v_proj",
+        "attention.o_proj",
+        "mlp.up",
+        "mlp.down",
+    )
 ]
 
 
@@ -29,15 +36,21 @@ def snake_sample(rng: random.Random, score: int) -> dict:
     for move in range(3, min(len(path), 12 * score + 3)):
         length = 3 + move // 12
         body = [list(path[i]) for i in range(move, max(-1, move - length), -1)]
-        frames.append({"snake": body, "food": [rng.randrange(10), rng.randrange(10)], "score": length - 3})
+        frames.append(
+            {"snake": body, "food": [rng.randrange(10), rng.randrange(10)], "score": length - 3}
+        )
     return {"kind": "snake_game", "board": [10, 10], "frames": frames}
 
 
 def parameter_rows(optimizer: str, progress: float, rng: random.Random) -> list[dict]:
     rows = []
     for i, name in enumerate(LAYERS):
-        passed = {"adamw": None, "muon": 62, "pion": 4 + 30 * math.exp(-3 * progress) + i % 6}[optimizer]
-        rms = {"adamw": 0.9, "muon": 0.2, "pion": 0.06 + 0.01 * (i % 6)}[optimizer] * (1.1 - progress)
+        passed = {"adamw": None, "muon": 62, "pion": 4 + 30 * math.exp(-3 * progress) + i % 6}[
+            optimizer
+        ]
+        rms = {"adamw": 0.9, "muon": 0.2, "pion": 0.06 + 0.01 * (i % 6)}[optimizer] * (
+            1.1 - progress
+        )
         rows.append({
             "name": name, "rule": optimizer, "update_rms": rms * rng.uniform(0.9, 1.1),
             "directions_passed": passed or 0, "directions": 64 if passed else 0,
@@ -50,7 +63,14 @@ def parameter_rows(optimizer: str, progress: float, rng: random.Random) -> list[
 
 def metric_lines(optimizer: str, seed: int, updates: int, level: float) -> list[dict]:
     rng = random.Random(f"{optimizer} {seed} {level:.6f}")
-    lines = [{"kind": "evaluation", "step": 0, "final": False, "metrics": {"score_mean": 0.2, "length_mean": 3.2}}]
+    lines = [
+        {
+            "kind": "evaluation",
+            "step": 0,
+            "final": False,
+            "metrics": {"score_mean": 0.2, "length_mean": 3.2},
+        }
+    ]
     speed = {"adamw": 3.0, "muon": 4.0, "pion": 5.0}[optimizer]
     for step in range(1, updates + 1):
         progress = step / updates
@@ -62,11 +82,31 @@ def metric_lines(optimizer: str, seed: int, updates: int, level: float) -> list[
                         "gradient_norm": 0.5},
         })  # fmt: skip
         if step % 10 == 0:
-            lines.append({"kind": "optimizer", "step": step, "parameters": parameter_rows(optimizer, progress, rng)})
+            lines.append(
+                {
+                    "kind": "optimizer",
+                    "step": step,
+                    "parameters": parameter_rows(optimizer, progress, rng),
+                }
+            )
         if step % (updates // 4) == 0:
-            lines.append({"kind": "evaluation", "step": step, "final": step == updates, "metrics": {"score_mean": value, "length_mean": 9.0, "random_score_mean": 0.16}})
+            lines.append(
+                {
+                    "kind": "evaluation",
+                    "step": step,
+                    "final": step == updates,
+                    "metrics": {"score_mean": value, "length_mean": 9.0, "random_score_mean": 0.16},
+                }
+            )
     if optimizer == "pion":
-        lines.insert(30, {"kind": "warning", "step": 12, "message": "layers.0.mlp.up.weight: the update was empty for 10 steps; lower optimizer.matrices.cutoff"})
+        lines.insert(
+            30,
+            {
+                "kind": "warning",
+                "step": 12,
+                "message": "layers.0.mlp.up.weight: the update was empty for 10 steps; lower optimizer.matrices.cutoff",
+            },
+        )
     return lines
 
 
@@ -74,25 +114,51 @@ def routing_toml(optimizer: str) -> str:
     parts = [f'version = 1\n\n[rules.{optimizer}]\nrule = "{optimizer}"\nlr = {BEST[optimizer]}\n']
     if optimizer != "adamw":
         parts.append('[rules.adamw]\nrule = "adamw"\nlr = 3e-4\n')
-    parts.append('[[parameters]]\nname = "embedding.weight"\nshape = [128, 64]\nrole = "embedding"\nrule = "adamw"\nreason = "module Embedding"\n')
+    parts.append(
+        '[[parameters]]\nname = "embedding.weight"\nshape = [128, 64]\nrole = "embedding"\nrule = "adamw"\nreason = "module Embedding"\n'
+    )
     for name in LAYERS:
         heads = 4 if "attention" in name else 1
-        parts.append(f'[[parameters]]\nname = "{name}"\nshape = [64, 64]\nrole = "hidden matrix"\nrule = "{optimizer}"\naxis = 0\nsizes = [64]\nheads = [{heads}]\nreason = "module Linear"\n')
+        parts.append(
+            f'[[parameters]]\nname = "{name}"\nshape = [64, 64]\nrole = "hidden matrix"\nrule = "{optimizer}"\naxis = 0\nsizes = [64]\nheads = [{heads}]\nreason = "module Linear"\n'
+        )
     return "\n".join(parts)
 
 
-def write_run(directory: Path, optimizer: str, lr: float, seed: int, updates: int = 600, score: float | None = 7.0, status: str = "complete") -> None:
+def write_run(
+    directory: Path,
+    optimizer: str,
+    lr: float,
+    seed: int,
+    updates: int = 600,
+    score: float | None = 7.0,
+    status: str = "complete",
+) -> None:
     directory.mkdir(parents=True)
     level = score if score is not None else 2.0
     write_lines(directory / "metrics.jsonl", metric_lines(optimizer, seed, updates, level))
     recipe = f'task = "snake"\nseed = {seed}\nsteps = 1_000_000\n\n[optimizer.matrices]\nrule = "{optimizer}"\nlr = {lr}\n\n[optimizer.rest]\nrule = "adamw"\nlr = 3e-4\n\n[ppo]\nclip = 0.2\ngae_lambda = 0.95\n'
     (directory / "recipe.toml").write_text(recipe)
     (directory / "routing.toml").write_text(routing_toml(optimizer))
-    environment = {"versions": {"pion": "0.1.0", "torch": "2.13.0"}, "cpu": "Example CPU </script> 2.4 GHz", "threads": 2, "commit": "0123abc", "command": f"pion train snake --seed {seed}"}
+    environment = {
+        "versions": {"pion": "0.1.0", "torch": "2.13.0"},
+        "cpu": "Example CPU </script> 2.4 GHz",
+        "threads": 2,
+        "commit": "0123abc",
+        "command": f"pion train snake --seed {seed}",
+    }
     (directory / "environment.json").write_text(json.dumps(environment))
-    (directory / "sample.json").write_text(json.dumps(snake_sample(random.Random(seed), int(level))))
+    (directory / "sample.json").write_text(
+        json.dumps(snake_sample(random.Random(seed), int(level)))
+    )
     if status != "unfinished":
-        result = {"status": status, "score": score, "score_name": "score_mean", "metrics": {"score_mean": score}, "wall_seconds": 0.11 * updates}
+        result = {
+            "status": status,
+            "score": score,
+            "score_name": "score_mean",
+            "metrics": {"score_mean": score},
+            "wall_seconds": 0.11 * updates,
+        }
         (directory / "result.json").write_text(json.dumps(result))
 
 
@@ -107,7 +173,9 @@ def write_comparison(directory: Path, updates: int = 600, seeds: int = 3) -> Non
     rng = random.Random(7)
     runs, grid = [], {}
     for optimizer, best in BEST.items():
-        factors = (0.1, 0.32, 1.0) if optimizer == "adamw" else (0.32, 1.0, 3.2)  # AdamW: at the edge
+        factors = (
+            (0.1, 0.32, 1.0) if optimizer == "adamw" else (0.32, 1.0, 3.2)
+        )  # AdamW: at the edge
         grid[optimizer] = [best * factor for factor in factors]
         for factor in factors:
             for seed in range(101, 104):
@@ -120,7 +188,18 @@ def write_comparison(directory: Path, updates: int = 600, seeds: int = 3) -> Non
             name = f"{optimizer}-{best:.3g}-{seed}"
             length = updates // 2 if (optimizer, seed) == ("muon", 2) else updates
             write_run(directory / name, optimizer, best, seed, length, score)
-            runs.append({"dir": name, "optimizer": optimizer, "lr": best, "seed": seed, "phase": "final", "status": "complete", "score": score, "wall_seconds": 0.11 * length})
+            runs.append(
+                {
+                    "dir": name,
+                    "optimizer": optimizer,
+                    "lr": best,
+                    "seed": seed,
+                    "phase": "final",
+                    "status": "complete",
+                    "score": score,
+                    "wall_seconds": 0.11 * length,
+                }
+            )
     summary = {
         "recipe": "snake_ppo", "task": "snake", "score": "score_mean", "higher_is_better": True,
         "command": "pion compare lab/recipes/snake_ppo.toml --optimizers adamw,muon,pion --seeds 3 --threads 2",
@@ -141,9 +220,28 @@ def write_regression(directory: Path) -> None:
             lines = []
             for step in range(1, 301):
                 loss = (floor + math.exp(-step / 25)) * rng.uniform(0.9, 1.1)
-                lines.append({"kind": "update", "step": step, "wall_seconds": 0.01 * step, "lr_factor": 1.0, "metrics": {"loss": loss, "excess_loss": loss}})
+                lines.append(
+                    {
+                        "kind": "update",
+                        "step": step,
+                        "wall_seconds": 0.01 * step,
+                        "lr_factor": 1.0,
+                        "metrics": {"loss": loss, "excess_loss": loss},
+                    }
+                )
             write_lines(run / "metrics.jsonl", lines)
-            runs.append({"dir": run.name, "optimizer": optimizer, "lr": 0.01, "seed": seed, "phase": "final", "status": "complete", "score": floor * rng.uniform(0.9, 1.1), "wall_seconds": 3.0})
+            runs.append(
+                {
+                    "dir": run.name,
+                    "optimizer": optimizer,
+                    "lr": 0.01,
+                    "seed": seed,
+                    "phase": "final",
+                    "status": "complete",
+                    "score": floor * rng.uniform(0.9, 1.1),
+                    "wall_seconds": 3.0,
+                }
+            )
     summary = {"recipe": "planted_low_rank", "task": "low_rank", "score": "excess_loss", "higher_is_better": False, "command": "pion compare planted_low_rank",
                "optimizers": ["sgd", "muon", "pion"], "lr_key": "optimizer.matrices.lr", "grid": {}, "seeds": [1, 2], "best": {"sgd": 0.01, "muon": 0.01, "pion": 0.01}, "runs": runs}  # fmt: skip
     (directory / "compare.json").write_text(json.dumps(summary))

@@ -25,7 +25,10 @@ MAX_BYTES = 4 * 1024 * 1024
 def renderer() -> list[str]:
     if binary := os.environ.get("PION_BINARY"):
         return [binary, "report"]
-    tools = [os.environ.get("PION_REPORT_TOOL"), *map(str, sorted(ROOT.glob("build/*/lab/report/lab_report_tool")))]
+    tools = [
+        os.environ.get("PION_REPORT_TOOL"),
+        *map(str, sorted(ROOT.glob("build/*/lab/report/lab_report_tool"))),
+    ]
     for tool in filter(None, tools):
         if Path(tool).exists():
             return [tool]
@@ -33,8 +36,20 @@ def renderer() -> list[str]:
 
 
 def render(run: Path, html: Path, **environment) -> subprocess.CompletedProcess:
-    command = [*renderer(), str(run), *(["--out"] if os.environ.get("PION_BINARY") else []), str(html)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=60)
+    command = [
+        *renderer(),
+        str(run),
+        *(["--out"] if os.environ.get("PION_BINARY") else []),
+        str(html),
+    ]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
 
 
 def rendered(run: Path, html: Path) -> Path:
@@ -70,21 +85,34 @@ def damage(root: Path) -> None:
     cut = root / "unfinished" / "metrics.jsonl"
     cut.write_text(cut.read_text()[:-25])
     (root / "bare").mkdir()
-    (root / "bare" / "recipe.toml").write_text('task = "snake"\n[optimizer.matrices]\nrule = "sgd"\n')
+    (root / "bare" / "recipe.toml").write_text(
+        'task = "snake"\n[optimizer.matrices]\nrule = "sgd"\n'
+    )
     (root / "nan").mkdir()
-    lines = [f'{{"kind":"update","step":{i},"wall_seconds":{i},"metrics":{{"loss":{"NaN" if i > 3 else 1.5}}}}}\n' for i in range(1, 9)]
+    lines = [
+        f'{{"kind":"update","step":{i},"wall_seconds":{i},"metrics":{{"loss":{"NaN" if i > 3 else 1.5}}}}}\n'
+        for i in range(1, 9)
+    ]
     (root / "nan" / "metrics.jsonl").write_text("".join(lines))
     for name in ("sample.json", "environment.json", "result.json"):
-        (root / "nan" / name).write_text('{"kind":"snake_game","board":[0,"x"],"frames":[1,null,{}]}')
+        (root / "nan" / name).write_text(
+            '{"kind":"snake_game","board":[0,"x"],"frames":[1,null,{}]}'
+        )
     (root / "nan" / "routing.toml").write_text("not [ toml")
     hollow = root / "hollow"  # a comparison whose run directories are gone
     hollow.mkdir()
     shutil.copy(root / "comparison" / "compare.json", hollow)
     hostile = root / "hostile"
     report_fixture.write_run(hostile, "pion", 0.02, 1)
-    lines = (hostile / "metrics.jsonl").read_text().replace("layers.0.mlp.up", "</script><script>window.owned=1</script>")
+    lines = (
+        (hostile / "metrics.jsonl")
+        .read_text()
+        .replace("layers.0.mlp.up", "</script><script>window.owned=1</script>")
+    )
     (hostile / "metrics.jsonl").write_text(lines)
-    (hostile / "recipe.toml").write_text('seed = 1\n# {{data}} <!--<script> \u2028 </SCRIPT>\n[optimizer.matrices]\nrule = "<img src=x onerror=alert(1)>"\n')
+    (hostile / "recipe.toml").write_text(
+        'seed = 1\n# {{data}} <!--<script> \u2028 </SCRIPT>\n[optimizer.matrices]\nrule = "<img src=x onerror=alert(1)>"\n'
+    )
 
 
 def check_page(browser: Browser, page: Path, width: int, scheme: str) -> None:
@@ -93,7 +121,9 @@ def check_page(browser: Browser, page: Path, width: int, scheme: str) -> None:
     assert browser.errors() == []
     assert ready == "true"
     assert browser.requests() == []
-    assert browser.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width, (
+        "the page scrolls sideways"
+    )
     if folder := os.environ.get("PION_REPORT_SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         browser.screenshot(Path(folder) / f"{page.stem}_{width}_{scheme}.png")
@@ -102,7 +132,9 @@ def check_page(browser: Browser, page: Path, width: int, scheme: str) -> None:
 def marks(browser: Browser, chart: str, selector: str) -> int:
     """Drawn shapes that have an extent."""
     shapes = f"[...document.querySelectorAll('#{chart} {selector}')]"
-    return browser.evaluate(f"{shapes}.filter(s => s.getBoundingClientRect().width + s.getBoundingClientRect().height > 1).length")
+    return browser.evaluate(
+        f"{shapes}.filter(s => s.getBoundingClientRect().width + s.getBoundingClientRect().height > 1).length"
+    )
 
 
 def painted(browser: Browser, canvas: str) -> int:
@@ -115,11 +147,15 @@ def painted(browser: Browser, canvas: str) -> int:
 
 
 def visible_sections(browser: Browser) -> list[str]:
-    return browser.evaluate("[...document.querySelectorAll('section')].filter(s => !s.hidden).map(s => s.id)")
+    return browser.evaluate(
+        "[...document.querySelectorAll('section')].filter(s => !s.hidden).map(s => s.id)"
+    )
 
 
 def click(browser: Browser, controls: str, title: str) -> None:
-    browser.evaluate(f"[...document.querySelectorAll('#{controls} button')].find(b => b.textContent === '{title}').click()")
+    browser.evaluate(
+        f"[...document.querySelectorAll('#{controls} button')].find(b => b.textContent === '{title}').click()"
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -132,7 +168,9 @@ def test_comparison_shows_every_chart(browser, runs, tmp_path, width, scheme):
     # per optimizer three final runs; nine tuning runs, of which Muon lost three; a ring each
     points = 3 * 3 + 3 * 9 - 3
     assert marks(browser, "rate-chart", "g.mark-symbol.role-mark path") == points + 3 + 3
-    assert marks(browser, "layer-charts", "g.mark-line path") == 3 + 2 + 2 + 2  # AdamW looks at no spectrum
+    assert (
+        marks(browser, "layer-charts", "g.mark-line path") == 3 + 2 + 2 + 2
+    )  # AdamW looks at no spectrum
     assert painted(browser, "#layer-map canvas") > 20
     assert browser.evaluate("document.querySelectorAll('#game-boards canvas').length") == 3
     assert painted(browser, "#game-boards canvas") > 3
@@ -143,8 +181,13 @@ def test_comparison_shows_every_chart(browser, runs, tmp_path, width, scheme):
 def test_comparison_says_what_happened(browser, runs, tmp_path):
     check_page(browser, rendered(runs / "comparison", tmp_path / "words.html"), 1400, "light")
     text = browser.evaluate("document.body.innerText")
-    assert browser.evaluate("document.querySelector('h1').textContent") == "Pion scored highest on snake"
-    assert re.search(r"Pion scored 7\.\d+ ± \d.* over 3 seeds\); a random policy scores 0\.16\.", text)
+    assert (
+        browser.evaluate("document.querySelector('h1').textContent")
+        == "Pion scored highest on snake"
+    )
+    assert re.search(
+        r"Pion scored 7\.\d+ ± \d.* over 3 seeds\); a random policy scores 0\.16\.", text
+    )
     assert "3 of 36 runs failed" in text
     assert "PPO: the loss must be finite, got nan" in text
     assert "highest of the grid: the best may lie beyond" in text  # AdamW
@@ -160,11 +203,15 @@ def test_controls_redraw_without_errors(browser, runs, tmp_path):
     first = browser.evaluate("document.querySelector('#curve-chart').innerHTML")
     click(browser, "curve-controls", "wall time (seconds)")
     click(browser, "layer-controls", "AdamW")  # it has update RMS only
-    browser.evaluate("{const s = document.querySelector('select'); s.value = 'value_loss'; s.dispatchEvent(new Event('change'))}")
+    browser.evaluate(
+        "{const s = document.querySelector('select'); s.value = 'value_loss'; s.dispatchEvent(new Event('change'))}"
+    )
     browser.evaluate("new Promise(done => setTimeout(done, 800))")
     assert browser.evaluate("document.querySelector('#curve-chart').innerHTML") != first
     assert marks(browser, "curve-chart", "g.mark-line path") == 3
-    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    browser.call(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}]
+    )
     browser.evaluate("new Promise(done => setTimeout(done, 800))")
     assert browser.errors() == []
 
@@ -187,8 +234,12 @@ def test_single_run_leaves_out_the_comparison(browser, runs, tmp_path):
     check_page(browser, rendered(runs / "single", tmp_path / "single.html"), 1400, "light")
     assert "rates" not in visible_sections(browser)
     assert marks(browser, "curve-chart", "g.mark-line path") == 1
-    assert not browser.evaluate("document.querySelector('#curve-controls input').checked"), "a rising score is linear"
-    assert browser.evaluate("document.querySelector('h1').textContent") == "Pion scored 7.00 on snake"
+    assert not browser.evaluate("document.querySelector('#curve-controls input').checked"), (
+        "a rising score is linear"
+    )
+    assert (
+        browser.evaluate("document.querySelector('h1').textContent") == "Pion scored 7.00 on snake"
+    )
     assert "pion train snake --seed 1" in browser.evaluate("document.body.innerText")
 
 
@@ -197,7 +248,9 @@ def test_control_task_without_a_game(browser, runs, tmp_path, width, scheme):
     check_page(browser, rendered(runs / "regression", tmp_path / "regression.html"), width, scheme)
     assert not {"games", "layers", "routing"} & set(visible_sections(browser))
     assert marks(browser, "curve-chart", "g.mark-line path") == 3
-    assert browser.evaluate("document.querySelector('#curve-controls input').checked"), "losses over decades start logarithmic"
+    assert browser.evaluate("document.querySelector('#curve-controls input').checked"), (
+        "losses over decades start logarithmic"
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,7 +277,10 @@ def test_a_foreign_directory_is_refused(tmp_path):
     page.write_text("old")
     result = render(tmp_path, page)
     assert result.returncode != 0
-    assert all(name in result.stderr for name in ("compare.json", "metrics.jsonl", "recipe.toml", str(tmp_path)))
+    assert all(
+        name in result.stderr
+        for name in ("compare.json", "metrics.jsonl", "recipe.toml", str(tmp_path))
+    )
     assert page.read_text() == "old"
 
 
@@ -246,7 +302,11 @@ def test_missing_assets_are_named(runs, tmp_path):
 def test_long_runs_stay_small(tmp_path):
     report_fixture.write_run(tmp_path / "long", "pion", 0.02, 1, updates=20_000)
     page = rendered(tmp_path / "long", tmp_path / "long.html")
-    data = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', page.read_text(), re.S)
+    data = re.search(
+        r'<script type="application/json" id="report-data">(.*?)</script>',
+        page.read_text(),
+        re.DOTALL,
+    )
     report = json.loads(data.group(1))
     assert max(len(one["x"]) for one in report["curves"]["series"]) <= 400
 
@@ -267,5 +327,10 @@ def test_picture_draws_the_curves(runs, tmp_path):
         assert (tmp_path / name).read_bytes().startswith(start)
     svg = (tmp_path / "curves.svg").read_text()
     assert all(name in svg for name in ("AdamW", "Muon", "Pion", "environment steps"))
-    wrong = subprocess.run([*script, str(page), str(tmp_path / "x.svg"), "--metric", "speed"], capture_output=True, text=True)
+    wrong = subprocess.run(
+        [*script, str(page), str(tmp_path / "x.svg"), "--metric", "speed"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert wrong.returncode != 0 and "return_mean" in wrong.stderr

@@ -25,7 +25,7 @@ WorkerPool::~WorkerPool() {
 
 void WorkerPool::share(int index) const {
   const std::int64_t n = threads();
-  (*work_)(count_ * index / n, count_ * (index + 1) / n);
+  (*work_)(count_* index / n, count_ * (index + 1) / n);
 }
 
 void WorkerPool::run(std::int64_t count,

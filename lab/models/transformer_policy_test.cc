@@ -96,20 +96,20 @@ struct Definition {
 
 TEST(TransformerPolicy, AgreesWithTheFormulaInDouble) {
   for (const auto& options : {TransformerPolicyOptions{.height = 4,
-                             .width = 6,
-                             .planes = 3,
-                             .patch = 2,
-                             .d_model = 24,
-                             .num_layers = 3,
-                             .num_heads = 3},
+                                                       .width = 6,
+                                                       .planes = 3,
+                                                       .patch = 2,
+                                                       .d_model = 24,
+                                                       .num_layers = 3,
+                                                       .num_heads = 3},
                               TransformerPolicyOptions{.height = 3,
-                              .width = 2,
-                              .planes = 5,
-                              .patch = 1,
-                              .d_model = 8,
-                              .num_layers = 1,
-                              .num_heads = 2,
-                              .mlp_ratio = 1.5}}) {
+                                                       .width = 2,
+                                                       .planes = 5,
+                                                       .patch = 1,
+                                                       .d_model = 8,
+                                                       .num_layers = 1,
+                                                       .num_heads = 2,
+                                                       .mlp_ratio = 1.5}}) {
     torch::manual_seed(4);
     TransformerPolicy policy(options);
     const Tensor boards =

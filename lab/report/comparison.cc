@@ -35,7 +35,8 @@ double best_rate(const Comparison& comparison, const std::string& optimizer) {
   double best = kNan, best_score = kNan;
   for (const auto& [lr, values] : scores) {
     const double mean = confidence_interval(values).mean;
-    const bool better = comparison.higher_is_better ? mean > best_score : mean < best_score;
+    const bool better =
+        comparison.higher_is_better ? mean > best_score : mean < best_score;
     if (std::isnan(best_score) || better) best = lr, best_score = mean;
   }
   return best;
@@ -65,7 +66,8 @@ void summarize(Entrant& entrant, const Comparison& comparison) {
   entrant.wall_seconds = confidence_interval(seconds).mean;
 }
 
-Entrant entrant_of(const Comparison& comparison, const std::string& name, const Json& file) {
+Entrant entrant_of(const Comparison& comparison, const std::string& name,
+                   const Json& file) {
   Entrant entrant;
   entrant.name = name;
   entrant.lr = number(member(file, "best"), name);
@@ -99,7 +101,8 @@ Comparison parse_comparison(std::string_view json) {
                                 "; run `pion compare` again to write it anew");
   };
   if (!file.is_object()) fail("be a JSON object, got something else");
-  if (!member(file, "optimizers").is_array()) fail("hold the list \"optimizers\", got none");
+  if (!member(file, "optimizers").is_array())
+    fail("hold the list \"optimizers\", got none");
   if (!member(file, "runs").is_array()) fail("hold the list \"runs\", got none");
   Comparison comparison;
   comparison.recipe = text(file, "recipe");
@@ -109,10 +112,13 @@ Comparison parse_comparison(std::string_view json) {
   comparison.lr_key = text(file, "lr_key");
   comparison.curve = text(file, "curve");
   comparison.progress = text(file, "progress");
-  comparison.higher_is_better = number(file, "higher_is_better") != 0.0;  // absent: higher
-  for (const Json& entry : member(file, "runs")) comparison.runs.push_back(parse_run(entry));
+  comparison.higher_is_better =
+      number(file, "higher_is_better") != 0.0;  // absent: higher
+  for (const Json& entry : member(file, "runs"))
+    comparison.runs.push_back(parse_run(entry));
   for (const Json& name : member(file, "optimizers")) {
-    if (!name.is_string()) fail("list optimizers by name, got " + std::string(name.type_name()));
+    if (!name.is_string())
+      fail("list optimizers by name, got " + std::string(name.type_name()));
     comparison.entrants.push_back(entrant_of(comparison, name.get<std::string>(), file));
   }
   if (comparison.entrants.empty()) fail("list at least one optimizer, got none");
@@ -145,8 +151,12 @@ Comparison comparison_of(const RunRecord& run) {
 
 std::string label(const std::string& optimizer) {
   static const std::map<std::string, std::string> names = {
-      {"pion", "Pion"}, {"muon", "Muon"}, {"adamw", "AdamW"}, {"sgd", "SGD"},
-      {"low_rank_muon", "Low-rank Muon"}, {"low_pass_muon", "Low-pass Muon"}};
+      {"pion", "Pion"},
+      {"muon", "Muon"},
+      {"adamw", "AdamW"},
+      {"sgd", "SGD"},
+      {"low_rank_muon", "Low-rank Muon"},
+      {"low_pass_muon", "Low-pass Muon"}};
   const auto found = names.find(optimizer);
   return found == names.end() ? optimizer : found->second;
 }

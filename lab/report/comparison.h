@@ -21,9 +21,9 @@ struct ComparedRun {
 struct Entrant {
   std::string name;
   double lr = kNan;
-  std::string edge;           // "lowest" or "highest" of the grid, "untuned", or ""
-  std::vector<int> runs;      // indices of ComparedRun at that rate, by seed
-  bool tuning_runs = false;   // no final runs yet: `runs` are those of the grid
+  std::string edge;            // "lowest" or "highest" of the grid, "untuned", or ""
+  std::vector<int> runs;       // indices of ComparedRun at that rate, by seed
+  bool tuning_runs = false;    // no final runs yet: `runs` are those of the grid
   std::vector<double> scores;  // finite ones of `runs`
   Interval score{kNan, kNan, kNan, 0};
   double wall_seconds = kNan;  // mean over `runs`
@@ -32,14 +32,16 @@ struct Entrant {
 struct Comparison {
   bool single_run = false;
   std::string recipe, task, score, command, lr_key;
-  std::string curve, progress;  // metrics to plot and for the x axis; "" if the file is silent
+  std::string curve,
+      progress;  // metrics to plot and for the x axis; "" if the file is silent
   bool higher_is_better = true;
   std::vector<ComparedRun> runs;
   std::vector<Entrant> entrants;  // in the file's order
 };
 
-// Reads compare.json's text. A comparison under way (no "best", runs without a score) is fine.
-// Throws std::invalid_argument if it is not JSON, or "optimizers" or "runs" are no lists.
+// Reads compare.json's text. A comparison under way (no "best", runs without a score) is
+// fine. Throws std::invalid_argument if it is not JSON, or "optimizers" or "runs" are no
+// lists.
 Comparison parse_comparison(std::string_view json);
 
 // A single run as a comparison of one.
@@ -52,12 +54,12 @@ std::string label(const std::string& optimizer);
 struct Outcome {
   std::string headline, numbers, verdict;
 };
-// `untrained` is the score before the first update, `random` that of a random policy; NaN if
-// unknown.
+// `untrained` is the score before the first update, `random` that of a random policy; NaN
+// if unknown.
 Outcome outcome(const Comparison& comparison, double untrained, double random = kNan);
 
-// "7.9 ± 0.3", "(2.2 ± 0.2)e-4": as many decimals as the half width deserves; three digits without
-// one, "–" for NaN.
+// "7.9 ± 0.3", "(2.2 ± 0.2)e-4": as many decimals as the half width deserves; three
+// digits without one, "–" for NaN.
 struct FormattedScore {
   std::string mean, half_width, exponent;
 };

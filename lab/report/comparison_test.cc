@@ -10,13 +10,16 @@ namespace pion::lab::report {
 namespace {
 
 Json run(const char* optimizer, double lr, int seed, const char* phase, Json score) {
-  return {{"dir", "x"}, {"optimizer", optimizer}, {"lr", lr}, {"seed", seed}, {"phase", phase},
-          {"status", score.is_null() ? "failed" : "complete"}, {"score", score},
-          {"wall_seconds", 2.0}};
+  return {{"dir", "x"},     {"optimizer", optimizer},
+          {"lr", lr},       {"seed", seed},
+          {"phase", phase}, {"status", score.is_null() ? "failed" : "complete"},
+          {"score", score}, {"wall_seconds", 2.0}};
 }
 
 Json file(std::initializer_list<Json> runs) {
-  Json result = {{"task", "snake"}, {"score", "score_mean"}, {"higher_is_better", true},
+  Json result = {{"task", "snake"},
+                 {"score", "score_mean"},
+                 {"higher_is_better", true},
                  {"optimizers", {"muon", "pion"}},
                  {"grid", {{"muon", {0.1, 0.2}}, {"pion", {0.1, 0.2, 0.4}}}}};
   result["runs"] = Json::array();
@@ -25,8 +28,9 @@ Json file(std::initializer_list<Json> runs) {
 }
 
 TEST(ParseComparison, TakesFinalRunsAtTheTunedRate) {
-  Json json = file({run("muon", 0.1, 101, "tune", 9.0), run("muon", 0.2, 2, "final", 3.0),
-                    run("muon", 0.2, 1, "final", 1.0), run("muon", 0.1, 1, "final", 8.0)});
+  Json json =
+      file({run("muon", 0.1, 101, "tune", 9.0), run("muon", 0.2, 2, "final", 3.0),
+            run("muon", 0.2, 1, "final", 1.0), run("muon", 0.1, 1, "final", 8.0)});
   json["best"] = {{"muon", 0.2}};
   const Entrant muon = parse_comparison(json.dump()).entrants[0];
   EXPECT_EQ(muon.runs, (std::vector<int>{2, 1}));  // by seed
@@ -38,7 +42,8 @@ TEST(ParseComparison, TakesFinalRunsAtTheTunedRate) {
 TEST(ParseComparison, FallsBackToTheGridWhileUnfinished) {
   const Comparison comparison = parse_comparison(
       file({run("pion", 0.1, 1, "tune", 1.0), run("pion", 0.2, 1, "tune", 5.0),
-            run("pion", 0.4, 1, "tune", nullptr)}).dump());
+            run("pion", 0.4, 1, "tune", nullptr)})
+          .dump());
   EXPECT_DOUBLE_EQ(comparison.entrants[1].lr, 0.2);
   EXPECT_TRUE(comparison.entrants[1].tuning_runs);
   EXPECT_EQ(comparison.entrants[1].edge, "");
@@ -46,8 +51,9 @@ TEST(ParseComparison, FallsBackToTheGridWhileUnfinished) {
 }
 
 TEST(ParseComparison, RefusesWhatIsNoComparison) {
-  for (const char* text : {"", "[]", "{}", R"({"optimizers":["a"]})", R"({"runs":[],"optimizers":[]})",
-                           R"({"runs":[],"optimizers":[1]})"}) {
+  for (const char* text :
+       {"", "[]", "{}", R"({"optimizers":["a"]})", R"({"runs":[],"optimizers":[]})",
+        R"({"runs":[],"optimizers":[1]})"}) {
     EXPECT_THROW(parse_comparison(text), std::invalid_argument) << text;
   }
 }
@@ -55,7 +61,8 @@ TEST(ParseComparison, RefusesWhatIsNoComparison) {
 TEST(Outcome, NamesTheWinnerOnlyBeyondTheSpread) {
   const Comparison clear = parse_comparison(
       file({run("muon", 0.1, 1, "final", 1.02), run("muon", 0.1, 2, "final", 1.1),
-            run("pion", 0.1, 1, "final", 3.02), run("pion", 0.1, 2, "final", 3.1)}).dump());
+            run("pion", 0.1, 1, "final", 3.02), run("pion", 0.1, 2, "final", 3.1)})
+          .dump());
   EXPECT_EQ(outcome(clear, kNan).headline, "Pion scored highest on snake");
   // t of one degree 12.706, standard error 0.04
   EXPECT_EQ(outcome(clear, 0.2).numbers,
@@ -67,25 +74,30 @@ TEST(Outcome, NamesTheWinnerOnlyBeyondTheSpread) {
 
   const Comparison close = parse_comparison(
       file({run("muon", 0.1, 1, "final", 1.0), run("muon", 0.1, 2, "final", 3.0),
-            run("pion", 0.1, 1, "final", 2.0), run("pion", 0.1, 2, "final", 3.1)}).dump());
+            run("pion", 0.1, 1, "final", 2.0), run("pion", 0.1, 2, "final", 3.1)})
+          .dump());
   EXPECT_EQ(outcome(close, kNan).headline, "Pion and Muon are level on snake");
   EXPECT_NE(outcome(close, kNan).verdict.find("within the spread"), std::string::npos);
 }
 
 TEST(Outcome, SaysWhenThereIsOneSeedOrNoScore) {
   const Comparison one = parse_comparison(
-      file({run("muon", 0.1, 1, "final", 1.0), run("pion", 0.1, 1, "final", nullptr)}).dump());
-  EXPECT_NE(outcome(one, kNan).numbers.find("one seed each: no interval"), std::string::npos);
+      file({run("muon", 0.1, 1, "final", 1.0), run("pion", 0.1, 1, "final", nullptr)})
+          .dump());
+  EXPECT_NE(outcome(one, kNan).numbers.find("one seed each: no interval"),
+            std::string::npos);
   EXPECT_NE(outcome(one, kNan).numbers.find("No score from Pion"), std::string::npos);
   EXPECT_EQ(outcome(parse_comparison(file({}).dump()), kNan).headline,
             "No run on snake has a score yet");
 }
 
 TEST(Outcome, LowerIsBetterTurnsTheOrder) {
-  Json json = file({run("muon", 0.1, 1, "final", 1.0), run("muon", 0.1, 2, "final", 1.1),
-                    run("pion", 0.1, 1, "final", 3.0), run("pion", 0.1, 2, "final", 3.1)});
+  Json json =
+      file({run("muon", 0.1, 1, "final", 1.0), run("muon", 0.1, 2, "final", 1.1),
+            run("pion", 0.1, 1, "final", 3.0), run("pion", 0.1, 2, "final", 3.1)});
   json["higher_is_better"] = false;
-  EXPECT_EQ(outcome(parse_comparison(json.dump()), kNan).headline, "Muon scored lowest on snake");
+  EXPECT_EQ(outcome(parse_comparison(json.dump()), kNan).headline,
+            "Muon scored lowest on snake");
 }
 
 TEST(FormatScore, ShowsTheDigitsThatTheIntervalDeserves) {

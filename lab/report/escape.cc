@@ -20,12 +20,23 @@ std::string escape_html(std::string_view text) {
   std::string result;
   for (const char letter : text) {
     switch (letter) {
-      case '&': result += "&amp;"; break;
-      case '<': result += "&lt;"; break;
-      case '>': result += "&gt;"; break;
-      case '"': result += "&quot;"; break;
-      case '\'': result += "&#39;"; break;
-      default: result += letter;
+      case '&':
+        result += "&amp;";
+        break;
+      case '<':
+        result += "&lt;";
+        break;
+      case '>':
+        result += "&gt;";
+        break;
+      case '"':
+        result += "&quot;";
+        break;
+      case '\'':
+        result += "&#39;";
+        break;
+      default:
+        result += letter;
     }
   }
   return result;
@@ -35,10 +46,17 @@ std::string escape_script_json(std::string_view json) {
   std::string result;
   for (const char letter : json) {
     switch (letter) {
-      case '<': result += "\\u003c"; break;
-      case '>': result += "\\u003e"; break;
-      case '&': result += "\\u0026"; break;
-      default: result += letter;
+      case '<':
+        result += "\\u003c";
+        break;
+      case '>':
+        result += "\\u003e";
+        break;
+      case '&':
+        result += "\\u0026";
+        break;
+      default:
+        result += letter;
     }
   }
   return result;
@@ -49,7 +67,8 @@ std::string escape_script(std::string_view script) {
   for (std::size_t i = 0; i < script.size(); ++i) {
     const std::string_view rest = script.substr(i);
     result += script[i];
-    if (starts_with_ignoring_case(rest, "</script") || starts_with_ignoring_case(rest, "<!--")) {
+    if (starts_with_ignoring_case(rest, "</script") ||
+        starts_with_ignoring_case(rest, "<!--")) {
       result += '\\';
     }
   }

@@ -9,7 +9,8 @@ namespace pion::lab::report {
 namespace {
 
 TEST(Escape, JsonCannotCloseItsScriptAndParsesToTheSame) {
-  const nlohmann::json value = {{"</script><!-- & \"x\"", "</SCRIPT >\n<script>alert(1)"}};
+  const nlohmann::json value = {
+      {"</script><!-- & \"x\"", "</SCRIPT >\n<script>alert(1)"}};
   const std::string escaped = escape_script_json(value.dump());
   EXPECT_EQ(escaped.find('<'), std::string::npos);
   EXPECT_EQ(nlohmann::json::parse(escaped), value);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// lab_report_tool DIRECTORY HTML: write_report alone, for tests of builds without the command.
+// lab_report_tool DIRECTORY HTML: write_report alone, for tests of builds without the
+// command.
 #include <cstdio>
 #include <exception>
 

@@ -21,7 +21,8 @@ constexpr Statistic kStatistics[] = {{"update_rms", "update RMS"},
 double value_of(const ParameterTrace& trace, const std::string& key, std::size_t i) {
   const auto at = [&](const char* name) {
     const auto found = trace.values.find(name);
-    return found == trace.values.end() || i >= found->second.size() ? kNan : found->second[i];
+    return found == trace.values.end() || i >= found->second.size() ? kNan
+                                                                    : found->second[i];
   };
   if (key == "update_rms") return at(key.c_str());
   // a rule that looks at no singular value (AdamW) reports zero directions
@@ -57,7 +58,8 @@ std::vector<double> sampled_steps(const std::vector<ParameterTrace>& traces, int
   const std::vector<double> all(steps.begin(), steps.end());
   if (int(all.size()) <= count) return all;
   std::vector<double> result;
-  for (int i = 0; i < count; ++i) result.push_back(all[i * (all.size() - 1) / (count - 1)]);
+  for (int i = 0; i < count; ++i)
+    result.push_back(all[i * (all.size() - 1) / (count - 1)]);
   return result;
 }
 
@@ -70,7 +72,8 @@ double quantile(std::vector<double> values, double q) {
 }
 
 // values[statistic][parameter][step], null where a parameter reports nothing.
-Json grids(const std::vector<const ParameterTrace*>& traces, const std::vector<double>& steps) {
+Json grids(const std::vector<const ParameterTrace*>& traces,
+           const std::vector<double>& steps) {
   Json values = Json::object();
   for (const Statistic& statistic : kStatistics) {
     Json rows = Json::array();
@@ -82,7 +85,8 @@ Json grids(const std::vector<const ParameterTrace*>& traces, const std::vector<d
       }
       std::vector<double> row;
       for (const double step : steps) row.push_back(at.count(step) ? at[step] : kNan);
-      any |= std::any_of(row.begin(), row.end(), [](double v) { return std::isfinite(v); });
+      any |=
+          std::any_of(row.begin(), row.end(), [](double v) { return std::isfinite(v); });
       rows.push_back(rounded(row));
     }
     if (any) values[statistic.key] = rows;
@@ -102,15 +106,19 @@ Json spread(const Json& rows, const std::vector<double>& steps) {
     x.push_back(steps[i]), median.push_back(quantile(values, 0.5));
     low.push_back(quantile(values, 0.25)), high.push_back(quantile(values, 0.75));
   }
-  return {{"x", rounded(x)}, {"median", rounded(median)}, {"low", rounded(low)},
+  return {{"x", rounded(x)},
+          {"median", rounded(median)},
+          {"low", rounded(low)},
           {"high", rounded(high)}};
 }
 
 }  // namespace
 
-Json layer_statistics(const Comparison& comparison, const std::map<int, RunRecord>& records) {
+Json layer_statistics(const Comparison& comparison,
+                      const std::map<int, RunRecord>& records) {
   const std::set<std::string> matrices = matrix_names(records);
-  const int rows = int(std::max<std::size_t>(1, matrices.size() * comparison.entrants.size()));
+  const int rows =
+      int(std::max<std::size_t>(1, matrices.size() * comparison.entrants.size()));
   const int columns = std::clamp(kCells / rows, 8, 80);
   Json optimizers = Json::array();
   for (const Entrant& entrant : comparison.entrants) {
@@ -128,9 +136,12 @@ Json layer_statistics(const Comparison& comparison, const std::map<int, RunRecor
     Json values = grids(traces, steps), spreads = Json::object();
     if (values.empty()) continue;
     for (const auto& [key, grid] : values.items()) spreads[key] = spread(grid, steps);
-    optimizers.push_back({{"optimizer", entrant.name}, {"seed", rounded(record.seed)},
-                          {"steps", rounded(steps)}, {"parameters", names},
-                          {"values", values}, {"spread", spreads}});
+    optimizers.push_back({{"optimizer", entrant.name},
+                          {"seed", rounded(record.seed)},
+                          {"steps", rounded(steps)},
+                          {"parameters", names},
+                          {"values", values},
+                          {"spread", spreads}});
   }
   Json statistics = Json::array();
   for (const Statistic& statistic : kStatistics) {

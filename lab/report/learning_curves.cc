@@ -8,8 +8,8 @@
 namespace pion::lab::report {
 namespace {
 
-constexpr int kRunPoints = 400;     // a run's points before seeds are joined
-constexpr int kNumbers = 200'000;   // of all curves together: about 1.4 MB
+constexpr int kRunPoints = 400;    // a run's points before seeds are joined
+constexpr int kNumbers = 200'000;  // of all curves together: about 1.4 MB
 constexpr std::size_t kMetrics = 24;
 
 const std::string kEvaluation = "evaluation.";
@@ -27,11 +27,12 @@ std::string progress_metric(const Comparison& comparison,
                             const std::map<int, RunRecord>& records) {
   for (const std::string& name : {comparison.progress, std::string("env_steps"),
                                   std::string("tokens"), std::string("samples")}) {
-    const bool everywhere = !name.empty() && !records.empty() &&
-                            std::all_of(records.begin(), records.end(), [&](const auto& record) {
-                              return record.second.metrics.updates.step.empty() ||
-                                     has(record.second.metrics.updates, name);
-                            });
+    const bool everywhere =
+        !name.empty() && !records.empty() &&
+        std::all_of(records.begin(), records.end(), [&](const auto& record) {
+          return record.second.metrics.updates.step.empty() ||
+                 has(record.second.metrics.updates, name);
+        });
     if (everywhere) return name;
   }
   return "";
@@ -67,7 +68,8 @@ Curve curve_of(const Metrics& metrics, const std::string& metric, const Axis& ax
                const std::string& progress) {
   const bool evaluation = metric.starts_with(kEvaluation);
   const MetricTable& table = evaluation ? metrics.evaluations : metrics.updates;
-  const auto found = table.metrics.find(evaluation ? metric.substr(kEvaluation.size()) : metric);
+  const auto found =
+      table.metrics.find(evaluation ? metric.substr(kEvaluation.size()) : metric);
   if (found == table.metrics.end()) return {};
   const auto x_of = [&](const MetricTable& from) {
     if (axis.key == "wall_seconds") return from.wall_seconds;
@@ -77,7 +79,8 @@ Curve curve_of(const Metrics& metrics, const std::string& metric, const Axis& ax
   std::vector<double> x = x_of(table);
   if (evaluation && axis.key != "step") {
     const int all = int(metrics.updates.step.size());
-    x = at_steps(table.step, downsample({metrics.updates.step, x_of(metrics.updates)}, all));
+    x = at_steps(table.step,
+                 downsample({metrics.updates.step, x_of(metrics.updates)}, all));
   }
   return downsample({x, found->second}, kRunPoints);
 }
@@ -93,7 +96,8 @@ std::vector<std::string> metric_names(const std::map<int, RunRecord>& records,
       const Metrics& metrics = record.metrics;
       for (const std::string& name :
            evaluation ? metrics.evaluations.names : metrics.updates.names) {
-        if (name.starts_with("random_")) continue;  // a constant, in the page's first lines
+        if (name.starts_with("random_"))
+          continue;  // a constant, in the page's first lines
         if (!seen.insert(prefix + name).second) continue;
         (name == "lr_factor" ? last : names).push_back(prefix + name);
       }
@@ -103,7 +107,8 @@ std::vector<std::string> metric_names(const std::map<int, RunRecord>& records,
   return names;
 }
 
-std::string default_metric(const Comparison& comparison, const std::vector<std::string>& names,
+std::string default_metric(const Comparison& comparison,
+                           const std::vector<std::string>& names,
                            const std::map<int, RunRecord>& records) {
   std::size_t evaluations = 0;
   for (const auto& [index, record] : records) {
@@ -113,16 +118,18 @@ std::string default_metric(const Comparison& comparison, const std::vector<std::
   const std::string evaluated = evaluations >= 3 ? kEvaluation + comparison.score : "";
   for (const std::string& name :
        {comparison.curve, std::string("return_mean"), std::string("score_mean"),
-        std::string("reward_mean"), comparison.score, evaluated, std::string("excess_loss"),
-        std::string("loss")}) {
-    if (!name.empty() && std::find(names.begin(), names.end(), name) != names.end()) return name;
+        std::string("reward_mean"), comparison.score, evaluated,
+        std::string("excess_loss"), std::string("loss")}) {
+    if (!name.empty() && std::find(names.begin(), names.end(), name) != names.end())
+      return name;
   }
   return names.empty() ? "" : names.front();
 }
 
 }  // namespace
 
-Json learning_curves(const Comparison& comparison, const std::map<int, RunRecord>& records) {
+Json learning_curves(const Comparison& comparison,
+                     const std::map<int, RunRecord>& records) {
   const std::string progress = progress_metric(comparison, records);
   std::vector<Axis> axes;
   if (!progress.empty()) axes.push_back({progress, title_of(progress)});
@@ -132,7 +139,8 @@ Json learning_curves(const Comparison& comparison, const std::map<int, RunRecord
   const std::string chosen = default_metric(comparison, names, records);
   const std::size_t dropped = names.size() > kMetrics ? names.size() - kMetrics : 0;
   if (dropped > 0) {
-    std::stable_partition(names.begin(), names.end(), [&](auto& name) { return name == chosen; });
+    std::stable_partition(names.begin(), names.end(),
+                          [&](auto& name) { return name == chosen; });
     names.resize(kMetrics);
   }
   const int curves = int(names.size() * axes.size() * comparison.entrants.size());
@@ -150,22 +158,32 @@ Json learning_curves(const Comparison& comparison, const std::map<int, RunRecord
         }
         const Band band = aggregate(seeds, points);
         if (band.x.empty()) continue;
-        series.push_back({{"metric", metric}, {"axis", axis.key}, {"optimizer", entrant.name},
-                          {"x", rounded(band.x)}, {"mean", rounded(band.mean)},
-                          {"low", rounded(band.low)}, {"high", rounded(band.high)},
+        series.push_back({{"metric", metric},
+                          {"axis", axis.key},
+                          {"optimizer", entrant.name},
+                          {"x", rounded(band.x)},
+                          {"mean", rounded(band.mean)},
+                          {"low", rounded(band.low)},
+                          {"high", rounded(band.high)},
                           {"count", band.count}});
       }
     }
   }
   Json axis_list = Json::array(), metric_list = Json::array();
-  for (const Axis& axis : axes) axis_list.push_back({{"key", axis.key}, {"title", axis.title}});
+  for (const Axis& axis : axes)
+    axis_list.push_back({{"key", axis.key}, {"title", axis.title}});
   for (const std::string& name : names) {
     const bool evaluation = name.starts_with(kEvaluation);
-    const std::string title = title_of(evaluation ? name.substr(kEvaluation.size()) : name);
-    metric_list.push_back({{"key", name}, {"title", evaluation ? title + ", evaluation" : title}});
+    const std::string title =
+        title_of(evaluation ? name.substr(kEvaluation.size()) : name);
+    metric_list.push_back(
+        {{"key", name}, {"title", evaluation ? title + ", evaluation" : title}});
   }
-  return {{"axes", axis_list}, {"metrics", metric_list}, {"chosen", chosen},
-          {"dropped", dropped}, {"series", series}};
+  return {{"axes", axis_list},
+          {"metrics", metric_list},
+          {"chosen", chosen},
+          {"dropped", dropped},
+          {"series", series}};
 }
 
 }  // namespace pion::lab::report

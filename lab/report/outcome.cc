@@ -65,8 +65,10 @@ Outcome of_run(const Comparison& comparison, double untrained, double random) {
     return {name + " scored " + format_score(run.score, kNan) + where,
             score + " at the end of one run" + baseline(untrained, random) + ".", ""};
   }
-  if (run.status == "failed") return {name + " failed" + where, "The run ended with an error.", ""};
-  return {"This run" + (name == "optimizer" ? "" : " of " + name) + where + " has not finished",
+  if (run.status == "failed")
+    return {name + " failed" + where, "The run ended with an error.", ""};
+  return {"This run" + (name == "optimizer" ? "" : " of " + name) + where +
+              " has not finished",
           "The page shows what it has written so far.", ""};
 }
 
@@ -80,7 +82,8 @@ std::string verdict(const std::vector<const Entrant*>& ranked, bool& separated) 
   const std::string size = format_score(std::abs(gap.mean), gap.half_width);
   const std::string pair = label(first.name) + " over " + label(second.name);
   if (separated) {
-    return "The lead of " + pair + ", " + size + ", is larger than the spread over seeds.";
+    return "The lead of " + pair + ", " + size +
+           ", is larger than the spread over seeds.";
   }
   return "The lead of " + pair + ", " + size +
          ", is within the spread over seeds: it shows no order between them.";
@@ -99,7 +102,8 @@ FormattedScore format_parts(double mean, double half_width) {
     exponent += std::to_string(power);
     // in two steps: 10^-310 is no normal double
     mean = mean / std::pow(10.0, power / 2) / std::pow(10.0, power - power / 2);
-    half_width = half_width / std::pow(10.0, power / 2) / std::pow(10.0, power - power / 2);
+    half_width =
+        half_width / std::pow(10.0, power / 2) / std::pow(10.0, power - power / 2);
   }
   int decimals = 0;
   if (interval && half_width > 0.0) {
@@ -116,7 +120,8 @@ FormattedScore format_parts(double mean, double half_width) {
 
 std::string format_score(double mean, double half_width) {
   const FormattedScore parts = format_parts(mean, half_width);
-  if (!std::isfinite(mean) || !std::isfinite(half_width)) return parts.mean + parts.exponent;
+  if (!std::isfinite(mean) || !std::isfinite(half_width))
+    return parts.mean + parts.exponent;
   const std::string both = parts.mean + " ± " + parts.half_width;
   return parts.exponent.empty() ? both : "(" + both + ")" + parts.exponent;
 }
@@ -126,8 +131,10 @@ Outcome outcome(const Comparison& comparison, double untrained, double random) {
   std::vector<const Entrant*> ranked;
   std::vector<std::string> without, numbers;
   for (const Entrant& entrant : comparison.entrants) {
-    if (entrant.score.count > 0) ranked.push_back(&entrant);
-    else without.push_back(label(entrant.name));
+    if (entrant.score.count > 0)
+      ranked.push_back(&entrant);
+    else
+      without.push_back(label(entrant.name));
   }
   if (ranked.empty()) {
     return {"No run" + on_task(comparison) + " has a score yet",
@@ -144,15 +151,16 @@ Outcome outcome(const Comparison& comparison, double untrained, double random) {
   Outcome result;
   bool separated = false;
   result.verdict = verdict(ranked, separated);
-  result.numbers = joined(numbers) + " (" + basis(ranked) + ")" +
-                   baseline(untrained, random) + ".";
+  result.numbers =
+      joined(numbers) + " (" + basis(ranked) + ")" + baseline(untrained, random) + ".";
   if (!without.empty()) result.numbers += " No score from " + joined(without) + ".";
 
   const std::string most = comparison.higher_is_better ? "highest" : "lowest";
   std::vector<std::string> level;  // the first, and who cannot be told from it
   for (const Entrant* entrant : ranked) {
     const Interval gap = welch_difference(ranked.front()->scores, entrant->scores);
-    if (entrant == ranked.front() || (gap.count > 1 && std::abs(gap.mean) <= gap.half_width)) {
+    if (entrant == ranked.front() ||
+        (gap.count > 1 && std::abs(gap.mean) <= gap.half_width)) {
       level.push_back(label(entrant->name));
     }
   }

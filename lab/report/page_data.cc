@@ -12,7 +12,8 @@ namespace pion::lab::report {
 namespace {
 
 // The score before the first update, mean over runs; NaN if no run evaluated there.
-double untrained_score(const Comparison& comparison, const std::map<int, RunRecord>& records) {
+double untrained_score(const Comparison& comparison,
+                       const std::map<int, RunRecord>& records) {
   std::vector<double> scores;
   for (const auto& [index, record] : records) {
     const MetricTable& evaluations = record.metrics.evaluations;
@@ -24,12 +25,14 @@ double untrained_score(const Comparison& comparison, const std::map<int, RunReco
 }
 
 // What a random policy scores, if the runs measured it: the metric "random_" + score.
-double random_score(const Comparison& comparison, const std::map<int, RunRecord>& records) {
+double random_score(const Comparison& comparison,
+                    const std::map<int, RunRecord>& records) {
   std::vector<double> scores;
   for (const auto& [index, record] : records) {
     const auto& metrics = record.metrics.evaluations.metrics;
     const auto found = metrics.find("random_" + comparison.score);
-    if (found != metrics.end()) scores.insert(scores.end(), found->second.begin(), found->second.end());
+    if (found != metrics.end())
+      scores.insert(scores.end(), found->second.begin(), found->second.end());
   }
   return confidence_interval(scores).mean;
 }
@@ -37,21 +40,27 @@ double random_score(const Comparison& comparison, const std::map<int, RunRecord>
 Json optimizer_rows(const Comparison& comparison) {
   Json rows = Json::array();
   for (const Entrant& entrant : comparison.entrants) {
-    const FormattedScore parts = format_parts(entrant.score.mean, entrant.score.half_width);
+    const FormattedScore parts =
+        format_parts(entrant.score.mean, entrant.score.half_width);
     const bool interval = std::isfinite(entrant.score.half_width);
     Json seeds = Json::array();
     for (const int i : entrant.runs) {
       const ComparedRun& run = comparison.runs[i];
-      seeds.push_back({{"seed", rounded(run.seed)}, {"score", rounded(run.score)},
-                       {"text", format_score(run.score, kNan)}, {"status", run.status}});
+      seeds.push_back({{"seed", rounded(run.seed)},
+                       {"score", rounded(run.score)},
+                       {"text", format_score(run.score, kNan)},
+                       {"status", run.status}});
     }
-    rows.push_back({{"key", entrant.name}, {"label", label(entrant.name)},
-                    {"lr", rounded(entrant.lr)}, {"edge", entrant.edge},
+    rows.push_back({{"key", entrant.name},
+                    {"label", label(entrant.name)},
+                    {"lr", rounded(entrant.lr)},
+                    {"edge", entrant.edge},
                     {"mean", parts.mean + parts.exponent},
                     {"interval", parts.half_width + (interval ? parts.exponent : "")},
                     {"value", rounded(entrant.score.mean)},
                     {"half_width", rounded(entrant.score.half_width)},
-                    {"tuning_runs", entrant.tuning_runs}, {"seeds", seeds},
+                    {"tuning_runs", entrant.tuning_runs},
+                    {"seeds", seeds},
                     {"wall_seconds", rounded(entrant.wall_seconds)}});
   }
   return rows;
@@ -63,13 +72,17 @@ Json learning_rates(const Comparison& comparison) {
     std::map<double, std::vector<double>> scores;
     for (const ComparedRun& run : comparison.runs) {
       if (run.optimizer != entrant.name || !(run.lr > 0)) continue;
-      points.push_back({{"optimizer", run.optimizer}, {"lr", run.lr},
-                        {"seed", rounded(run.seed)}, {"phase", run.phase},
-                        {"status", run.status}, {"score", rounded(run.score)}});
+      points.push_back({{"optimizer", run.optimizer},
+                        {"lr", run.lr},
+                        {"seed", rounded(run.seed)},
+                        {"phase", run.phase},
+                        {"status", run.status},
+                        {"score", rounded(run.score)}});
       if (std::isfinite(run.score)) scores[run.lr].push_back(run.score);
     }
     for (const auto& [lr, values] : scores) {
-      means.push_back({{"optimizer", entrant.name}, {"lr", lr},
+      means.push_back({{"optimizer", entrant.name},
+                       {"lr", lr},
                        {"best", std::abs(lr - entrant.lr) <= 1e-9 * lr},
                        {"score", rounded(confidence_interval(values).mean)}});
     }
@@ -82,8 +95,11 @@ Json warnings(const Comparison& comparison, const std::map<int, RunRecord>& reco
   for (const auto& [index, record] : records) {
     const std::string& optimizer = comparison.runs[index].optimizer;
     const auto add = [&](const std::string& message, double step, double count) {
-      rows.push_back({{"optimizer", optimizer}, {"seed", rounded(comparison.runs[index].seed)},
-                      {"message", message}, {"step", rounded(step)}, {"count", count}});
+      rows.push_back({{"optimizer", optimizer},
+                      {"seed", rounded(comparison.runs[index].seed)},
+                      {"message", message},
+                      {"step", rounded(step)},
+                      {"count", count}});
     };
     for (const WarningGroup& warning : record.metrics.warnings) {
       add(warning.message, warning.first_step, warning.count);
@@ -125,12 +141,14 @@ Json notes(const Comparison& comparison, const std::map<int, RunRecord>& records
   int failed = 0;
   for (const ComparedRun& run : comparison.runs) {
     failed += run.status == "failed";
-    if (!run.error.empty()) rows.push_back({{"where", run.directory}, {"message", run.error}});
+    if (!run.error.empty())
+      rows.push_back({{"where", run.directory}, {"message", run.error}});
   }
   if (failed > 0 && !comparison.single_run) {
-    rows.push_back({{"where", "comparison"},
-                    {"message", std::to_string(failed) + " of " +
-                                    std::to_string(comparison.runs.size()) + " runs failed"}});
+    rows.push_back(
+        {{"where", "comparison"},
+         {"message", std::to_string(failed) + " of " +
+                         std::to_string(comparison.runs.size()) + " runs failed"}});
   }
   return rows;
 }
@@ -150,9 +168,11 @@ void add_set_up(Json& page, const Comparison& comparison,
       page["routing"].push_back(table);
     }
     if (!record.recipe_toml.empty()) {
-      page["recipes"].push_back({{"optimizer", entrant.name}, {"toml", record.recipe_toml}});
+      page["recipes"].push_back(
+          {{"optimizer", entrant.name}, {"toml", record.recipe_toml}});
     }
-    if (page["environment"].empty()) flatten(record.environment, "", 0, page["environment"]);
+    if (page["environment"].empty())
+      flatten(record.environment, "", 0, page["environment"]);
   }
 }
 
@@ -165,7 +185,8 @@ Json page_data(const Comparison& comparison, const std::map<int, RunRecord>& rec
   page["kind"] = comparison.single_run ? "run" : "comparison";
   page["recipe"] = comparison.recipe;
   page["task"] = comparison.task;
-  page["outcome"] = {{"headline", result.headline}, {"numbers", result.numbers},
+  page["outcome"] = {{"headline", result.headline},
+                     {"numbers", result.numbers},
                      {"verdict", result.verdict}};
   page["score"] = comparison.score;
   page["higher_is_better"] = comparison.higher_is_better;
@@ -188,8 +209,10 @@ int best_run(const Comparison& comparison, const Entrant& entrant,
     if (!records.count(run)) continue;
     const double score = comparison.runs[run].score;
     const double best_score = best < 0 ? kNan : comparison.runs[best].score;
-    const bool better = comparison.higher_is_better ? score > best_score : score < best_score;
-    if (best < 0 || better || (std::isfinite(score) && !std::isfinite(best_score))) best = run;
+    const bool better =
+        comparison.higher_is_better ? score > best_score : score < best_score;
+    if (best < 0 || better || (std::isfinite(score) && !std::isfinite(best_score)))
+      best = run;
   }
   return best;
 }

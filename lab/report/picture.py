@@ -27,7 +27,11 @@ def read_report(path: Path) -> dict:
     page = path / "report.html" if path.is_dir() else path
     if not page.is_file():
         fail(f"a report must exist, got no {page}; write it with: pion report {path}")
-    found = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', page.read_text("utf-8"), re.S)
+    found = re.search(
+        r'<script type="application/json" id="report-data">(.*?)</script>',
+        page.read_text("utf-8"),
+        re.DOTALL,
+    )
     if not found:
         fail(f"the page must be a report of pion, got {page}")
     return json.loads(found.group(1))
@@ -60,7 +64,12 @@ def specification(report: dict, series: list[dict], metric: str, axis: str) -> d
     scale = {"type": "log", "nice": False} if log_scale(series) else {"zero": False}
     x = {"field": "x", "type": "quantitative", "title": axis, "scale": {"nice": False},
          "axis": {"format": "~s", "grid": False, "tickCount": 6}}  # fmt: skip
-    y = {"type": "quantitative", "title": metric, "scale": scale, "axis": {"tickCount": 6, "format": "~g"}}
+    y = {
+        "type": "quantitative",
+        "title": metric,
+        "scale": scale,
+        "axis": {"tickCount": 6, "format": "~g"},
+    }
     color = {"field": "optimizer", "type": "nominal", "title": None,
              "scale": {"domain": [labels[key] for key in present], "range": colours},
              "legend": {"orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3, "symbolOpacity": 1, "labelFontSize": 13}}  # fmt: skip
@@ -81,7 +90,9 @@ def specification(report: dict, series: list[dict], metric: str, axis: str) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("report", type=Path)
     parser.add_argument("picture", type=Path, help="ends in .svg or .png")
     parser.add_argument("--metric")
@@ -95,7 +106,11 @@ def main() -> None:
         fail("the report must hold learning curves, got none")
     metric = choose("metric", arguments.metric, curves["metrics"], curves["chosen"])
     axis = choose("axis", arguments.axis, curves["axes"], curves["series"][0]["axis"])
-    series = [one for one in curves["series"] if one["metric"] == metric["key"] and one["axis"] == axis["key"]]
+    series = [
+        one
+        for one in curves["series"]
+        if one["metric"] == metric["key"] and one["axis"] == axis["key"]
+    ]
     if not series:
         fail(f"the runs must report {metric['key']} over {axis['key']}, got nothing")
 

@@ -6,11 +6,13 @@
 namespace pion::lab::report {
 namespace {
 
-constexpr std::size_t kFrames = 900;  // a game's last moves: a minute and a half at ten a second
+constexpr std::size_t kFrames =
+    900;  // a game's last moves: a minute and a half at ten a second
 constexpr double kLongestSide = 200;  // cells; a larger board has no visible cells
 
 bool is_pair(const Json& value) {
-  return value.is_array() && value.size() == 2 && value[0].is_number() && value[1].is_number();
+  return value.is_array() && value.size() == 2 && value[0].is_number() &&
+         value[1].is_number();
 }
 
 bool is_board(const Json& board) {
@@ -35,16 +37,22 @@ Json played_games(const Comparison& comparison, const std::map<int, RunRecord>& 
     const int run = best_run(comparison, entrant, records);
     if (run < 0) continue;
     const RunRecord& record = records.at(run);
-    const Json &board = member(record.sample, "board"), &all = member(record.sample, "frames");
-    if (text(record.sample, "kind") != "snake_game" || !is_board(board) || !all.is_array()) continue;
+    const Json &board = member(record.sample, "board"),
+               &all = member(record.sample, "frames");
+    if (text(record.sample, "kind") != "snake_game" || !is_board(board) ||
+        !all.is_array())
+      continue;
     Json frames = Json::array();
     const std::size_t first = all.size() > kFrames ? all.size() - kFrames : 0;
     for (std::size_t i = first; i < all.size(); ++i) {
       if (is_frame(all[i])) frames.push_back(all[i]);
     }
     if (frames.empty()) continue;
-    games.push_back({{"optimizer", entrant.name}, {"seed", rounded(record.seed)},
-                     {"board", board}, {"moves", all.size() - 1}, {"first", first},
+    games.push_back({{"optimizer", entrant.name},
+                     {"seed", rounded(record.seed)},
+                     {"board", board},
+                     {"moves", all.size() - 1},
+                     {"first", first},
                      {"frames", frames}});
   }
   return games;

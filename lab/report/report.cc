@@ -27,16 +27,19 @@ std::string asset(const std::string& name) {
   std::ostringstream content;
   if (file) content << file.rdbuf();
   if (content.str().empty()) {
-    throw std::invalid_argument("write_report: the page's assets must be in " +
-                                asset_directory().string() + ", got no " + name +
-                                "; build the target report_assets, or name their directory in "
-                                "PION_REPORT_ASSETS");
+    throw std::invalid_argument(
+        "write_report: the page's assets must be in " + asset_directory().string() +
+        ", got no " + name +
+        "; build the target report_assets, or name their directory in "
+        "PION_REPORT_ASSETS");
   }
   return content.str();
 }
 
-// The runs whose files the page needs: those at the tuned rates. Missing directories are noted.
-std::map<int, RunRecord> read_records(const Comparison& comparison, const fs::path& directory) {
+// The runs whose files the page needs: those at the tuned rates. Missing directories are
+// noted.
+std::map<int, RunRecord> read_records(const Comparison& comparison,
+                                      const fs::path& directory) {
   std::map<int, RunRecord> records;
   for (const Entrant& entrant : comparison.entrants) {
     for (const int i : entrant.runs) {
@@ -69,21 +72,25 @@ Json collect(const fs::path& directory) {
   }
   if (!is_run(directory)) {
     throw std::invalid_argument(
-        "write_report: the directory must hold compare.json (a comparison) or metrics.jsonl, "
-        "recipe.toml or result.json (a run), got " + directory.string() + " with none of them");
+        "write_report: the directory must hold compare.json (a comparison) or "
+        "metrics.jsonl, "
+        "recipe.toml or result.json (a run), got " +
+        directory.string() + " with none of them");
   }
   const RunRecord run = read_run(directory);
   return page_data(comparison_of(run), {{0, run}});
 }
 
 // Every {{name}} of the template, replaced once: inserted text is not searched again.
-std::string filled(const std::string& page, const std::map<std::string, std::string>& parts) {
+std::string filled(const std::string& page,
+                   const std::map<std::string, std::string>& parts) {
   std::string result;
   std::size_t at = 0;
   for (std::size_t open; (open = page.find("{{", at)) != std::string::npos;) {
     const std::size_t close = page.find("}}", open);
     if (close == std::string::npos) break;
-    result += page.substr(at, open - at) + parts.at(page.substr(open + 2, close - open - 2));
+    result +=
+        page.substr(at, open - at) + parts.at(page.substr(open + 2, close - open - 2));
     at = close + 2;
   }
   return result + page.substr(at);
@@ -101,9 +108,10 @@ void write_atomically(const fs::path& path, const std::string& content) {
   if (!file || error) {
     std::error_code ignored;
     fs::remove(temporary, ignored);
-    throw std::runtime_error("write_report: " + path.string() +
-                             " must be writable, got an error; check the path and the disk's "
-                             "free space");
+    throw std::runtime_error(
+        "write_report: " + path.string() +
+        " must be writable, got an error; check the path and the disk's "
+        "free space");
   }
 }
 
@@ -113,11 +121,12 @@ void write_report(const fs::path& run_or_comparison, const fs::path& html) {
   const Json data = collect(run_or_comparison);
   const std::string json = data.dump(-1, ' ', false, Json::error_handler_t::replace);
   const std::string title = member(data, "outcome")["headline"].get<std::string>();
-  write_atomically(html, filled(asset("page.html"), {{"title", escape_html(title)},
-                                                     {"style", asset("page.css")},
-                                                     {"data", escape_script_json(json)},
-                                                     {"charts", escape_script(asset("vega.js"))},
-                                                     {"script", escape_script(asset("page.js"))}}));
+  write_atomically(
+      html, filled(asset("page.html"), {{"title", escape_html(title)},
+                                        {"style", asset("page.css")},
+                                        {"data", escape_script_json(json)},
+                                        {"charts", escape_script(asset("vega.js"))},
+                                        {"script", escape_script(asset("page.js"))}}));
 }
 
 }  // namespace pion::lab

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/report/routing_table.h"
 
-#include <sstream>
 #include <toml++/toml.h>
+
+#include <sstream>
 
 namespace pion::lab::report {
 namespace {
 
-// A value as the table shows it: lists joined by `between`, tables as "axis rows, count 4".
+// A value as the table shows it: lists joined by `between`, tables as "axis rows, count
+// 4".
 std::string cell(const toml::node& node, const char* between) {
   if (const auto* value = node.as_string()) return value->get();
   std::ostringstream out;
   if (const auto* list = node.as_array()) {
-    for (const toml::node& entry : *list) out << (out.tellp() > 0 ? between : "") << cell(entry, between);
+    for (const toml::node& entry : *list)
+      out << (out.tellp() > 0 ? between : "") << cell(entry, between);
   } else if (const auto* table = node.as_table()) {
     for (const auto& [key, value] : *table) {
       out << (out.tellp() > 0 ? ", " : "") << key.str() << ' ' << cell(value, between);
@@ -25,9 +28,10 @@ std::string cell(const toml::node& node, const char* between) {
   return out.str();
 }
 
-// A column of a parameter. Its rule is a name: the rule's own keys (lr, scale) are in the file's
-// [rules.NAME]; or it is a table with the name and the keys inside.
-const toml::node* field(const toml::table& file, const toml::table& row, std::string_view column) {
+// A column of a parameter. Its rule is a name: the rule's own keys (lr, scale) are in the
+// file's [rules.NAME]; or it is a table with the name and the keys inside.
+const toml::node* field(const toml::table& file, const toml::table& row,
+                        std::string_view column) {
   const toml::node* node = row.get(column);
   const toml::node* rule = row.get("rule");
   if (rule != nullptr && rule->is_string()) {
@@ -60,8 +64,8 @@ Json routing_table(std::string_view text) {
   }
   if (routes == nullptr) return nullptr;
   Json columns = Json::array(), rows = Json::array();
-  for (const char* column :
-       {"name", "shape", "role", "rule", "heads", "axis", "scale", "lr", "tied_to", "reason"}) {
+  for (const char* column : {"name", "shape", "role", "rule", "heads", "axis", "scale",
+                             "lr", "tied_to", "reason"}) {
     for (const toml::node& row : *routes) {
       if (field(file, *row.as_table(), column) == nullptr) continue;
       columns.push_back(column);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/report/run_record.h"
 
+#include <toml++/toml.h>
+
 #include <cmath>
 #include <fstream>
 #include <sstream>
-#include <toml++/toml.h>
 
 #include "lab/report/routing_table.h"
 
@@ -14,7 +15,8 @@ namespace {
 constexpr std::size_t kMaxMetrics = 200;      // distinct names; more is a damaged file
 constexpr std::size_t kMaxParameters = 5000;  // as above
 
-// The line with bare NaN, Infinity and -Infinity replaced by null: other writers emit them.
+// The line with bare NaN, Infinity and -Infinity replaced by null: other writers emit
+// them.
 std::string without_nan(const std::string& line) {
   std::string result;
   bool quoted = false;
@@ -63,8 +65,8 @@ void append(MetricTable& table, const Json& line) {
   }
 }
 
-void append_parameters(std::vector<ParameterTrace>& traces, std::map<std::string, int>& index,
-                       const Json& line) {
+void append_parameters(std::vector<ParameterTrace>& traces,
+                       std::map<std::string, int>& index, const Json& line) {
   const Json& parameters = member(line, "parameters");
   if (!parameters.is_array()) return;
   for (const Json& entry : parameters) {
@@ -74,8 +76,9 @@ void append_parameters(std::vector<ParameterTrace>& traces, std::map<std::string
     if (added) traces.push_back({name, text(entry, "rule"), {}, {}, 0.0});
     ParameterTrace& trace = traces[found->second];
     trace.step.push_back(number(line, "step"));
-    for (const char* key : {"update_rms", "directions_passed", "directions", "stable_rank",
-                            "sigma_max", "energy_kept", "head_spread", "gradient_norm"}) {
+    for (const char* key :
+         {"update_rms", "directions_passed", "directions", "stable_rank", "sigma_max",
+          "energy_kept", "head_spread", "gradient_norm"}) {
       trace.values[key].push_back(number(entry, key));
     }
     const double skipped = number(entry, "skipped");
@@ -91,7 +94,8 @@ void append_warning(std::vector<WarningGroup>& warnings, const Json& line) {
       return;
     }
   }
-  if (warnings.size() < kMaxMetrics) warnings.push_back({message, number(line, "step"), 1});
+  if (warnings.size() < kMaxMetrics)
+    warnings.push_back({message, number(line, "step"), 1});
 }
 
 void pad(MetricTable& table) {
@@ -159,8 +163,8 @@ Metrics read_metrics(std::istream& lines) {
     const Json object = parse_line(line);
     if (object.is_discarded()) {
       if (unfinished) {
-        metrics.notes.push_back("the last line of metrics.jsonl (line " + std::to_string(row) +
-                                ") is cut off and was ignored");
+        metrics.notes.push_back("the last line of metrics.jsonl (line " +
+                                std::to_string(row) + ") is cut off and was ignored");
       } else if (damaged++ == 0) {
         first_damaged = row;
       }
@@ -174,9 +178,10 @@ Metrics read_metrics(std::istream& lines) {
     if (kind == "resume") ++metrics.resumes;
   }
   if (damaged > 0) {
-    metrics.notes.push_back(std::to_string(damaged) +
-                            " damaged lines of metrics.jsonl were ignored, the first is line " +
-                            std::to_string(first_damaged));
+    metrics.notes.push_back(
+        std::to_string(damaged) +
+        " damaged lines of metrics.jsonl were ignored, the first is line " +
+        std::to_string(first_damaged));
   }
   pad(metrics.updates);
   pad(metrics.evaluations);

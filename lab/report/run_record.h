@@ -15,7 +15,8 @@ namespace pion::lab::report {
 using Json = nlohmann::ordered_json;
 inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-// Member of a JSON object if it has the type; else NaN, "" or null. A boolean counts as 0 or 1.
+// Member of a JSON object if it has the type; else NaN, "" or null. A boolean counts as 0
+// or 1.
 double number(const Json& object, std::string_view key);
 std::string text(const Json& object, std::string_view key);
 const Json& member(const Json& object, std::string_view key);
@@ -31,8 +32,9 @@ struct MetricTable {
 struct ParameterTrace {
   std::string name, rule;
   std::vector<double> step;
-  std::map<std::string, std::vector<double>> values;  // "update_rms", "directions_passed", ...
-  double skipped = 0.0;                               // steps with a non-finite gradient
+  std::map<std::string, std::vector<double>>
+      values;            // "update_rms", "directions_passed", ...
+  double skipped = 0.0;  // steps with a non-finite gradient
 };
 
 struct WarningGroup {
@@ -50,8 +52,9 @@ struct Metrics {
   std::vector<std::string> notes;
 };
 
-// Reads metrics.jsonl. Never throws on bad content: damaged lines are left out and noted; an
-// unfinished last line (a killed run) has a note of its own. NaN and Infinity become gaps.
+// Reads metrics.jsonl. Never throws on bad content: damaged lines are left out and noted;
+// an unfinished last line (a killed run) has a note of its own. NaN and Infinity become
+// gaps.
 Metrics read_metrics(std::istream& lines);
 
 // One run directory. Fields stay empty where a file is missing.

@@ -14,12 +14,17 @@ namespace pion::lab::report {
 namespace {
 
 const std::string kLines =
-    R"({"kind":"update","step":1,"wall_seconds":0.5,"lr_factor":1,"metrics":{"loss":2.5}})" "\n"
+    R"({"kind":"update","step":1,"wall_seconds":0.5,"lr_factor":1,"metrics":{"loss":2.5}})"
+    "\n"
     R"({"kind":"optimizer","step":1,"parameters":[{"name":"w","rule":"pion","update_rms":0.1,)"
-    R"("directions_passed":4,"directions":16,"stable_rank":2,"energy_kept":0.5,"skipped":3}]})" "\n"
-    R"({"kind":"evaluation","step":1,"final":true,"metrics":{"score":7}})" "\n"
-    R"({"kind":"warning","step":1,"message":"empty update"})" "\n"
-    R"({"kind":"update","step":2,"wall_seconds":1.0,"lr_factor":1,"metrics":{"loss":1.5,"new":1}})" "\n";
+    R"("directions_passed":4,"directions":16,"stable_rank":2,"energy_kept":0.5,"skipped":3}]})"
+    "\n"
+    R"({"kind":"evaluation","step":1,"final":true,"metrics":{"score":7}})"
+    "\n"
+    R"({"kind":"warning","step":1,"message":"empty update"})"
+    "\n"
+    R"({"kind":"update","step":2,"wall_seconds":1.0,"lr_factor":1,"metrics":{"loss":1.5,"new":1}})"
+    "\n";
 
 Metrics read(const std::string& text) {
   std::istringstream lines(text);
@@ -61,7 +66,8 @@ TEST(ReadMetrics, CountsDamagedLinesInTheMiddle) {
 
 TEST(ReadMetrics, ReadsNanAsAGap) {
   const Metrics metrics = read(
-      "{\"kind\":\"update\",\"step\":1,\"metrics\":{\"a\":NaN,\"b\":-Infinity,\"c\":1,\"NaN\":2}}\n");
+      "{\"kind\":\"update\",\"step\":1,\"metrics\":{\"a\":NaN,\"b\":-Infinity,\"c\":1,"
+      "\"NaN\":2}}\n");
   EXPECT_EQ(metrics.updates.names, (std::vector<std::string>{"c", "NaN"}));
   EXPECT_TRUE(metrics.notes.empty());
 }
@@ -72,10 +78,18 @@ std::string mutated(std::string text, std::mt19937& random) {
   for (unsigned edits = 1 + random() % 4; edits > 0 && !text.empty(); --edits) {
     const std::size_t at = random() % text.size();
     switch (random() % 4) {
-      case 0: text[at] = alphabet[random() % alphabet.size()]; break;
-      case 1: text.erase(at, 1 + random() % 20); break;
-      case 2: text.insert(at, text.substr(random() % text.size(), random() % 40)); break;
-      case 3: text.resize(at); break;
+      case 0:
+        text[at] = alphabet[random() % alphabet.size()];
+        break;
+      case 1:
+        text.erase(at, 1 + random() % 20);
+        break;
+      case 2:
+        text.insert(at, text.substr(random() % text.size(), random() % 40));
+        break;
+      case 3:
+        text.resize(at);
+        break;
     }
   }
   return text;
@@ -88,7 +102,8 @@ TEST(Fuzz, DamagedMetricsNeverThrowAndTheRestStillMakesAPage) {
     RunRecord run;
     ASSERT_NO_THROW({
       run.metrics = read(text);
-      page_data(comparison_of(run), {{0, run}}).dump(-1, ' ', false, Json::error_handler_t::replace);
+      page_data(comparison_of(run), {{0, run}})
+          .dump(-1, ' ', false, Json::error_handler_t::replace);
     }) << text;
   }
 }
@@ -133,7 +148,8 @@ TEST(RoutingTable, FollowsARulesNameToItsKeys) {
 
 TEST(RoutingTable, ShowsRulesWrittenAsTextOrAsTables) {
   const Json table = routing_table(
-      "version = 1\n[[routes]]\nname = \"w\"\nshape = [64, 32]\nrule = \"pion\"\nlr = 1e-3\n"
+      "version = 1\n[[routes]]\nname = \"w\"\nshape = [64, 32]\nrule = \"pion\"\nlr = "
+      "1e-3\n"
       "[[routes]]\nname = \"b\"\n[routes.rule]\nname = \"adamw\"\nlr = 3e-4\n");
   EXPECT_EQ(table["columns"], Json({"name", "shape", "rule", "lr"}));
   EXPECT_EQ(table["rows"][0], Json({"w", "64 × 32", "pion", "0.001"}));

@@ -10,8 +10,8 @@ namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-// Continued fraction of the incomplete beta function, evaluated by Lentz's method (NIST DLMF
-// 8.17.22). Converges fast for x < (a + 1) / (a + b + 2).
+// Continued fraction of the incomplete beta function, evaluated by Lentz's method (NIST
+// DLMF 8.17.22). Converges fast for x < (a + 1) / (a + b + 2).
 double beta_fraction(double a, double b, double x) {
   constexpr double kTiny = 1e-300;  // replaces a zero denominator
   double c = 1.0, d = 1.0 - (a + b) * x / (a + 1.0);
@@ -19,9 +19,9 @@ double beta_fraction(double a, double b, double x) {
   double value = d;
   for (int m = 1; m <= 500; ++m) {
     for (const bool even : {true, false}) {
-      const double numerator = even ? m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-                                    : -(a + m) * (a + b + m) * x /
-                                          ((a + 2 * m) * (a + 2 * m + 1));
+      const double numerator =
+          even ? m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+               : -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
       d = 1.0 + numerator * d;
       c = 1.0 + numerator / c;
       d = 1.0 / (std::abs(d) < kTiny ? kTiny : d);
@@ -98,13 +98,15 @@ Interval welch_difference(const std::vector<double>& a, const std::vector<double
   const double error = std::sqrt(u + v);
   if (error == 0.0) return {x.mean - y.mean, 0.0, 0.0, count};
   // Welch-Satterthwaite degrees of freedom
-  const double freedom = (u + v) * (u + v) / (u * u / (x.count - 1) + v * v / (y.count - 1));
+  const double freedom =
+      (u + v) * (u + v) / (u * u / (x.count - 1) + v * v / (y.count - 1));
   return {x.mean - y.mean, student_t_quantile(0.975, freedom) * error, error, count};
 }
 
 double student_t_cdf(double t, double freedom) {
   if (std::isinf(t)) return t > 0 ? 1.0 : 0.0;
-  const double tail = 0.5 * incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t));
+  const double tail =
+      0.5 * incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t));
   return t > 0 ? 1.0 - tail : tail;
 }
 

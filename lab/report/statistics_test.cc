@@ -13,8 +13,9 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 TEST(StudentT, QuantilesMatchThePrintedTable) {
   // 0.975 quantiles to the four decimals of NIST's table of Student's t
-  const std::pair<double, double> table[] = {
-      {1, 12.706}, {2, 4.303}, {3, 3.182}, {4, 2.776}, {9, 2.262}, {29, 2.045}, {100, 1.984}};
+  const std::pair<double, double> table[] = {{1, 12.706}, {2, 4.303}, {3, 3.182},
+                                             {4, 2.776},  {9, 2.262}, {29, 2.045},
+                                             {100, 1.984}};
   for (const auto& [freedom, expected] : table) {
     EXPECT_NEAR(student_t_quantile(0.975, freedom), expected, 5.1e-4) << freedom;
     EXPECT_NEAR(student_t_quantile(0.025, freedom), -expected, 5.1e-4) << freedom;
@@ -23,10 +24,11 @@ TEST(StudentT, QuantilesMatchThePrintedTable) {
 
 TEST(StudentT, CdfHasTheClosedFormsOfOneAndTwoDegreesOfFreedom) {
   for (const double t : {-30.0, -2.0, -0.1, 0.0, 0.5, 3.0, 80.0}) {
-    // Cauchy; and 1/2 + t / (2 sqrt(2 + t^2)). The fraction stops at 1e-15; 1e-12 leaves room
-    // for lgamma and for the cancellation of 1 - tail.
+    // Cauchy; and 1/2 + t / (2 sqrt(2 + t^2)). The fraction stops at 1e-15; 1e-12 leaves
+    // room for lgamma and for the cancellation of 1 - tail.
     EXPECT_NEAR(student_t_cdf(t, 1), 0.5 + std::atan(t) / std::acos(-1.0), 1e-12) << t;
-    EXPECT_NEAR(student_t_cdf(t, 2), 0.5 + t / (2.0 * std::sqrt(2.0 + t * t)), 1e-12) << t;
+    EXPECT_NEAR(student_t_cdf(t, 2), 0.5 + t / (2.0 * std::sqrt(2.0 + t * t)), 1e-12)
+        << t;
   }
 }
 
@@ -34,7 +36,8 @@ TEST(ConfidenceInterval, OfThreeValuesIsTheTextbookOne) {
   const Interval interval = confidence_interval({1.0, 2.0, 3.0});
   EXPECT_DOUBLE_EQ(interval.mean, 2.0);
   EXPECT_DOUBLE_EQ(interval.deviation, 1.0);
-  EXPECT_NEAR(interval.half_width, 4.302653 / std::sqrt(3.0), 1e-6);  // t of 2 degrees, 7 digits
+  EXPECT_NEAR(interval.half_width, 4.302653 / std::sqrt(3.0),
+              1e-6);  // t of 2 degrees, 7 digits
   EXPECT_EQ(interval.count, 3);
 }
 
@@ -68,7 +71,8 @@ TEST(Downsample, AveragesBinsAndKeepsTheMean) {
 }
 
 TEST(Downsample, DropsGapsAndWhatAResumedRunRepeats) {
-  const Curve curve = downsample({{0, 1, 2, 3, 2, 3, 4}, {0, kNan, 2, 3, 20, 30, 40}}, 100);
+  const Curve curve =
+      downsample({{0, 1, 2, 3, 2, 3, 4}, {0, kNan, 2, 3, 20, 30, 40}}, 100);
   EXPECT_EQ(curve.x, (std::vector<double>{0, 2, 3, 4}));
   EXPECT_EQ(curve.y, (std::vector<double>{0, 20, 30, 40}));
 }

@@ -10,7 +10,7 @@ namespace {
 volatile std::sig_atomic_t marked = 0;
 
 void set(void (*action)(int), int flags) {
-  struct sigaction how {};
+  struct sigaction how{};
   how.sa_handler = action;
   how.sa_flags = flags;
   for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &how, nullptr);

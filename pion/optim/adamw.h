@@ -19,8 +19,8 @@ namespace pion {
 struct AdamWRule {
   double lr = 1e-3;                   // about the size of an entry's step; >= 0
   double beta1 = 0.9, beta2 = 0.999;  // in [0, 1)
-  double eps = 1e-8;                  // > 0; added after the square root and bias correction
-  double weight_decay = 0.0;          // decoupled, multiplied by lr; >= 0
+  double eps = 1e-8;          // > 0; added after the square root and bias correction
+  double weight_decay = 0.0;  // decoupled, multiplied by lr; >= 0
   NonFinite nonfinite = NonFinite::kSkip;
 };
 
@@ -31,10 +31,11 @@ struct AdamWRule {
 //   exp_avg, exp_avg_sq   read, written; all zeros before the first step
 //   step                  t, counts from 1; a skipped step does not count
 //
-// Throws std::invalid_argument if sizes differ, step < 1, an option is out of range, or the
-// gradient is non-finite under kRaise. Nothing is written when it throws or skips.
+// Throws std::invalid_argument if sizes differ, step < 1, an option is out of range, or
+// the gradient is non-finite under kRaise. Nothing is written when it throws or skips.
 template <class T, class G = T>
-UpdateStatistics adamw_step(std::span<T> weight, std::span<const G> gradient, std::span<T> exp_avg,
-                            std::span<T> exp_avg_sq, std::int64_t step, const AdamWRule& rule);
+UpdateStatistics adamw_step(std::span<T> weight, std::span<const G> gradient,
+                            std::span<T> exp_avg, std::span<T> exp_avg_sq,
+                            std::int64_t step, const AdamWRule& rule);
 
 }  // namespace pion

@@ -6,21 +6,24 @@
 
 namespace pion {
 
-// The factor s in W <- W - lr s O, for O of shape (rows, cols) per block. What it makes of an
-// orthogonal O, whose root mean square is 1 / sqrt(max(rows, cols)), is behind the arrow.
+// The factor s in W <- W - lr s O, for O of shape (rows, cols) per block. What it makes
+// of an orthogonal O, whose root mean square is 1 / sqrt(max(rows, cols)), is behind the
+// arrow.
 enum class Scale {
-  kMatchRmsAdamW,  // "match_rms_adamw": 0.2 sqrt(max(rows, cols)) -> 0.2; arXiv:2502.16982
+  kMatchRmsAdamW,  // "match_rms_adamw": 0.2 sqrt(max(rows, cols)) -> 0.2;
+                   // arXiv:2502.16982
   kOriginal,       // "original": sqrt(max(1, rows / cols)); K. Jordan et al. 2024
   kSpectral,       // "spectral": sqrt(rows / cols); Scion, dion
-  kOfficial,       // "official": scale_factor sqrt(max(rows, cols)) -> scale_factor, 2.0 unless
-                   // given, as in the authors' pion.py (0.2 and 5.0 in their other files)
-  kUnitRms,        // "unit_rms": O is rescaled to root mean square scale_factor, 1.0 unless given:
-                   // s = scale_factor sqrt(rows cols) / (||O||_F + kUnitRmsFloor)
+  kOfficial,       // "official": scale_factor sqrt(max(rows, cols)) -> scale_factor, 2.0
+              // unless given, as in the authors' pion.py (0.2 and 5.0 in their other
+              // files)
+  kUnitRms,  // "unit_rms": O is rescaled to root mean square scale_factor, 1.0 unless
+             // given: s = scale_factor sqrt(rows cols) / (||O||_F + kUnitRmsFloor)
 };
 std::string_view scale_name(Scale scale);
 
-// Keeps an empty update empty under kUnitRms: an O of norm 1e-4 still gets half the asked size,
-// one of 1e-7 a thousandth. One whole direction has norm 1.
+// Keeps an empty update empty under kUnitRms: an O of norm 1e-4 still gets half the asked
+// size, one of 1e-7 a thousandth. One whole direction has norm 1.
 inline constexpr double kUnitRmsFloor = 1e-4;
 
 // What a step does with a gradient that holds NaN or Inf.

@@ -13,14 +13,15 @@
 namespace pion {
 
 // The spectral map that a matrix rule applies to a (rows x cols) block. Throws
-// std::invalid_argument if the rule is none or its steps cannot reach the cutoff of that shape.
+// std::invalid_argument if the rule is none or its steps cannot reach the cutoff of that
+// shape.
 SpectralMap rule_map(const Rule& rule, std::int64_t rows, std::int64_t cols);
 
 // The cutoff of that shape. Not for rules with promotion_steps.
 double rule_cutoff(const PionRule& rule, std::int64_t rows, std::int64_t cols);
 
-// The factor s for a block of that shape. For kUnitRms, where s depends on O, the root mean
-// square that O is rescaled to.
+// The factor s for a block of that shape. For kUnitRms, where s depends on O, the root
+// mean square that O is rescaled to.
 double rule_scale(const MatrixRule& rule, std::int64_t rows, std::int64_t cols);
 
 // The smallest s in [0, 1] with f(s) >= 1/2, to 1e-6; 1 if there is none.
@@ -62,17 +63,18 @@ struct MatrixStepWorkspace {
 //   gradient  read only, same shape; float, double or bfloat16
 //   momentum  read, written; all zeros before the first step
 //
-// Computes in T, sums in double. A zero D gives a zero O: only the decay acts. Under kSkip a
-// non-finite gradient (or momentum, as from a damaged checkpoint) leaves everything as it is.
+// Computes in T, sums in double. A zero D gives a zero O: only the decay acts. Under
+// kSkip a non-finite gradient (or momentum, as from a damaged checkpoint) leaves
+// everything as it is.
 //
-// Throws std::invalid_argument if shapes differ, the layout does not fit, the rule is no matrix
-// rule or out of range, the gradient is non-finite under kRaise, or the momentum is non-finite
-// under kRaise or kZero. Nothing is written when it throws. After the first step on a shape
-// polynomial maps allocate nothing; the SVD of low_rank_muon and low_pass_muon does. Calls with
-// different weights and workspaces may run in parallel.
+// Throws std::invalid_argument if shapes differ, the layout does not fit, the rule is no
+// matrix rule or out of range, the gradient is non-finite under kRaise, or the momentum
+// is non-finite under kRaise or kZero. Nothing is written when it throws. After the first
+// step on a shape polynomial maps allocate nothing; the SVD of low_rank_muon and
+// low_pass_muon does. Calls with different weights and workspaces may run in parallel.
 template <class T, class G = T>
 UpdateStatistics matrix_step(MatrixViewOf<T> weight, MatrixViewOf<const G> gradient,
-                             MatrixViewOf<T> momentum, const Rule& rule, const HeadLayout& layout,
-                             MatrixStepWorkspace& workspace);
+                             MatrixViewOf<T> momentum, const Rule& rule,
+                             const HeadLayout& layout, MatrixStepWorkspace& workspace);
 
 }  // namespace pion

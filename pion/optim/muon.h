@@ -10,8 +10,8 @@
 namespace pion {
 
 // Muon: momentum, then a nearly orthogonal direction: every singular value to about 1.
-// Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024,
-// kellerjordan.github.io/posts/muon.
+// Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks",
+// 2024, kellerjordan.github.io/posts/muon.
 //
 //   M <- mu M + (1 - mu) G
 //   D = nesterov ? mu M + (1 - mu) G : M
@@ -26,15 +26,15 @@ struct MuonRule : MatrixRule {
   Normalization normalization = Normalization::kFrobenius;
 };
 
-// Low-rank Muon: the `rank` largest singular values of D to 1, the rest to 0 (exact SVD): what
-// Pion's filter approximates. Source: the baseline of arXiv:2605.19282.
+// Low-rank Muon: the `rank` largest singular values of D to 1, the rest to 0 (exact SVD):
+// what Pion's filter approximates. Source: the baseline of arXiv:2605.19282.
 struct LowRankMuonRule : MatrixRule {
   std::int64_t rank = 128;  // > 0; min(rows, cols) of a block at most is used
 };
 
-// Low-pass Muon, the opposite of Pion (exact SVD): singular values of D below cutoff ||D||_F to 1,
-// the rest to 0. Our own stand-in for the ablation of arXiv:2605.19282, whose coefficients are not
-// public.
+// Low-pass Muon, the opposite of Pion (exact SVD): singular values of D below cutoff
+// ||D||_F to 1, the rest to 0. Our own stand-in for the ablation of arXiv:2605.19282,
+// whose coefficients are not public.
 struct LowPassMuonRule : MatrixRule {
   double cutoff = 0.3;  // in (0, 1]
 };

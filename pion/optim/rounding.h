@@ -8,13 +8,15 @@
 
 namespace pion {
 
-// bf16 weights. Either an f32 master copy is stepped and rounded into the weight, or the f32
-// result of a step on the widened weight is rounded stochastically with a counter-based
-// generator (seed, index): no state, same result for every thread count. Take another seed for
-// every step and parameter. Both throw std::invalid_argument if sizes differ.
+// bf16 weights. Either an f32 master copy is stepped and rounded into the weight, or the
+// f32 result of a step on the widened weight is rounded stochastically with a
+// counter-based generator (seed, index): no state, same result for every thread count.
+// Take another seed for every step and parameter. Both throw std::invalid_argument if
+// sizes differ.
 void round_to_nearest(std::span<const float> from, std::span<bfloat16> to);
-// `first` is the index of from[0] in the whole parameter, so that it may be rounded in pieces.
-void round_stochastically(std::span<const float> from, std::span<bfloat16> to, std::uint64_t seed,
-                          std::uint64_t first = 0);
+// `first` is the index of from[0] in the whole parameter, so that it may be rounded in
+// pieces.
+void round_stochastically(std::span<const float> from, std::span<bfloat16> to,
+                          std::uint64_t seed, std::uint64_t first = 0);
 
 }  // namespace pion

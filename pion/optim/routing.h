@@ -24,10 +24,19 @@ struct ParameterDescription {
 
 enum class Role {
   kHiddenMatrix,  // takes the matrix rule
-  kAttentionQ, kAttentionK, kAttentionV, kAttentionO, kAttentionFusedQkv,  // the same, per head
-  kConvolution,   // folds to (out, rest)
-  kExpertStack,   // (experts, out, in): a matrix each
-  kEmbedding, kHead, kNorm, kBias, kVector, kRouter,  // take the auxiliary rule
+  kAttentionQ,
+  kAttentionK,
+  kAttentionV,
+  kAttentionO,
+  kAttentionFusedQkv,  // the same, per head
+  kConvolution,        // folds to (out, rest)
+  kExpertStack,        // (experts, out, in): a matrix each
+  kEmbedding,
+  kHead,
+  kNorm,
+  kBias,
+  kVector,
+  kRouter,    // take the auxiliary rule
   kAdapterA,  // LoRA's A, (rank x in): the same; see docs of route()
 };
 std::string_view role_name(Role role);  // "hidden_matrix", "attention_q", ...
@@ -39,9 +48,10 @@ Role make_role(std::string_view name);  // throws with the nearest right name
 struct AttentionShape {
   std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
 };
-// From a Hugging Face config.json's text, of whose text_config if it has one. kv_heads is heads
-// and head_dim hidden_size / heads where the file leaves them out, as Hugging Face has it. Throws
-// std::invalid_argument on malformed JSON and on counts that are no positive integers.
+// From a Hugging Face config.json's text, of whose text_config if it has one. kv_heads is
+// heads and head_dim hidden_size / heads where the file leaves them out, as Hugging Face
+// has it. Throws std::invalid_argument on malformed JSON and on counts that are no
+// positive integers.
 AttentionShape attention_shape_from_config(std::string_view json);
 
 struct Route {
@@ -64,50 +74,54 @@ struct RoutingOptions {
   Rule rest = AdamWRule{};     // for everything else
   bool per_head = true;        // attention projections, where counts are known
   AttentionShape attention;
-  // Counts of a part of the model, by glob on the name ("vision_tower.*"); first match wins, and
-  // `attention` is for the others. A glob that matches nothing is an error.
+  // Counts of a part of the model, by glob on the name ("vision_tower.*"); first match
+  // wins, and `attention` is for the others. A glob that matches nothing is an error.
   std::vector<std::pair<std::string, AttentionShape>> attention_by_name;
-  // Decisions of the user, first match wins: a glob on the name ("*.proj.weight") to "matrix",
-  // "rest" or a rule name (taken from `matrices` or `rest` where that is its rule, else with its
-  // defaults). `*` matches any text, dots too; `?` one character. A glob that matches nothing is
-  // an error.
+  // Decisions of the user, first match wins: a glob on the name ("*.proj.weight") to
+  // "matrix", "rest" or a rule name (taken from `matrices` or `rest` where that is its
+  // rule, else with its defaults). `*` matches any text, dots too; `?` one character. A
+  // glob that matches nothing is an error.
   std::vector<std::pair<std::string, std::string>> overrides;
 };
 
 struct Routing {
   std::vector<Route> routes;
 
-  std::string table() const;    // name, shape, role, rule, heads, scale, lr; aligned columns
+  std::string table()
+      const;  // name, shape, role, rule, heads, scale, lr; aligned columns
   std::string to_toml() const;  // complete; edited by hand and read back
-  // Throws std::invalid_argument with line and column for malformed TOML, unknown keys (nearest
-  // right one), unknown rules.
+  // Throws std::invalid_argument with line and column for malformed TOML, unknown keys
+  // (nearest right one), unknown rules.
   static Routing from_toml(std::string_view text);
-  // Checks that routes and parameters match by name and shape; names what is missing or extra.
+  // Checks that routes and parameters match by name and shape; names what is missing or
+  // extra.
   void check_against(const std::vector<ParameterDescription>& parameters) const;
 };
 
-// Decides by module type, name, ties and shape. Throws std::invalid_argument that lists every
-// parameter that it cannot place (an unknown 2-D parameter) and how to decide it; that names a
-// projection whose rows its head count does not divide; or that an optimizer wrapper has flattened
-// the model (FSDP1), when no matrix is left to see.
+// Decides by module type, name, ties and shape. Throws std::invalid_argument that lists
+// every parameter that it cannot place (an unknown 2-D parameter) and how to decide it;
+// that names a projection whose rows its head count does not divide; or that an optimizer
+// wrapper has flattened the model (FSDP1), when no matrix is left to see.
 //
 // Judgements that a user may want to know:
-//   input layers (patch and state embeddings) and output heads take the rest's rule: K. Jordan
-//   tied parameters take one role; if one of them is an embedding or a head, all are
-//   LoRA: B is a hidden matrix, A takes the rest's rule: (rank x in) is so wide that making its
+//   input layers (patch and state embeddings) and output heads take the rest's rule: K.
+//   Jordan tied parameters take one role; if one of them is an embedding or a head, all
+//   are LoRA: B is a hidden matrix, A takes the rest's rule: (rank x in) is so wide that
+//   making its
 //     few singular values equal amplifies noise
 //   a convolution with one input channel is depthwise or a first layer: the rest's rule
 //   the last Linear of a Sequential at the top of the model is its head
-Routing route(const std::vector<ParameterDescription>& parameters, const RoutingOptions& options);
+Routing route(const std::vector<ParameterDescription>& parameters,
+              const RoutingOptions& options);
 
 // Presets with their source: "paper-rlvr", "paper-vla", "field-notes", "purejaxrl".
 struct Preset {
   std::string name, source, description;
 };
 std::vector<Preset> presets();
-// The preset sets the rules; of `options` it takes everything else. Throws if matrices or rest
-// differ from their defaults: change the routes or the TOML afterwards.
-Routing route_preset(const std::vector<ParameterDescription>& parameters, std::string_view preset,
-                     const RoutingOptions& options);
+// The preset sets the rules; of `options` it takes everything else. Throws if matrices or
+// rest differ from their defaults: change the routes or the TOML afterwards.
+Routing route_preset(const std::vector<ParameterDescription>& parameters,
+                     std::string_view preset, const RoutingOptions& options);
 
 }  // namespace pion

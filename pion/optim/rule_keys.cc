@@ -91,7 +91,7 @@ void check(const std::optional<N>& value, const Place& place) {
   if (value) place.check(static_cast<double>(*value));
 }
 template <class E>
-requires std::is_enum_v<E>
+  requires std::is_enum_v<E>
 void check(E value, const Place& place) {
   for (const auto& choice : choices(value)) {
     if (choice.value == value) return;
@@ -159,7 +159,7 @@ void assign(std::optional<N>& field, const RuleValue& value, const Place& place)
   field = number;
 }
 template <class E>
-requires std::is_enum_v<E>
+  requires std::is_enum_v<E>
 void assign(E& field, const RuleValue& value, const Place& place) {
   const std::vector<std::string> names = choice_names(field);
   const auto* text = std::get_if<std::string>(&value);
@@ -190,7 +190,8 @@ std::optional<RuleValue> shown(const std::optional<N>& value) {
   return value ? shown(*value) : std::nullopt;
 }
 template <class E>
-requires std::is_enum_v<E> std::optional<RuleValue> shown(E value) {
+  requires std::is_enum_v<E>
+std::optional<RuleValue> shown(E value) {
   for (const auto& choice : choices(value)) {
     if (choice.value == value) return RuleValue(std::string(choice.name));
   }

@@ -13,10 +13,10 @@ struct UpdateStatistics {
   double stable_rank = 0;        // mean over blocks
   double sigma_max = 0;          // largest over blocks, relative to that block's ||D||_F
   double energy_kept = 0;        // mean over blocks
-  double head_spread = 0;        // largest / smallest block norm of D; blocks of norm 0 do not
-                                 // count; 1 for one block
-  double half_pass = 0;          // Pion: the singular value, relative to the norm, of which half
-                                 // passes; the largest over blocks
+  double head_spread = 0;  // largest / smallest block norm of D; blocks of norm 0 do not
+                           // count; 1 for one block
+  double half_pass = 0;  // Pion: the singular value, relative to the norm, of which half
+                         // passes; the largest over blocks
 };
 
 }  // namespace pion

@@ -71,9 +71,7 @@ TEST(Blocks, StacksAreOneMatrixEach) {
   expect_separate({3, 16, 8}, kOptions,
                   [](const torch::Tensor& x) { return x.unbind(0); });
   expect_separate({2, 3, 16, 8}, PionOptions(kOptions).fold(Fold::kStack).heads(2),
-                  [](const torch::Tensor& x) {
-                    return x.reshape({12, 8, 8}).unbind(0);
-                  });
+                  [](const torch::Tensor& x) { return x.reshape({12, 8, 8}).unbind(0); });
 }
 
 TEST(Blocks, AStackWithANonFiniteEntryIsSkippedAsAWhole) {

@@ -119,9 +119,7 @@ TEST(BadInput, IsRefusedInWords) {
   expect(message_of([&] { muon(w, MuonOptions(-1)); }), "lr");
   expect(message_of([&] { muon(w, MuonOptions(0.1).heads(4)); }), "4");
   expect(message_of([&] { muon(w, MuonOptions(0.1).coefficients("x")); }), "classic");
-  expect(message_of([&] {
-           muon(parameter({2, 2}, 1, torch::kHalf), MuonOptions(0.1));
-         }),
+  expect(message_of([&] { muon(parameter({2, 2}, 1, torch::kHalf), MuonOptions(0.1)); }),
          "Half");
   expect(message_of([&] { Muon optimizer({w, w}, MuonOptions(0.1)); }), "one group only");
   expect(message_of([&] { Optimizer optimizer({Group({w})}); }), "must have options");

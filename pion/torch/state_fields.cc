@@ -8,7 +8,7 @@ namespace {
 
 struct Field {
   const char* name;
-  torch::Tensor ParameterState::*member;
+  torch::Tensor ParameterState::* member;
 };
 constexpr Field kFields[] = {{"momentum_buffer", &ParameterState::momentum_buffer},
                              {"exp_avg", &ParameterState::exp_avg},

@@ -32,9 +32,15 @@ def scalars(line):
         for each in record.get("parameters", []):
             name = each.get("name", "")
             values.update(
-                {f"optimizer/{key}/{name}": value for key, value in each.items() if key not in ("name", "rule")}
+                {
+                    f"optimizer/{key}/{name}": value
+                    for key, value in each.items()
+                    if key not in ("name", "rule")
+                }
             )
     elif kind == "warning":
         texts["warning"] = str(record.get("message", ""))
-    numbers = {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
+    numbers = {
+        name: float(value) for name, value in values.items() if isinstance(value, (int, float))
+    }
     return int(step), numbers, texts

@@ -5,7 +5,11 @@ import os
 import tomllib
 
 # what `--check` imports, and what the writer needs
-MODULES = {"tensorboard": "tensorboard.summary.writer.event_file_writer", "wandb": "wandb", "trackio": "trackio"}
+MODULES = {
+    "tensorboard": "tensorboard.summary.writer.event_file_writer",
+    "wandb": "wandb",
+    "trackio": "trackio",
+}
 
 
 def recipe_of(run):

@@ -6,6 +6,7 @@ Run: .venv/bin/python tests/vectors/make_torch_optim.py   (writes torch_optim.js
 Weights and gradients are multiples of 2^-15 from an integer recurrence, so that the test makes
 the same ones bit for bit without storing them; only the weights after every step are stored.
 """
+
 import json
 import pathlib
 
@@ -27,9 +28,9 @@ def trajectory(rule: str, shape: list[int], keys: dict) -> dict:
     weight = torch.nn.Parameter(numbers(torch.Size(shape).numel(), 1).reshape(shape))
     keys = dict(keys)
     decoupled = keys.pop("decoupled_weight_decay", 0.0)
-    optimizer = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "muon": torch.optim.Muon}[rule](
-        [weight], **keys
-    )
+    optimizer = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "muon": torch.optim.Muon}[
+        rule
+    ]([weight], **keys)
     weights = []
     for step in range(STEPS):
         if decoupled:  # torch's SGD adds its weight decay to the gradient instead
@@ -61,13 +62,17 @@ def cases():
     for shape in ([12, 8], [8, 12], [16, 16]):
         for adjust in ("original", "match_rms_adamw"):
             for nesterov in (True, False):
-                yield "muon", shape, {
-                    "lr": 0.05,
-                    "weight_decay": 0.1,
-                    "momentum": 0.95,
-                    "nesterov": nesterov,
-                    "adjust_lr_fn": adjust,
-                }
+                yield (
+                    "muon",
+                    shape,
+                    {
+                        "lr": 0.05,
+                        "weight_decay": 0.1,
+                        "momentum": 0.95,
+                        "nesterov": nesterov,
+                        "adjust_lr_fn": adjust,
+                    },
+                )
 
 
 def main():

@@ -7,9 +7,11 @@
 
 int main() {
   torch::manual_seed(1);
-  const auto inputs = torch::randn({256, 16}), targets = inputs.matmul(torch::randn({16, 4}));
+  const auto inputs = torch::randn({256, 16}),
+             targets = inputs.matmul(torch::randn({16, 4}));
   torch::nn::Linear model(torch::nn::LinearOptions(16, 4).bias(false));
-  pion::Pion optimizer(model->parameters(), pion::PionOptions(0.1).cutoff(0.1).momentum(0.5));
+  pion::Pion optimizer(model->parameters(),
+                       pion::PionOptions(0.1).cutoff(0.1).momentum(0.5));
   const auto loss = [&] {
     optimizer.zero_grad();
     auto value = torch::mse_loss(model(inputs), targets);

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Question  What does one optimizer step cost, on the policies that the lab trains and on
-// a small
-//           language model's layer, next to LibTorch's own AdamW and SGD?
+//           a small language model's layer, next to LibTorch's own AdamW and SGD?
 // Run       build/release/benchmarks/optimizer_step
-// --benchmark_enable_random_interleaving=true
+//             --benchmark_enable_random_interleaving=true
 //             --benchmark_repetitions=9 --benchmark_report_aggregates_only=true
 // Results   docs/results/speed.md
 

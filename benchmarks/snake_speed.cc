@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Question  How many environment steps and PPO steps a second does Snake make, and what
-// does one
-//           forward pass of the policy cost?
+//           does one forward pass of the policy cost?
 // Run       build/release/benchmarks/snake_speed [--json FILE] [--seconds S]
 // Results   docs/results/speed.md
 #include <torch/torch.h>

@@ -205,12 +205,11 @@ struct Iteration {
   CpuTarget target;
 };
 
-// X <- p_k(...p_1(X)), and the Gram matrix of X is already in `gram`. The result is in
-// `x`.
+// X <- p_k(...p_1(X)), where the Gram matrix of X is already in `gram`; result in `x`.
 //
 // Direct iteration with symmetric half products: as accurate as A allows for every
 // sequence. The faster way for n >= 1.5 m goes here: the same polynomials on (m x m)
-// matrices only,
+// matrices alone,
 //   A <- (a I + B) A (a I + B), Q <- (a I + B) Q, and X <- Q X once at the end,
 // which is accurate in f32 for the high-pass sequences, but loses a factor 5-50 for
 // Muon's, where Q reaches a^5 = 485 in weak directions (those iterate directly or in

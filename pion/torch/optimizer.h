@@ -88,8 +88,8 @@ class Optimizer : public torch::optim::Optimizer {
 
   // The state alone, for checkpoints in other formats: "<name>.momentum_buffer",
   // ".exp_avg", ".exp_avg_sq", ".step", ".master" as they exist, ".counters" (warnings,
-  // rounding) and "optimizer.seed". Learning rates and other options are not in it. The tensors share
-  // memory with the state.
+  // rounding) and "optimizer.seed". Learning rates and other options are not in it. The
+  // tensors share memory with the state.
   std::map<std::string, torch::Tensor> state_tensors() const;
   // Copies. Checks names, shapes and types first and writes nothing if one is wrong.
   void load_state_tensors(const std::map<std::string, torch::Tensor>& tensors);

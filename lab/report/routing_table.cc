@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/report/routing_table.h"
 
-#include <toml++/toml.h>
-
 #include <sstream>
+
+#include "pion/optim/toml_parser.h"
 
 namespace pion::lab::report {
 namespace {

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/report/run_record.h"
 
-#include <toml++/toml.h>
-
 #include <cmath>
 #include <fstream>
 #include <sstream>
 
 #include "lab/report/routing_table.h"
+#include "pion/optim/toml_parser.h"
 
 namespace pion::lab::report {
 namespace {

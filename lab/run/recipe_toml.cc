@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Recipes as files: reading with positions, writing complete and resolved.
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <cmath>
 #include <sstream>
@@ -10,6 +8,7 @@
 #include "lab/run/recipe_data.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/task_info.h"
+#include "pion/optim/toml_parser.h"
 
 namespace pion::lab {
 namespace {

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -9,6 +7,7 @@
 
 #include "pion/optim/routing.h"
 #include "pion/optim/routing_checks.h"
+#include "pion/optim/toml_parser.h"
 
 namespace pion {
 namespace {

@@ -5,23 +5,10 @@
 
 #include "pion/optim/glob.h"
 #include "tests/random_numbers.h"
+#include "tests/thrown_message.h"
 
 namespace pion {
 namespace {
-
-template <class Function>
-std::string message_of(Function function) {
-  try {
-    function();
-  } catch (const std::invalid_argument& error) {
-    return error.what();
-  }
-  return "";
-}
-void expect_says(const std::string& message, const std::string& part) {
-  EXPECT_NE(message.find(part), std::string::npos)
-      << "message: " << message << "\nwanted: " << part;
-}
 
 std::vector<ParameterDescription> small_model() {
   return {{"embed_tokens.weight", {100, 32}, "Embedding", "", "f32"},

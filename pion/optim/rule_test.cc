@@ -5,24 +5,10 @@
 
 #include <limits>
 
+#include "tests/thrown_message.h"
+
 namespace pion {
 namespace {
-
-// The message of the throw, or "" if there is none.
-template <class Function>
-std::string message_of(Function function) {
-  try {
-    function();
-  } catch (const std::invalid_argument& error) {
-    return error.what();
-  }
-  return "";
-}
-
-void expect_says(const std::string& message, const std::string& part) {
-  EXPECT_NE(message.find(part), std::string::npos)
-      << "message: " << message << "\nwanted: " << part;
-}
 
 TEST(Rule, EveryNameMakesItsRuleWhoseKeysReadAndWriteBack) {
   for (const std::string& name : rule_names()) {

@@ -37,10 +37,10 @@ bool same_map(const Rule& a, const Rule& b) {
         if constexpr (std::is_same_v<R, PionRule>) {
           return x.cutoff == y.cutoff && x.edge_factor == y.edge_factor &&
                  x.promotion_steps == y.promotion_steps && x.steps == y.steps &&
-                 x.normalization == y.normalization;
+                 x.normalization == y.normalization && x.precision == y.precision;
         } else if constexpr (std::is_same_v<R, MuonRule>) {
           return x.coefficients == y.coefficients && x.steps == y.steps &&
-                 x.normalization == y.normalization;
+                 x.normalization == y.normalization && x.precision == y.precision;
         } else if constexpr (std::is_same_v<R, LowRankMuonRule>) {
           return x.rank == y.rank;
         } else if constexpr (std::is_same_v<R, LowPassMuonRule>) {

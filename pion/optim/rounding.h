@@ -8,6 +8,15 @@
 
 namespace pion {
 
+// How a bf16 weight takes steps that are smaller than its rounding. Momentum is f32
+// always.
+enum class LowPrecision {
+  kMasterCopy,  // an f32 copy is stepped and rounded into the weight; 4 bytes more an
+                // entry
+  kStochastic,  // the f32 result is rounded up or down at random; no state
+  kNearest,     // plain rounding: steps under about 1/512 of an entry are lost
+};
+
 // bf16 weights. Either an f32 master copy is stepped and rounded into the weight, or the
 // f32 result of a step on the widened weight is rounded stochastically with a
 // counter-based generator (seed, index): no state, same result for every thread count.

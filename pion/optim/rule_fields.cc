@@ -51,6 +51,13 @@ const std::vector<Choice<Normalization>>& choices(Normalization) {
   return names;
 }
 
+const std::vector<Choice<Precision>>& choices(Precision) {
+  static const std::vector<Choice<Precision>> names = {{"fast", Precision::kFast},
+                                                       {"accurate", Precision::kAccurate},
+                                                       {"f32", Precision::kF32}};
+  return names;
+}
+
 namespace {
 
 constexpr Range kSteps{.low = 1, .high = 64};  // muon_sequence takes no more
@@ -61,6 +68,8 @@ constexpr const char* kNonFinite =
     "\"zero\"";
 constexpr const char* kNormalization =
     "what the momentum is divided by: \"frobenius\" norm or \"spectral\" norm";
+constexpr const char* kPrecision =
+    "of the products: \"fast\" bf16, \"accurate\" bf16 input and f32 filter, or \"f32\"";
 
 // `own` between what all matrix rules share.
 template <class R>
@@ -102,7 +111,8 @@ const std::vector<Field<PionRule>>& rule_fields() {
         &R::promotion_steps, Range{.low = 0, .high = 64}},
        {"steps", "polynomial steps, promotions and suppressions together; in [1, 64]",
         &R::steps, kSteps},
-       {"normalization", kNormalization, &R::normalization}});
+       {"normalization", kNormalization, &R::normalization},
+       {"precision", kPrecision, &R::precision}});
   return fields;
 }
 
@@ -113,7 +123,8 @@ const std::vector<Field<MuonRule>>& rule_fields() {
       {{"coefficients", "Newton-Schulz coefficients by name, see muon_sequence",
         &R::coefficients},
        {"steps", "Newton-Schulz steps; in [1, 64]", &R::steps, kSteps},
-       {"normalization", kNormalization, &R::normalization}});
+       {"normalization", kNormalization, &R::normalization},
+       {"precision", kPrecision, &R::precision}});
   return fields;
 }
 

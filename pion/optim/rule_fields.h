@@ -31,7 +31,7 @@ template <class R>
 using Member =
     std::variant<bool R::*, int R::*, std::int64_t R::*, double R::*, std::string R::*,
                  std::optional<double> R::*, std::optional<int> R::*, Scale R::*,
-                 NonFinite R::*, Normalization R::*, Cutoff R::*>;
+                 NonFinite R::*, Normalization R::*, Precision R::*, Cutoff R::*>;
 
 template <class R>
 struct Field {
@@ -54,5 +54,6 @@ struct Choice {
 const std::vector<Choice<Scale>>& choices(Scale);
 const std::vector<Choice<NonFinite>>& choices(NonFinite);
 const std::vector<Choice<Normalization>>& choices(Normalization);
+const std::vector<Choice<Precision>>& choices(Precision);
 
 }  // namespace pion

@@ -22,6 +22,7 @@ std::string shape_text(std::int64_t rows, std::int64_t cols) {
 SpectralMap map_of(const PionRule& rule, std::int64_t rows, std::int64_t cols) {
   SpectralMap map;
   map.normalization = rule.normalization;
+  map.precision = rule.precision;
   map.sequence = rule.promotion_steps
                      ? high_pass_sequence(*rule.promotion_steps, rule.steps)
                      : cutoff_sequence(rule_cutoff(rule, rows, cols), rule.steps);
@@ -31,6 +32,7 @@ SpectralMap map_of(const PionRule& rule, std::int64_t rows, std::int64_t cols) {
 SpectralMap map_of(const MuonRule& rule, std::int64_t, std::int64_t) {
   SpectralMap map;
   map.normalization = rule.normalization;
+  map.precision = rule.precision;
   map.sequence = muon_sequence(rule.coefficients, rule.steps);
   map.norm_margin = muon_norm_margin(rule.coefficients);
   return map;

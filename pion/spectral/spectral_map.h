@@ -28,6 +28,14 @@ enum class Normalization {
   kSpectral,   // divide by sigma_1 (Lanczos on the Gram matrix, see largest_eigenvalue.h)
 };
 
+// What the products of a polynomial map are computed in. Error figures are in
+// docs/kernels.md.
+enum class Precision {
+  kFast,      // bf16 products, f32 sums; as close to the exact map as plain bf16 code
+  kAccurate,  // bf16 X; Gram matrix, its polynomials and their effect in f32 or split bf16
+  kF32,       // f32 throughout
+};
+
 // A map of singular values: X = U S V^T becomes U f(S / norm) V^T.
 struct SpectralMap {
   enum class Kind {
@@ -39,6 +47,7 @@ struct SpectralMap {
   QuinticSequence sequence;                                 // kPolynomial
   Normalization normalization = Normalization::kFrobenius;  // kPolynomial
   double norm_margin = 1.0;  // the norm is multiplied by it; >= 1
+  Precision precision = Precision::kF32;  // kPolynomial; ignored for double, which is exact
   std::int64_t rank = 0;     // kLowRank; > 0, min(rows, cols) at most is used
   double cutoff = 0.0;       // kLowPass
 };

@@ -12,18 +12,10 @@
 #include <utility>
 
 #include "pion/optim/matrix_step.h"
+#include "pion/optim/rounding.h"
 #include "pion/optim/rule.h"
 
 namespace pion {
-
-// How a bf16 weight takes steps that are smaller than its rounding. Momentum is f32
-// always.
-enum class LowPrecision {
-  kMasterCopy,  // an f32 copy is stepped and rounded into the weight; 4 bytes more an
-                // entry
-  kStochastic,  // the f32 result is rounded up or down at random; no state
-  kNearest,     // plain rounding: steps under about 1/512 of an entry are lost
-};
 
 // How a weight of more than two dimensions becomes matrices.
 enum class Fold {

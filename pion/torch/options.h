@@ -34,6 +34,7 @@ struct PionOptions : MatrixOptions<PionOptions, PionRule> {
   PION_OPTION(int, promotion_steps)
   PION_OPTION(int, steps)
   PION_OPTION(Normalization, normalization)
+  PION_OPTION(Precision, precision)
 };
 
 struct MuonOptions : MatrixOptions<MuonOptions, MuonRule> {
@@ -42,6 +43,7 @@ struct MuonOptions : MatrixOptions<MuonOptions, MuonRule> {
   PION_OPTION(std::string, coefficients)
   PION_OPTION(int, steps)
   PION_OPTION(Normalization, normalization)
+  PION_OPTION(Precision, precision)
 };
 
 struct LowRankMuonOptions : MatrixOptions<LowRankMuonOptions, LowRankMuonRule> {

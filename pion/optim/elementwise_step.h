@@ -1,56 +1,94 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the element-wise rules share: sizes, the scan, the decay, the size of the update.
+// What the element-wise rules share. A step first measures the whole gradient and looks
+// for NaN and Inf, then changes weight and state; both chunk by chunk, and chunks may be
+// taken by different threads.
 #pragma once
 
-#include <cmath>
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <span>
-#include <stdexcept>
-#include <string>
 
-#include "pion/optim/gradient_scan.h"
+#include "pion/bfloat16.h"
+#include "pion/optim/adamw.h"
+#include "pion/optim/sgd.h"
 #include "pion/optim/update_statistics.h"
 
 namespace pion {
 
-inline void check_size(const char* where, const char* what, std::size_t size,
-                       std::size_t wanted) {
-  if (size != wanted) {
-    throw std::invalid_argument(std::string(where) + ": " + what +
-                                " must have the size of weight, " +
-                                std::to_string(wanted) + ", got " + std::to_string(size));
-  }
+// Entries of one chunk. Sums are taken within chunks, then over them in order, so that
+// they do not depend on the threads. The four f32 arrays of AdamW take 1 MiB a chunk.
+inline constexpr std::size_t kChunkEntries = 65536;
+
+inline std::size_t chunk_count(std::size_t entries) {
+  return (entries + kChunkEntries - 1) / kChunkEntries;
 }
 
-inline void check_step(const char* where, std::int64_t step) {
-  if (step < 1) {
-    throw std::invalid_argument(std::string(where) + ": step must be >= 1, got " +
-                                std::to_string(step));
-  }
+// Entries [first, first + size) of an array.
+struct Chunk {
+  std::size_t first, size;
+};
+inline Chunk chunk_of(std::size_t index, std::size_t entries) {
+  const std::size_t first = index * kChunkEntries;
+  return {first, std::min(kChunkEntries, entries - first)};
 }
 
-// weight[i] <- (1 - lr weight_decay) weight[i] - update(i, g[i]) for every i; update()
-// moves the state and returns the step in T, of which lr is a factor.
-template <class T, class G, class R, class Update>
-UpdateStatistics elementwise_step(std::span<T> weight, std::span<const G> gradient,
-                                  const R& rule, const char* where, Update update) {
-  check_size(where, "gradient", gradient.size(), weight.size());
-  const auto n = static_cast<std::int64_t>(weight.size());
-  const GradientScan scan =
-      scan_gradient<T>(view<const G>(gradient.data(), 1, n), rule.nonfinite, where);
-  if (scan.skip) return {.skipped = true};
-  const T decay = static_cast<T>(1.0 - rule.lr * rule.weight_decay);
-  const bool moves = rule.lr != 0;
-  double squares = 0;
-  for (std::size_t i = 0; i < weight.size(); ++i) {
-    const T g =
-        scan.clean ? gradient_entry<T>(gradient[i]) : finite_or_zero<T>(gradient[i]);
-    const T step = update(i, g);
-    squares += static_cast<double>(step) * static_cast<double>(step);
-    if (moves) weight[i] = weight[i] * decay - step;
+// A run of entries of a gradient as the rule meets them.
+template <class G>
+struct GradientRun {
+  const G* data;
+  bool negated = false;         // the rule steps along the gradient
+  bool zero_nonfinite = false;  // NonFinite::kZero, and some entry is not finite
+};
+
+struct RunScan {
+  double squares = 0;  // sum of g^2; of no use if not finite
+  bool finite = true;  // every entry is
+};
+template <class T, class G>
+RunScan scan_run(const GradientRun<G>& gradient, std::size_t n);
+
+// The numbers of one step of one rule, as adamw.h and sgd.h have them.
+struct ElementwiseScalars {
+  ElementwiseScalars(const AdamWRule& rule, std::int64_t step);
+  ElementwiseScalars(const SgdRule& rule, std::int64_t step);
+
+  bool adamw;
+  bool moves;  // lr != 0
+  double decay;
+  // AdamW
+  double beta1 = 0, beta2 = 0, eps = 0, step_size = 0, inverse_correction = 0;
+  // SGD
+  double lr = 0, momentum = 0, share = 0;
+  bool first = false, nesterov = false;
+};
+
+// Weight and state of a run of entries. AdamW: exp_avg and exp_avg_sq. SGD: the momentum
+// buffer, unless momentum is 0.
+template <class T>
+struct ElementwiseRun {
+  T *weight, *state = nullptr, *second_state = nullptr;
+  ElementwiseRun from(std::size_t first) const {
+    const auto moved = [first](T* x) { return x == nullptr ? nullptr : x + first; };
+    return {weight + first, moved(state), moved(second_state)};
   }
-  return {.gradient_norm = scan.norm,
-          .update_rms = n == 0 ? 0.0 : std::sqrt(squares / static_cast<double>(n))};
-}
+};
+
+// Steps n entries in place; returns the sum of the squares of lr times direction.
+template <class T, class G>
+double step_run(const ElementwiseScalars& scalars, const ElementwiseRun<T>& run,
+                const GradientRun<G>& gradient, std::size_t n);
+
+// The whole step of one array of n entries. Throws under kRaise if an entry of the
+// gradient is not finite; `where` begins the message.
+template <class T, class G>
+UpdateStatistics elementwise_step(const ElementwiseScalars& scalars, NonFinite policy,
+                                  const ElementwiseRun<T>& run, const G* gradient,
+                                  std::size_t n, const char* where);
+
+// Throws std::invalid_argument that begins with `where` if sizes differ or step < 1.
+void check_size(const char* where, const char* what, std::size_t size,
+                std::size_t wanted);
+void check_step(const char* where, std::int64_t step);
 
 }  // namespace pion

@@ -14,19 +14,13 @@ UpdateStatistics sgd_step(std::span<T> weight, std::span<const G> gradient,
   constexpr const char* kWhere = "sgd_step";
   check_rule(rule, kWhere);
   check_step(kWhere, step);
-  const bool has_momentum = rule.momentum > 0;
-  if (has_momentum || !momentum_buffer.empty()) {
+  check_size(kWhere, "gradient", gradient.size(), weight.size());
+  if (rule.momentum > 0 || !momentum_buffer.empty()) {
     check_size(kWhere, "momentum_buffer", momentum_buffer.size(), weight.size());
   }
-
-  const T lr = static_cast<T>(rule.lr), mu = static_cast<T>(rule.momentum);
-  const T share = static_cast<T>(1.0 - rule.dampening);
-  return elementwise_step(weight, gradient, rule, kWhere, [&](std::size_t i, T g) {
-    if (!has_momentum) return lr * g;
-    T& b = momentum_buffer[i];
-    b = step == 1 ? g : mu * b + share * g;
-    return lr * (rule.nesterov ? g + mu * b : b);
-  });
+  return elementwise_step<T, G>(ElementwiseScalars(rule, step), rule.nonfinite,
+                                {weight.data(), momentum_buffer.data()}, gradient.data(),
+                                weight.size(), kWhere);
 }
 
 #define PION_SGD(T, G)                                                       \

@@ -10,6 +10,7 @@
 #include "pion/optim/matrix_step.h"
 #include "pion/optim/rounding.h"
 #include "pion/optim/rule.h"
+#include "pion/optim/step_plan.h"
 #include "pion/optim/update_statistics.h"
 
 namespace pion {
@@ -32,10 +33,10 @@ struct ParameterUpdate {
   void* exp_avg_sq = nullptr;  // AdamW
   float* master = nullptr;     // bf16 weights under kMasterCopy
   LowPrecision low_precision = LowPrecision::kMasterCopy;  // bf16 weights
-  std::uint64_t seed = 0;    // kStochastic: of this parameter and step
-  std::int64_t step = 1;     // number of this step, from 1
-  bool maximize = false;     // steps along the gradient
-  UpdateStatistics result;   // written
+  std::uint64_t seed = 0;   // kStochastic: of this parameter and step
+  std::int64_t step = 1;    // number of this step, from 1
+  bool maximize = false;    // steps along the gradient
+  UpdateStatistics result;  // written
 };
 
 // Scratch memory of step_all that is kept between steps.
@@ -44,15 +45,21 @@ struct StepWorkspaces {
   struct Thread {
     MatrixStepWorkspace matrix;
     std::vector<float> weight, gradient;  // widened or negated
+    std::vector<double> gradient_f64;     // negated
   };
   std::vector<Thread> threads;
+  StepPlan plan;
 };
 
 // Steps all parameters in place, matrices and blocks of them spread over the threads by
 // cost. Results are the same bits for every number of threads. A parameter of several
 // matrices is skipped as a whole if one entry of its gradient is not finite under
-// NonFinite::kSkip. Throws std::invalid_argument, before anything is written, if an update
-// is incomplete or out of range.
+// NonFinite::kSkip. Arrays of different updates must not overlap. After the first call
+// with the same updates nothing is allocated, up to what matrix_step allocates.
+//
+// Throws std::invalid_argument, before anything is written, if an update is incomplete or
+// out of range, or its gradient is not finite under kRaise. A momentum that is not finite
+// under kRaise or kZero throws too, but other parameters may have been stepped by then.
 void step_all(std::span<ParameterUpdate> updates, Executor& executor,
               StepWorkspaces& workspaces);
 

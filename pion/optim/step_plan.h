@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// What step_all makes of its updates: tasks for threads. Kept between calls for its
+// memory alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "pion/optim/elementwise_step.h"
+#include "pion/optim/update_statistics.h"
+
+namespace pion {
+
+struct ParameterUpdate;
+
+struct StepPlan {
+  // One parameter.
+  struct Item {
+    ParameterUpdate* update;
+    std::size_t entries;       // of all its matrices
+    bool scan_first;           // before any task; else its task looks at the gradient
+    std::size_t scalars = 0;   // element-wise rules: which of `scalars`
+    std::size_t chunks = 0;    // the first of its chunks in `scanned` and `squares`
+    std::size_t matrices = 0;  // matrix rules: the first of its matrices in `results`
+    bool zero_nonfinite = false;
+    double gradient_squares = 0;  // of element-wise items that were scanned first
+    bool skipped = false;
+  };
+  enum class Kind {
+    kScan,     // chunk `index` of item `item`: look at the gradient
+    kChunk,    // chunk `index` of item `item`: step
+    kSmall,    // small[item, index): whole parameters of one chunk
+    kMatrices  // matrix `index` of item `item`
+  };
+  struct Task {
+    Kind kind;
+    std::size_t item, index;
+    double cost;  // about seconds
+  };
+
+  std::vector<Item> items;
+  std::vector<ElementwiseScalars> scalars;
+  std::vector<std::size_t> small;  // items
+  std::vector<Task> scans, tasks;
+  std::vector<RunScan> scanned;           // by chunk
+  std::vector<double> squares;            // of the update, by chunk
+  std::vector<UpdateStatistics> results;  // by matrix
+
+  void clear() {
+    items.clear(), scalars.clear(), small.clear(), scans.clear(), tasks.clear();
+    scanned.clear(), squares.clear(), results.clear();
+  }
+};
+
+}  // namespace pion

@@ -43,4 +43,10 @@ void round_stochastically(std::span<const float> from, std::span<bfloat16> to,
   }
 }
 
+std::uint64_t rounding_seed(std::uint64_t seed, std::uint64_t parameter,
+                            std::uint64_t step) {
+  return mix(seed + 0x9e3779b97f4a7c15u * (parameter + 1) +
+             0xd1342543de82ef95u * (step + 1));
+}
+
 }  // namespace pion

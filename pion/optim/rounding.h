@@ -28,4 +28,9 @@ void round_to_nearest(std::span<const float> from, std::span<bfloat16> to);
 void round_stochastically(std::span<const float> from, std::span<bfloat16> to,
                           std::uint64_t seed, std::uint64_t first = 0);
 
+// Independent seeds for every parameter and step of an optimizer, so that all front ends
+// round alike.
+std::uint64_t rounding_seed(std::uint64_t seed, std::uint64_t parameter,
+                            std::uint64_t step);
+
 }  // namespace pion

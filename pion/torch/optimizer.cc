@@ -25,15 +25,6 @@ const GroupOptions& options_of(const OptimizerParamGroup& group, std::string_vie
   return *options;
 }
 
-// Independent seeds for every parameter and step (the finalizer of splitmix64).
-std::uint64_t mix(std::uint64_t seed, std::uint64_t parameter, std::uint64_t step) {
-  std::uint64_t z =
-      seed + 0x9e3779b97f4a7c15u * (parameter + 1) + 0xd1342543de82ef95u * (step + 1);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
 // Under NonFinite::kRaise everything is looked at before anything is written: one
 // synchronization, and none without such a group.
 void check_finite(const std::vector<ParameterStep>& steps) {
@@ -180,7 +171,7 @@ std::vector<ParameterStep> Optimizer::gather_steps() {
                        &own,
                        &options,
                        &data_->rules[g],
-                       mix(data_->seed, ordinal, own.rounds++),
+                       rounding_seed(data_->seed, ordinal, own.rounds++),
                        {}});
     }
   }

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pion/optim/routing.h"
+
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/variant.h>
+#include <nanobind/stl/vector.h>
+
+#include "pion/optim/parameter_role.h"
+#include "python/bindings/bindings.h"
+
+namespace nb = nanobind;
+
+namespace pion::python {
+namespace {
+
+using Parameters = std::vector<ParameterDescription>;
+using Counts = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
+
+AttentionShape attention_shape(const Counts& counts) {
+  return {std::get<0>(counts), std::get<1>(counts), std::get<2>(counts)};
+}
+
+Routing route_parameters(
+    const Parameters& parameters, const BoundRule* matrices, const BoundRule* rest,
+    bool per_head, const Counts& attention,
+    const std::vector<std::pair<std::string, Counts>>& attention_by_name,
+    const std::vector<std::pair<std::string, std::string>>& overrides,
+    const std::string& preset) {
+  RoutingOptions options;
+  if (matrices != nullptr) options.matrices = matrices->rule;
+  if (rest != nullptr) options.rest = rest->rule;
+  options.per_head = per_head;
+  options.attention = attention_shape(attention);
+  for (const auto& [glob, counts] : attention_by_name) {
+    options.attention_by_name.emplace_back(glob, attention_shape(counts));
+  }
+  options.overrides = overrides;
+  return preset.empty() ? route(parameters, options)
+                        : route_preset(parameters, preset, options);
+}
+
+std::map<std::string, RuleValue> set_keys(const Rule& rule) {
+  std::map<std::string, RuleValue> keys;
+  for (RuleKey& key : rule_keys(rule)) {
+    if (key.value) keys.emplace(key.name, *key.value);
+  }
+  return keys;
+}
+
+// Names that route() cannot place without an override.
+std::vector<std::string> unplaceable(const Parameters& parameters) {
+  const RoleFinder finder(parameters);
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    if (!finder.find(i)) names.push_back(parameters[i].name);
+  }
+  return names;
+}
+
+void bind_parts(nb::module_& module) {
+  nb::class_<ParameterDescription>(module, "ParameterDescription",
+                                   "What routing knows of one parameter.")
+      .def(
+          "__init__",
+          [](ParameterDescription* self, std::string name,
+             std::vector<std::int64_t> shape, std::string module_type,
+             std::string tied_to, std::string dtype) {
+            new (self) ParameterDescription{std::move(name), std::move(shape),
+                                            std::move(module_type), std::move(tied_to),
+                                            std::move(dtype)};
+          },
+          nb::arg("name"), nb::arg("shape"), nb::arg("module_type") = "",
+          nb::arg("tied_to") = "", nb::arg("dtype") = "")
+      .def_ro("name", &ParameterDescription::name)
+      .def_ro("shape", &ParameterDescription::shape)
+      .def_ro("module_type", &ParameterDescription::module_type)
+      .def_ro("tied_to", &ParameterDescription::tied_to)
+      .def_ro("dtype", &ParameterDescription::dtype);
+  nb::class_<Route>(module, "Route", "The decision for one parameter, with its reason.")
+      .def_ro("parameter", &Route::parameter)
+      .def_prop_ro("name", [](const Route& r) { return r.parameter.name; })
+      .def_prop_ro("shape", [](const Route& r) { return r.parameter.shape; })
+      .def_prop_ro("role", [](const Route& r) { return std::string(role_name(r.role)); })
+      .def_prop_ro("rule", [](const Route& r) { return std::string(rule_name(r.rule)); })
+      .def_prop_ro("is_matrix", [](const Route& r) { return is_matrix_rule(r.rule); })
+      .def_prop_ro("keys", [](const Route& r) { return set_keys(r.rule); })
+      .def_ro("heads", &Route::heads)
+      .def_ro("reason", &Route::reason);
+}
+
+}  // namespace
+
+void bind_routing(nb::module_& module) {
+  bind_parts(module);
+  nb::class_<Routing>(module, "RoutingTable", "Which parameter takes which rule.")
+      .def_ro("routes", &Routing::routes)
+      .def("table", &Routing::table)
+      .def("to_toml", &Routing::to_toml)
+      .def_static(
+          "from_toml", [](const std::string& text) { return Routing::from_toml(text); },
+          nb::arg("text"))
+      .def("check_against", &Routing::check_against, nb::arg("parameters"));
+  module.def("route", &route_parameters, nb::arg("parameters"),
+             nb::arg("matrices").none(), nb::arg("rest").none(), nb::arg("per_head"),
+             nb::arg("attention"), nb::arg("attention_by_name"), nb::arg("overrides"),
+             nb::arg("preset"));
+  module.def("unplaceable", &unplaceable, nb::arg("parameters"));
+  module.def(
+      "attention_shape_from_config",
+      [](const std::string& json) {
+        const AttentionShape shape = attention_shape_from_config(json);
+        return Counts{shape.heads, shape.kv_heads, shape.head_dim};
+      },
+      nb::arg("json"),
+      "(heads, kv_heads, head_dim) of a Hugging Face config; 0 unknown.");
+  module.def("presets", [] {
+    std::vector<std::tuple<std::string, std::string, std::string>> all;
+    for (Preset& p : presets()) all.emplace_back(p.name, p.source, p.description);
+    return all;
+  });
+  module.def("role_names", &role_names);
+}
+
+}  // namespace pion::python

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+// Steps of whole optimizers, and spectral maps of single arrays, on a pool of threads.
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pion/optim/empty_update_watch.h"
+#include "pion/optim/rounding.h"
+#include "python/bindings/bindings.h"
+
+namespace nb = nanobind;
+
+namespace pion::python {
+namespace {
+
+using Address = std::uintptr_t;
+using Numbers = std::map<std::string, double>;
+
+ElementType element_type(const std::string& name) {
+  if (name == "f32") return ElementType::kF32;
+  if (name == "f64") return ElementType::kF64;
+  if (name == "bf16") return ElementType::kBf16;
+  throw std::invalid_argument("pion: an array must be f32, f64 or bf16, got " + name);
+}
+
+LowPrecision low_precision(const std::string& name) {
+  if (name == "master") return LowPrecision::kMasterCopy;
+  if (name == "stochastic") return LowPrecision::kStochastic;
+  if (name == "nearest") return LowPrecision::kNearest;
+  throw std::invalid_argument(
+      "pion: low_precision must be one of \"master\" \"stochastic\" \"nearest\", got \"" +
+      name + "\"");
+}
+
+Numbers numbers_of(const UpdateStatistics& s) {
+  return {{"skipped", s.skipped ? 1.0 : 0.0}, {"gradient_norm", s.gradient_norm},
+          {"update_rms", s.update_rms},       {"directions_passed", s.directions_passed},
+          {"directions", s.directions},       {"stable_rank", s.stable_rank},
+          {"sigma_max", s.sigma_max},         {"energy_kept", s.energy_kept},
+          {"head_spread", s.head_spread},     {"half_pass", s.half_pass}};
+}
+
+struct Counters {  // i64 x 4 in the parameter's state, as C++ checkpoints have them
+  std::int64_t empty_in_a_row, warned_of_empty, warned_of_skip, rounds;
+};
+
+// What the stepper knows of one parameter between steps.
+class Slot {
+ public:
+  Slot(std::string name, const BoundRule& rule, HeadLayout layout, std::int64_t count,
+       std::int64_t rows, std::int64_t cols, const std::string& weight_type,
+       const std::string& rounding, bool maximize, std::uint64_t ordinal)
+      : name_(std::move(name)), rule_(&rule), ordinal_(ordinal) {
+    update_.layout = std::move(layout);
+    update_.count = count, update_.rows = rows, update_.cols = cols;
+    update_.weight_type = element_type(weight_type);
+    update_.low_precision = low_precision(rounding);
+    update_.maximize = maximize;
+  }
+
+  // `step` is one f32 and `counters` four i64; the others as in ParameterUpdate, 0 where
+  // the rule needs none.
+  void aim(Address weight, Address gradient, int gradient_type, Address momentum,
+           Address exp_avg, Address exp_avg_sq, Address master, Address step,
+           Address counters, std::uint64_t seed) {
+    update_.weight = pointer<void>(weight);
+    update_.gradient = pointer<const void>(gradient);
+    update_.gradient_type = static_cast<ElementType>(gradient_type);
+    update_.momentum = pointer<void>(momentum);
+    update_.exp_avg = pointer<void>(exp_avg);
+    update_.exp_avg_sq = pointer<void>(exp_avg_sq);
+    update_.master = pointer<float>(master);
+    step_ = pointer<float>(step);
+    counters_ = pointer<Counters>(counters);
+    seed_ = seed;
+  }
+
+  ParameterUpdate prepared() {
+    update_.rule = &rule_->rule;
+    update_.step = static_cast<std::int64_t>(*step_) + 1;
+    update_.seed =
+        rounding_seed(seed_, ordinal_, static_cast<std::uint64_t>(counters_->rounds));
+    return update_;
+  }
+
+  // Takes over what the step did; appends warnings.
+  void finish(const UpdateStatistics& result, std::vector<std::string>& warnings) {
+    update_.result = result;
+    ++counters_->rounds;
+    if (!result.skipped) *step_ += 1;
+    EmptyUpdateWatch watch;
+    watch.restore(static_cast<int>(counters_->empty_in_a_row),
+                  counters_->warned_of_empty != 0);
+    const std::string warning = watch.observe(name_, rule_->rule, result);
+    counters_->empty_in_a_row = watch.consecutive();
+    counters_->warned_of_empty = watch.warned();
+    if (!warning.empty()) warnings.push_back(warning);
+    if (result.skipped && counters_->warned_of_skip == 0) {
+      counters_->warned_of_skip = 1;
+      warnings.push_back("step: the gradient of " + name_ +
+                         " holds NaN or Inf; the parameter was skipped, and will be "
+                         "whenever this happens again. Lower the learning rate or look "
+                         "for a division by zero");
+    }
+  }
+
+  const UpdateStatistics& result() const { return update_.result; }
+
+ private:
+  std::string name_;
+  const BoundRule* rule_;  // kept alive by Python
+  std::uint64_t ordinal_;
+  ParameterUpdate update_;
+  float* step_ = nullptr;
+  Counters* counters_ = nullptr;
+  std::uint64_t seed_ = 0;
+};
+
+// Threads and scratch memory. Calls from several Python threads wait for one another.
+class Stepper {
+ public:
+  explicit Stepper(int threads)
+      : executor_(make_thread_pool(threads)), owner_(::getpid()) {}
+  ~Stepper() {
+    // the threads of a forked process's parent cannot be joined here
+    if (::getpid() != owner_) static_cast<void>(executor_.release());
+  }
+
+  std::vector<std::string> step(const std::vector<Slot*>& slots, bool collect_spectrum) {
+    std::vector<std::string> warnings;
+    const nb::gil_scoped_release without_python;
+    const std::lock_guard lock(mutex_);
+    updates_.clear();
+    for (Slot* slot : slots) updates_.push_back(slot->prepared());
+    workspaces_.collect_spectrum = collect_spectrum;
+    step_all(updates_, *executor_, workspaces_);
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      slots[i]->finish(updates_[i].result, warnings);
+    }
+    return warnings;
+  }
+
+  // `count` matrices, one after the other; statistics of each.
+  std::vector<Numbers> map(const BoundRule& rule, const std::string& type, Address input,
+                           Address output, std::int64_t count, std::int64_t rows,
+                           std::int64_t cols) {
+    std::vector<SpectrumStatistics> statistics(static_cast<std::size_t>(count));
+    {
+      const nb::gil_scoped_release without_python;
+      const std::lock_guard lock(mutex_);
+      const SpectralMap map = rule_map(rule.rule, rows, cols);
+      switch (element_type(type)) {
+        case ElementType::kF32:
+          map_all<float>(map, input, output, rows, cols, statistics);
+          break;
+        case ElementType::kF64:
+          map_all<double>(map, input, output, rows, cols, statistics);
+          break;
+        case ElementType::kBf16:
+          map_all<bfloat16>(map, input, output, rows, cols, statistics);
+          break;
+      }
+    }
+    std::vector<Numbers> result;
+    for (const SpectrumStatistics& s : statistics) {
+      result.push_back({{"frobenius_norm", s.frobenius_norm},
+                        {"sigma_max", s.sigma_max},
+                        {"stable_rank", s.stable_rank},
+                        {"directions_passed", s.directions_passed},
+                        {"energy_kept", s.energy_kept}});
+    }
+    return result;
+  }
+
+  int threads() const { return executor_->threads(); }
+
+ private:
+  template <class T>
+  void map_all(const SpectralMap& map, Address input, Address output, std::int64_t rows,
+               std::int64_t cols, std::vector<SpectrumStatistics>& statistics) {
+    std::vector<SpectralWorkspace> workspaces;
+    for (int i = 0; i < executor_->threads(); ++i) workspaces.emplace_back();
+    std::atomic<bool> finite = true;
+    const auto one = [&](int task, int thread) {
+      const MatrixViewOf<const T> from =
+          view(pointer<const T>(input) + task * rows * cols, rows, cols);
+      const MatrixViewOf<T> to =
+          view(pointer<T>(output) + task * rows * cols, rows, cols);
+      if (!apply_spectral_map<T>(map, {&from, 1}, {&to, 1},
+                                 workspaces[static_cast<std::size_t>(thread)],
+                                 {&statistics[static_cast<std::size_t>(task)], 1})) {
+        finite = false;
+      }
+    };
+    executor_->run(static_cast<int>(statistics.size()), one);
+    if (!finite) {
+      throw std::invalid_argument(
+          "spectral_map: x must be finite, got NaN or Inf; look for the step that made "
+          "them");
+    }
+  }
+
+  std::unique_ptr<Executor> executor_;
+  pid_t owner_;
+  std::mutex mutex_;
+  std::vector<ParameterUpdate> updates_;
+  StepWorkspaces workspaces_;
+};
+
+HeadLayout make_layout(int axis, std::vector<std::int64_t> sizes,
+                       std::vector<std::int64_t> heads, bool transposed) {
+  if (axis != 0 && axis != 1) {
+    throw std::invalid_argument("pion: head_axis must be 0 or 1, got " +
+                                std::to_string(axis));
+  }
+  return {axis, std::move(sizes), std::move(heads), transposed};
+}
+
+}  // namespace
+
+void bind_steps(nb::module_& module) {
+  nb::class_<HeadLayout>(module, "HeadLayout", "How a weight is cut into blocks.")
+      .def(
+          "__init__",
+          [](HeadLayout* self, int axis, std::vector<std::int64_t> sizes,
+             std::vector<std::int64_t> heads, bool transposed) {
+            new (self) HeadLayout(
+                make_layout(axis, std::move(sizes), std::move(heads), transposed));
+          },
+          nb::arg("axis") = 0, nb::arg("sizes") = std::vector<std::int64_t>{},
+          nb::arg("heads") = std::vector<std::int64_t>{1}, nb::arg("transposed") = false)
+      .def_ro("axis", &HeadLayout::axis)
+      .def_ro("sizes", &HeadLayout::sizes)
+      .def_ro("heads", &HeadLayout::heads)
+      .def_ro("transposed", &HeadLayout::transposed)
+      .def(
+          "blocks",
+          [](const HeadLayout& self, std::int64_t rows, std::int64_t cols) {
+            std::vector<
+                std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>>
+                all;
+            for (const Block& b : head_blocks(self, rows, cols)) {
+              all.emplace_back(b.row, b.col, b.rows, b.cols);
+            }
+            return all;
+          },
+          nb::arg("rows"), nb::arg("cols"), "(row, col, rows, cols) of every block.");
+
+  nb::class_<Slot>(module, "Slot", "One parameter of a Stepper.")
+      .def(nb::init<std::string, const BoundRule&, HeadLayout, std::int64_t, std::int64_t,
+                    std::int64_t, const std::string&, const std::string&, bool,
+                    std::uint64_t>(),
+           nb::arg("name"), nb::arg("rule"), nb::arg("layout"), nb::arg("count"),
+           nb::arg("rows"), nb::arg("cols"), nb::arg("weight_type"),
+           nb::arg("low_precision"), nb::arg("maximize"), nb::arg("ordinal"),
+           nb::keep_alive<1, 3>())
+      .def("aim", &Slot::aim, nb::arg("weight"), nb::arg("gradient"),
+           nb::arg("gradient_type"), nb::arg("momentum"), nb::arg("exp_avg"),
+           nb::arg("exp_avg_sq"), nb::arg("master"), nb::arg("step"), nb::arg("counters"),
+           nb::arg("seed"),
+           "Addresses for the next step: arrays that stay alive until it is done.")
+      .def("result", [](const Slot& slot) { return numbers_of(slot.result()); });
+
+  nb::class_<Stepper>(module, "Stepper", "A pool of threads that steps parameters.")
+      .def(nb::init<int>(), nb::arg("threads"))
+      .def("step", &Stepper::step, nb::arg("slots"), nb::arg("collect_spectrum"),
+           "Steps all slots in place; returns warnings. Nothing is written if it throws.")
+      .def("map", &Stepper::map, nb::arg("rule"), nb::arg("type"), nb::arg("input"),
+           nb::arg("output"), nb::arg("count"), nb::arg("rows"), nb::arg("cols"))
+      .def_prop_ro("threads", &Stepper::threads);
+  module.def("rounding_seed", &rounding_seed, nb::arg("seed"), nb::arg("parameter"),
+             nb::arg("step"));
+}
+
+}  // namespace pion::python

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a parameter group holds: keys, defaults, and the rule that they come to.
+
+Names, defaults, ranges and messages of a rule's keys are those of the C++ library; this file adds
+the keys that belong to no rule. Groups stay JSON-clean: numbers, texts, lists, None.
+"""
+
+import functools
+import math
+
+import torch
+
+from pion._pion import HeadLayout, Rule, nearest_name, rule_names
+
+# How a weight becomes matrices; a rule for matrices only.
+LAYOUT_KEYS = {
+    "heads": 1,  # blocks, each with its own norm, map and scale; a list beside split_sizes
+    "head_axis": 0,  # 0 cuts output rows (Q, K, V), 1 input columns (O)
+    "split_sizes": None,  # fused QKV: rows (or columns) of every part
+    "transposed": False,  # stored (in, out), as GPT-2's Conv1D
+    "fold": "auto",  # "conv": (out, rest); "stack": the last two dimensions; auto: 3-D is a stack
+}
+# Any rule.
+SHARED_KEYS = {
+    "low_precision": "master",  # bf16: f32 "master" copy, "stochastic" rounding, "nearest"
+    "maximize": False,  # step along the gradient
+    "seed": 0,  # of stochastic rounding
+}
+FOLDS = ("auto", "conv", "stack")
+LOW_PRECISIONS = ("master", "stochastic", "nearest")
+# What torch.optim's own classes may hold; taken when off, refused when on.
+REFUSED = {
+    "foreach": "steps are batched by shape anyway",
+    "fused": "on the CPU every step is fused anyway",
+    "capturable": "a CUDA graph cannot hold a step of pion",
+    "differentiable": "a step of pion cannot be differentiated",
+    "amsgrad": "no rule of pion has it",
+}
+# What schedulers, hosts and users write into groups beside an optimizer's keys.
+NOTES = {
+    *("params", "param_names", "rule", "initial_lr", "max_lr", "min_lr", "base_momentum"),
+    *("max_momentum", "swa_lr", "name", "group_name", "lr_scale", "lr_mult", "layer_id"),
+}
+
+
+@functools.cache
+def _rule_keys(rule: str) -> dict:
+    return {name: value for name, _, value in Rule(rule).keys()}
+
+
+@functools.cache
+def _group_defaults(rule: str) -> dict:
+    keys = dict(_rule_keys(rule))
+    if "beta1" in keys:  # torch.optim's form
+        betas = (keys.pop("beta1"), keys.pop("beta2"))
+        keys = {"lr": keys.pop("lr"), "betas": betas, **keys}
+    if Rule(rule).is_matrix:
+        keys |= LAYOUT_KEYS
+    return keys | SHARED_KEYS
+
+
+def group_defaults(rule: str) -> dict:
+    """Every key of a group of that rule, with its default."""
+    if rule not in rule_names():
+        Rule(rule)  # raises with the nearest name
+    return dict(_group_defaults(rule))
+
+
+def with_betas(keys: dict) -> dict:
+    """beta1 and beta2, as routing files have them, as torch's betas."""
+    if "beta1" not in keys and "beta2" not in keys:
+        return keys
+    keys = dict(keys)
+    old = keys.get("betas", _group_defaults("adamw")["betas"])
+    keys["betas"] = (keys.pop("beta1", old[0]), keys.pop("beta2", old[1]))
+    return keys
+
+
+def refuse(keys: dict, where: str):
+    """Raises for an option of torch.optim that pion does not have; drops it if it is off."""
+    for key, why in REFUSED.items():
+        if keys.pop(key, None):
+            raise ValueError(f"{where}: {key} must be off, got {key}=True: {why}")
+
+
+def merge(own: dict, defaults: dict, rule: str, where: str) -> dict:
+    """A group's keys: its own, then the defaults'. Of two keys that exclude one another, the
+    group's own ends the default's."""
+    own = with_betas(own)
+    known = group_defaults(rule)
+    for key in own:
+        if key not in known and key not in NOTES:
+            near = nearest_name(key, list(known))
+            raise ValueError(
+                f'{where}: unknown key "{key}" for rule "{rule}"'
+                + (f'; did you mean "{near}"?' if near else "")
+                + " Keys are: "
+                + " ".join(known)
+            )
+    merged = {key: defaults.get(key, value) for key, value in known.items()}
+    for chosen, ended in (
+        ("cutoff", "promotion_steps"),
+        ("promotion_steps", "cutoff"),
+        ("scale", "scale_factor"),
+    ):
+        if own.get(chosen) is not None and ended in merged and chosen in merged:
+            merged[ended] = known[ended]
+    return merged | own
+
+
+def make_rule(group: dict, where: str) -> Rule:
+    """The rule that a group's keys come to. A tensor learning rate is left out."""
+    keys = {}
+    for key in _rule_keys(group["rule"]):
+        if key in ("beta1", "beta2"):
+            value = group["betas"][key == "beta2"]
+        else:
+            value = group[key]
+        if isinstance(value, torch.Tensor):
+            continue
+        if value is not None:
+            keys[key] = value
+    return Rule(group["rule"], keys, where)
+
+
+def matrix_shape(shape, fold: str) -> tuple[int, int, int]:
+    """(count, rows, cols) of the matrices in a weight, one after the other in memory."""
+    if len(shape) == 2 or fold == "conv" or (fold == "auto" and len(shape) != 3):
+        return 1, shape[0], math.prod(shape[1:])
+    return math.prod(shape[:-2]), shape[-2], shape[-1]
+
+
+class Plan:
+    """A group's keys, checked: what a step needs of them."""
+
+    __slots__ = ("fingerprint", "fold", "layout", "low_precision", "maximize", "rule", "seed")
+
+    def __init__(self, group: dict, fingerprint: tuple, where: str):
+        self.fingerprint = fingerprint
+        self.rule = make_rule(group, where)
+        self.low_precision = _one_of(group, "low_precision", LOW_PRECISIONS, where)
+        self.maximize = bool(group["maximize"])
+        self.seed = int(group["seed"])
+        self.fold, self.layout = "auto", HeadLayout()
+        if self.rule.is_matrix:
+            self.fold = _one_of(group, "fold", FOLDS, where)
+            heads = group["heads"]
+            self.layout = HeadLayout(
+                group["head_axis"],
+                list(group["split_sizes"] or []),
+                [heads] if isinstance(heads, int) else list(heads),
+                group["transposed"],
+            )
+
+
+def fingerprint(group: dict) -> tuple:
+    """All keys but the learning rate, in a form that can be compared."""
+    defaults = _group_defaults(group["rule"])
+    return (
+        group["rule"],
+        *(_frozen(group[key]) for key in defaults if key != "lr"),
+    )
+
+
+def _frozen(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _one_of(group: dict, key: str, choices: tuple, where: str) -> str:
+    if group[key] not in choices:
+        names = " ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f"{where}: {key} must be one of {names}, got {group[key]!r}")
+    return group[key]

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""offload: an optimizer whose state and master weights live in host memory and whose steps run on
+the CPU, while copies to and from the device overlap with them."""
+
+import torch
+
+from pion import cpu_step
+from pion import state as states
+from pion._pion import Slot
+from pion.threads import stepper
+
+_CHUNK = 1 << 24  # entries that travel and are stepped together: 64 MiB of f32
+
+
+def offload(optimizer):
+    """Moves the state of an optimizer of pion to host memory and its steps to the CPU's kernels.
+
+    state["master"] becomes an f32 (f64 for f64) copy of every parameter; the parameter gets its
+    rounding. On CUDA gradients come and weights go through pinned memory on streams of their own,
+    a chunk of parameters at a time, so that copies overlap with the step. A write to a parameter
+    by somebody else is noticed by its version and taken over (one through `.data` is not: call
+    optimizer.host.refresh() after it). Returns the optimizer, which keeps its schedulers.
+    """
+    if optimizer.host is not None:
+        raise ValueError("offload: the optimizer must not be offloaded already")
+    host = Host()
+    for own in optimizer.state.values():
+        for key, value in own.items():
+            own[key] = value.cpu()
+    optimizer.host = host
+    optimizer._cells.clear()
+    return optimizer
+
+
+class Host:
+    """Staging memory, streams, and what is known of the weights on the device."""
+
+    def __init__(self):
+        self._versions = {}  # by parameter: its version after our last write
+        self._staged = {}  # by parameter: pinned gradient and weight
+        self._streams = {}  # by device: (to the host, to the device)
+
+    def refresh(self):
+        """Takes every weight from the device in the next step."""
+        self._versions.clear()
+
+    def __getstate__(self):
+        return {}
+
+    def __setstate__(self, state):
+        self.__init__()
+
+    def step(self, optimizer, work: list) -> list[str]:
+        messages = []
+        chunks = _chunks(work)
+        arriving = [self._fetch(chunk) for chunk in chunks[:1]]
+        for index, chunk in enumerate(chunks):
+            if index + 1 < len(chunks):  # the next one travels while this one is stepped
+                arriving.append(self._fetch(chunks[index + 1]))
+            for event in arriving[index]:
+                event.synchronize()
+            messages += self._step_chunk(optimizer, chunk)
+            self._send(chunk)
+        self._join()
+        for cell, _, _ in work:
+            torch.autograd.graph.increment_version(cell.parameter)
+            self._versions[cell.parameter] = _version(cell.parameter)
+        return messages
+
+    def _step_chunk(self, optimizer, chunk: list) -> list[str]:
+        kept, slots = [], []
+        for cell, _, state in chunk:
+            gradient, _, weight = self._staged[cell.parameter]
+            if weight is not None:
+                state["master"].copy_(weight)
+            slots.append(_host_slot(cell, gradient, state, kept))
+        messages = stepper().step(slots, optimizer._collect)
+        if optimizer._collect:
+            optimizer._statistics += [cpu_step.figures(cell) for cell, _, _ in chunk]
+        return messages
+
+    def _fetch(self, chunk: list) -> list:
+        """Starts copies of gradients, and of weights that somebody else has written, to the host.
+        Returns events to wait for."""
+        events = []
+        for device, items in _by_device(chunk).items():
+            stream = self._stream(device, 0)
+            if stream is not None:
+                stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream):
+                for cell, gradient, state in items:
+                    self._fetch_one(cell, gradient, state)
+            if stream is not None:
+                events.append(stream.record_event())
+        return events
+
+    def _fetch_one(self, cell, gradient, state: dict):
+        parameter = cell.parameter
+        states.fill(state, parameter, states.buffers_of(cell.plan.rule, cell.group), False, "cpu")
+        known = self._versions.get(parameter) == _version(parameter) and "master" in state
+        if not known and "master" not in state:
+            work = states.work_type(parameter)
+            state["master"] = torch.empty(parameter.shape, dtype=work)
+        staged = self._staging(parameter, gradient)
+        staged[0].copy_(gradient, non_blocking=True)
+        gradient.record_stream(torch.cuda.current_stream()) if gradient.is_cuda else None
+        weight = None
+        if not known and not _rounds_to(state["master"], parameter):
+            weight = staged[1]
+            weight.copy_(parameter, non_blocking=True)
+        self._staged[parameter] = (staged[0], staged[1], weight)
+
+    def _staging(self, parameter, gradient):
+        found = self._staged.get(parameter)
+        if found is None or found[0].dtype != gradient.dtype:
+            pin = parameter.is_cuda
+            found = (
+                torch.empty(parameter.shape, dtype=gradient.dtype, pin_memory=pin),
+                torch.empty(parameter.shape, dtype=parameter.dtype, pin_memory=pin),
+                None,
+            )
+        return found
+
+    def _send(self, chunk: list):
+        """Rounds the masters and starts the copies to the device."""
+        for device, items in _by_device(chunk).items():
+            with torch.cuda.stream(self._stream(device, 1)):
+                for cell, _, state in items:
+                    weight = self._staged[cell.parameter][1]
+                    weight.copy_(state["master"])
+                    cell.parameter.copy_(weight, non_blocking=True)
+
+    def _stream(self, device, which: int):
+        if device.type != "cuda":
+            return None
+        if device not in self._streams:
+            self._streams[device] = (torch.cuda.Stream(device), torch.cuda.Stream(device))
+        return self._streams[device][which]
+
+    def _join(self):
+        """What follows on the device sees the new weights."""
+        for device, (_, sending) in self._streams.items():
+            torch.cuda.current_stream(device).wait_stream(sending)
+            sending.synchronize()  # the staging memory is written again by the next step
+
+
+def _host_slot(cell, gradient, state: dict, kept: list) -> Slot:
+    """The master as an f32 (f64) weight of its own: low precision is only on the device."""
+    return cpu_step.aim(cell, state["master"], gradient, state, None, kept)
+
+
+def _version(parameter) -> tuple:
+    return parameter._version, parameter.data_ptr()
+
+
+def _rounds_to(master, parameter) -> bool:
+    """Whether a loaded master belongs to the parameter as it is; looks at CPU parameters only."""
+    return parameter.device.type == "cpu" and torch.equal(master.to(parameter.dtype), parameter)
+
+
+def _chunks(work: list) -> list[list]:
+    chunks, entries = [[]], 0
+    for item in work:
+        if chunks[-1] and entries + item[0].parameter.numel() > _CHUNK:
+            chunks.append([])
+            entries = 0
+        chunks[-1].append(item)
+        entries += item[0].parameter.numel()
+    return chunks
+
+
+def _by_device(chunk: list) -> dict:
+    devices = {}
+    for item in chunk:
+        devices.setdefault(item[0].parameter.device, []).append(item)
+    return devices

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optimizer: a torch.optim.Optimizer whose groups each have a rule of pion.
+
+CPU parameters are stepped by the kernels, in place; the rest by torch operations (torch_step).
+"""
+
+import contextlib
+import warnings
+
+import torch
+
+from pion import cpu_step, torch_step
+from pion import groups as group_keys
+from pion import state as states
+
+_TYPES = (torch.float32, torch.float64, torch.bfloat16)
+_forced_torch_path = False
+
+
+class EmptyUpdateWarning(UserWarning):
+    """A filter has passed nothing for many steps, or a gradient with NaN or Inf was skipped."""
+
+
+@contextlib.contextmanager
+def force_torch_path():
+    """Within it CPU parameters are stepped by the torch operations of other devices."""
+    global _forced_torch_path
+    before, _forced_torch_path = _forced_torch_path, True
+    try:
+        yield
+    finally:
+        _forced_torch_path = before
+
+
+class Cell:
+    """One parameter: what of it and its group stays the same from step to step."""
+
+    __slots__ = ("group", "name", "ordinal", "parameter", "plan", "shape", "slot", "slot_type")
+
+    def __init__(self, parameter, group: dict, plan, name: str, ordinal: int):
+        self.parameter, self.group, self.plan = parameter, group, plan
+        self.name, self.ordinal = name, ordinal
+        self.shape = _checked_shape(parameter, plan, name)
+        self.slot = self.slot_type = None  # of cpu_step
+
+
+class Optimizer(torch.optim.Optimizer):
+    """Groups of any rules: each has "rule" and that rule's keys, all JSON-clean.
+
+    Gradients are read only; a parameter without one is left alone, without decay. A step that
+    raises has written nothing, unless a closure did.
+    """
+
+    def __init__(self, params, defaults: dict | None = None, *, rule: str | None = None):
+        self._rule = rule  # of groups that name none
+        self._forget()
+        super().__init__(params, dict(defaults or {}))
+
+    def _forget(self):
+        """What can be made again from groups and state."""
+        self._plans = []  # by group
+        self._cells = {}  # by parameter
+        self._collect = False
+        self._statistics = []
+        self.host = None  # set by pion.offload
+
+    # groups
+
+    def add_param_group(self, param_group: dict):
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        where = f"{type(self).__name__}: group {len(self.param_groups)}"
+        group = dict(param_group)
+        group_keys.refuse(group, where)
+        rule = self._rule_of(group, where)
+        group = group_keys.merge(group, self._defaults_of(rule), rule, where) | {"rule": rule}
+        plan = group_keys.Plan(group, group_keys.fingerprint(group), where)
+        defaults, self.defaults = self.defaults, {}  # merged already, by rule
+        try:
+            super().add_param_group(group)
+        finally:
+            self.defaults = defaults
+        added = self.param_groups[-1]
+        try:
+            for index, parameter in enumerate(added["params"]):
+                _check_parameter(parameter, self._name(len(self.param_groups) - 1, index))
+                name = self._name(len(self.param_groups) - 1, index)
+                _checked_shape(parameter, plan, name)
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def _rule_of(self, group: dict, where: str) -> str:
+        """The group's rule; use_muon and use_pion are other ways to name one."""
+        asked = [key for key in ("rule", "use_muon", "use_pion") if key in group]
+        if len(asked) > 1:
+            raise ValueError(f"{where}: must name its rule once, got {' and '.join(asked)}")
+        if "use_muon" in group:
+            return "muon" if group.pop("use_muon") else "adamw"
+        if "use_pion" in group:
+            return "pion" if group.pop("use_pion") else "adamw"
+        rule = group.get("rule", self._rule)
+        if rule is None:
+            raise ValueError(f'{where}: must have a "rule", got none')
+        if self._rule is not None and rule != self._rule:
+            raise ValueError(
+                f'{where}: must be of rule "{self._rule}", got "{rule}"; '
+                "pion.PionAdamW takes groups of any rule"
+            )
+        return rule
+
+    def _defaults_of(self, rule: str) -> dict:
+        return self.defaults
+
+    def _name(self, group: int, index: int) -> str:
+        names = self.param_groups[group].get("param_names")
+        return names[index] if names else f"groups.{group}.params.{index}"
+
+    def named_cells(self):
+        """(name, Cell) of every parameter, in order."""
+        self._refresh()
+        return [(cell.name, cell) for cell in self._cells.values()]
+
+    def _refresh(self):
+        """Plans and cells of groups that have changed since the last step."""
+        ordinal = 0
+        del self._plans[len(self.param_groups) :]
+        for g, group in enumerate(self.param_groups):
+            where = f"step: group {g}"
+            fingerprint = group_keys.fingerprint(group)
+            plan = self._plans[g] if g < len(self._plans) else None
+            if plan is None or plan.fingerprint != fingerprint:
+                plan = group_keys.Plan(group, fingerprint, where)
+                self._plans[g:] = [plan, *self._plans[g + 1 :]]
+            lr = group["lr"]
+            if not isinstance(lr, torch.Tensor):
+                plan.rule.lr = lr
+            for index, parameter in enumerate(group["params"]):
+                cell = self._cells.get(parameter)
+                if cell is None or cell.plan is not plan or cell.ordinal != ordinal:
+                    _check_parameter(parameter, self._name(g, index))
+                    name = self._name(g, index)
+                    self._cells[parameter] = Cell(parameter, group, plan, name, ordinal)
+                ordinal += 1
+
+    # the step
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step; returns what the closure returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._refresh()
+        work = self._work()
+        _check_finite(work)
+        self._statistics = []
+        if self.host is not None:
+            self._report(self.host.step(self, work))
+            return loss
+        on_cpu, elsewhere = [], []
+        for item in work:
+            kernels = item[0].parameter.device.type == "cpu" and not _forced_torch_path
+            (on_cpu if kernels else elsewhere).append(item)
+        for cell, _, state in work:
+            states.fill(
+                state,
+                cell.parameter,
+                states.buffers_of(cell.plan.rule, cell.group),
+                states.needs_master(cell.parameter, cell.group),
+            )
+        if on_cpu:
+            self._report(cpu_step.step(on_cpu, self._collect, self._statistics))
+        if elsewhere:
+            self._report(torch_step.step(elsewhere, self._collect, self._statistics))
+        return loss
+
+    def _work(self) -> list:
+        """(cell, gradient, state) of every parameter that has a gradient."""
+        work = []
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                if gradient is None or parameter.numel() == 0:
+                    continue
+                cell = self._cells[parameter]
+                if gradient.layout != torch.strided:
+                    raise ValueError(
+                        f"step: a gradient must be dense, got layout {gradient.layout} for "
+                        f"{cell.name}; make the embedding with sparse=False"
+                    )
+                work.append((cell, gradient, self.state[parameter]))
+        return work
+
+    def _report(self, messages: list[str]):
+        for message in messages:
+            warnings.warn(message, EmptyUpdateWarning, stacklevel=4)
+
+    def collect_statistics(self, on: bool = True):
+        """Whether steps keep statistics(). Off the CPU they cost one synchronization a step."""
+        self._collect = on
+
+    def statistics(self) -> list[dict]:
+        """What the last step did to every parameter: name, rule, lr and docs/conventions.md's
+        figures. Off the CPU stable_rank, sigma_max and head_spread are left out."""
+        return self._statistics
+
+    def init_state(self):
+        """Makes the state of all parameters now, and not in their first step."""
+        self._refresh()
+        for cell in self._cells.values():
+            device = "cpu" if self.host is not None else None
+            states.fill(
+                self.state[cell.parameter],
+                cell.parameter,
+                states.buffers_of(cell.plan.rule, cell.group),
+                self.host is not None or states.needs_master(cell.parameter, cell.group),
+                device,
+            )
+
+    # saving and loading
+
+    def __getstate__(self):
+        kept = {"_rule": self._rule, "_collect": self._collect, "host": self.host}
+        return super().__getstate__() | kept | self._own_attributes()
+
+    def _own_attributes(self) -> dict:
+        return {}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        host, collect = self.__dict__.get("host"), self.__dict__.get("_collect", False)
+        self._forget()
+        self.host, self._collect = host, collect
+        for own in self.state.values():
+            for key, value in own.items():
+                if isinstance(value, states.Kept):
+                    own[key] = value.tensor
+
+    def load_state_dict(self, state_dict):
+        """Loads a state of pion, torch.optim.Muon or torch.optim.AdamW. Buffers take this
+        optimizer's types. One that does not fit raises ValueError and changes nothing."""
+        hook = self.register_load_state_dict_pre_hook(Optimizer._adopt)  # after all others
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            hook.remove()
+
+    def _adopt(self, state_dict):
+        groups = state_dict["param_groups"]
+        if len(groups) != len(self.param_groups):
+            raise ValueError(
+                f"load_state_dict: the state must have {len(self.param_groups)} groups, "
+                f"got {len(groups)}"
+            )
+        converted, state = [], {}
+        for g, (saved, own) in enumerate(zip(groups, self.param_groups, strict=True)):
+            if len(saved["params"]) != len(own["params"]):
+                raise ValueError(
+                    f"load_state_dict: group {g} must have {len(own['params'])} parameters, "
+                    f"got {len(saved['params'])}"
+                )
+            group = states.converted_group(saved, own, g)
+            plan = group_keys.Plan(group, (), f"load_state_dict: group {g}")
+            for index, (key, parameter) in enumerate(
+                zip(saved["params"], own["params"], strict=True)
+            ):
+                name = self._name(g, index)
+                _checked_shape(parameter, plan, name)
+                if key not in state_dict["state"]:
+                    continue
+                fields = states.adopted(
+                    state_dict["state"][key],
+                    parameter,
+                    states.buffers_of(plan.rule, group),
+                    name,
+                    "cpu" if self.host is not None else None,
+                )
+                state[key] = {field: states.Kept(value) for field, value in fields.items()}
+            converted.append(group)
+        return {**state_dict, "state": state, "param_groups": converted}
+
+
+def _check_parameter(parameter: torch.Tensor, name: str):
+    if parameter.dtype not in _TYPES:
+        raise ValueError(
+            f"pion: a parameter must be float32, float64 or bfloat16, got {name} of "
+            f"{str(parameter.dtype).removeprefix('torch.')}"
+        )
+    if parameter.layout != torch.strided:
+        raise ValueError(
+            f"pion: a parameter must be dense, got {name} with layout {parameter.layout}"
+        )
+
+
+def _checked_shape(parameter: torch.Tensor, plan, name: str) -> tuple[int, int, int]:
+    """(count, rows, cols) as the rule sees the parameter."""
+    if not plan.rule.is_matrix:
+        return 1, 1, parameter.numel()
+    if parameter.dim() < 2:
+        raise ValueError(
+            f"pion: a parameter under rule {plan.rule.name} must have two dimensions or more, "
+            f"got {name} of shape {list(parameter.shape)}; put it in a group of rule "
+            '"adamw" or "sgd", as pion.PionAdamW(pion.route(model)) does'
+        )
+    shape = group_keys.matrix_shape(parameter.shape, plan.fold)
+    if parameter.numel() == 0:
+        return shape
+    try:
+        blocks = plan.layout.blocks(shape[1], shape[2])
+        for rows, cols in {(b[2], b[3]) for b in blocks}:
+            plan.rule.map(rows, cols)
+    except ValueError as error:
+        raise ValueError(f"{error} (parameter {name} of shape {list(parameter.shape)})") from None
+    return shape
+
+
+def _check_finite(work: list):
+    """Under nonfinite "raise" everything is looked at before anything is written."""
+    asked = [(cell, g) for cell, g, _ in work if cell.group["nonfinite"] == "raise"]
+    if not asked:
+        return
+    for cell, gradient in asked:
+        if not torch.isfinite(gradient).all():
+            raise ValueError(
+                f"step: every gradient must be finite, got NaN or Inf in that of {cell.name}; "
+                'nothing was written. To go on without such parameters, set nonfinite to "skip"'
+            )

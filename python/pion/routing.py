@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""route: which parameter of a model takes which rule. Judgement, table and file format are the C++
+library's; this file describes a torch model to it and makes groups of what it says."""
+
+from collections.abc import Iterable
+
+import torch
+from torch.utils.weak import WeakIdKeyDictionary
+
+from pion import _pion
+from pion.groups import SHARED_KEYS, group_defaults, with_betas
+
+_DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
+_FOLDS = {"convolution": "conv", "expert_stack": "stack"}
+# Subclasses that torch.nn itself uses in place of what they are.
+_ALIASES = {"NonDynamicallyQuantizableLinear": "Linear"}
+_CONTAINERS = {"Module", "Sequential", "ModuleList", "ModuleDict"}
+
+_bound = WeakIdKeyDictionary()  # parameter: its description by bind_names
+_bound_counts = WeakIdKeyDictionary()  # parameter: the attention counts of its model
+
+
+class Routing:
+    """Which parameter takes which rule, and why. Prints as a table."""
+
+    def __init__(self, table: _pion.RoutingTable, parameters: dict, given: dict | None):
+        self._table = table
+        self._parameters = parameters  # by name
+        self._given = given  # keys that somebody chose, by rule; None: all of them
+
+    @property
+    def routes(self) -> list:
+        """One per parameter: name, shape, role, rule, keys, heads, reason."""
+        return self._table.routes
+
+    def __str__(self) -> str:
+        return self._table.table()
+
+    __repr__ = __str__
+
+    def to_toml(self) -> str:
+        """The whole routing, to be edited by hand and read back."""
+        return self._table.to_toml()
+
+    @classmethod
+    def from_toml(cls, text: str, model) -> "Routing":
+        """Reads what to_toml wrote, for `model` or its named parameters. Raises ValueError with
+        line and column for a file that is malformed, or whose names and shapes are not those of
+        the model."""
+        table = _pion.RoutingTable.from_toml(text)
+        descriptions, parameters = describe(model)
+        table.check_against(descriptions)
+        return cls(table, parameters, None)
+
+    def to_param_groups(self) -> list[dict]:
+        """Groups with names for pion.PionAdamW; parameters of equal keys share one. Only keys that
+        the routing chose are in them, so that the optimizer's arguments reach the others. Frozen
+        parameters (requires_grad False) are left out, tied ones are in it once."""
+        groups = []
+        seen = set()
+        for route in self.routes:
+            parameter = self._parameters[route.name]
+            if not parameter.requires_grad or id(parameter) in seen or route.parameter.tied_to:
+                continue
+            seen.add(id(parameter))
+            keys = self._keys_of(route)
+            group = next((g for g in groups if g["keys"] == keys), None)
+            if group is None:
+                group = {"keys": keys, "params": [], "param_names": []}
+                groups.append(group)
+            group["params"].append(parameter)
+            group["param_names"].append(route.name)
+        return [
+            {"params": list(zip(g["param_names"], g["params"], strict=True)), **g["keys"]}
+            for g in groups
+        ]
+
+    def _keys_of(self, route) -> dict:
+        defaults = group_defaults(route.rule)
+        keys = with_betas(dict(route.keys))
+        if self._given is not None:
+            given = self._given.get(route.rule, ())
+            keys = {k: v for k, v in keys.items() if k in given or v != defaults[k]}
+        if route.is_matrix:
+            keys |= _layout_keys(route)
+        return {"rule": route.rule, **keys}
+
+
+def _layout_keys(route) -> dict:
+    """Heads and fold; only what is not the default."""
+    keys = {}
+    if route.role in _FOLDS:
+        keys["fold"] = _FOLDS[route.role]
+    if route.role == "expert_stack":
+        return keys  # the stack's matrices are the blocks
+    heads = route.heads
+    if heads.sizes:
+        keys |= {"split_sizes": heads.sizes, "heads": heads.heads}
+    elif heads.heads != [1]:
+        keys["heads"] = heads.heads[0]
+    if heads.axis:
+        keys["head_axis"] = heads.axis
+    if heads.transposed:
+        keys["transposed"] = True
+    return keys
+
+
+def route(
+    model,
+    *,
+    preset: str | None = None,
+    rules: dict | None = None,
+    overrides: dict | Iterable | None = None,
+    per_head: bool = True,
+    attention: tuple[int, int, int] | None = None,
+    attention_by_name: dict | None = None,
+) -> Routing:
+    """Decides by module type, name, ties and shape which parameter takes which rule.
+
+    model       a torch.nn.Module, or (name, parameter) pairs: then by names and shapes alone
+    preset      "paper-rlvr", "paper-vla", "field-notes", "purejaxrl"; see pion.presets()
+    rules       {"matrices": "muon", "rest": {"rule": "adamw", "lr": 3e-4}}: rules of hidden
+                matrices (default Pion) and of the rest (AdamW), by name or with keys
+    overrides   {glob on the name: "matrix", "rest" or a rule}, first match wins
+    per_head    attention projections are cut into heads where their counts are known
+    attention   (heads, kv_heads, head_dim); read from model.config where there is one
+    attention_by_name   {glob: counts} for parts of the model
+
+    An unknown parameter of two dimensions or more is an error that lists it and says how to decide.
+    """
+    descriptions, parameters = describe(model)
+    configured, by_name = _counts_of(model)
+    counts = tuple(attention) if attention is not None else configured
+    by_name = list((attention_by_name or {}).items()) + by_name
+    return _route(descriptions, parameters, preset, rules, overrides, per_head, counts, by_name)
+
+
+def _route(descriptions, parameters, preset, rules, overrides, per_head, counts, by_name):
+    made, given = _rules_of(rules or {})
+    pairs = list(overrides.items() if isinstance(overrides, dict) else overrides or ())
+    frozen = [d.name for d in descriptions if not parameters[d.name].requires_grad]
+    if frozen:  # what takes no step need not be placed
+        frozen = set(frozen)
+        pairs += [(name, "rest") for name in _pion.unplaceable(descriptions) if name in frozen]
+    table = _pion.route(
+        descriptions, made["matrices"], made["rest"], per_head, tuple(counts),
+        [(glob, tuple(c)) for glob, c in by_name], pairs, preset or "",
+    )  # fmt: skip
+    return Routing(table, parameters, given)
+
+
+def _rules_of(rules: dict):
+    made, given = {"matrices": None, "rest": None}, {}
+    for part, chosen in rules.items():
+        if part not in made:
+            raise ValueError(f'route: rules must have "matrices" or "rest", got "{part}"')
+        keys = {"rule": chosen} if isinstance(chosen, str) else dict(chosen)
+        name = keys.pop("rule", "pion" if part == "matrices" else "adamw")
+        if "betas" in keys:
+            keys["beta1"], keys["beta2"] = keys.pop("betas")
+        made[part] = _pion.Rule(name, keys, f"route: {part}")
+        given.setdefault(name, set()).update(with_betas(keys))
+    return made, given
+
+
+# describing a model
+
+
+def _module_type(module: torch.nn.Module) -> str:
+    """ "Linear" for a Linear and what derives from it, the class's own name for other modules."""
+    kinds = [c for c in type(module).__mro__ if c.__module__.startswith("torch.nn.modules")]
+    for kind in kinds:
+        name = _ALIASES.get(kind.__name__, kind.__name__)
+        if name not in _CONTAINERS and not name.startswith("_"):
+            return name
+    own = type(module).__name__
+    # fully_shard derives a class FSDPX from X in place
+    return own.removeprefix("FSDP") if own.startswith("FSDP") and len(own) > 4 else own
+
+
+def _memory(parameter: torch.Tensor):
+    """Equal for tied parameters, also for a transposed view; not for parts of one buffer."""
+    try:
+        return parameter.untyped_storage()._cdata, parameter.storage_offset()
+    except (NotImplementedError, RuntimeError):  # tensor subclasses without storage
+        return id(parameter), 0
+
+
+def _named(model):
+    """(name, parameter, module type) of every registration, also of tied ones."""
+    if not isinstance(model, torch.nn.Module):
+        for name, parameter in model:
+            bound = _bound.get(parameter)
+            yield name, parameter, bound.module_type if bound else ""
+        return
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for own, parameter in module._parameters.items():
+            if parameter is not None:
+                yield f"{prefix}.{own}" if prefix else own, parameter, _module_type(module)
+
+
+def describe(model) -> tuple[list, dict]:
+    """What routing needs to know: descriptions, and the parameters by name."""
+    descriptions, parameters, seen = [], {}, {}
+    for name, parameter, module_type in _named(model):
+        tied = seen.setdefault(_memory(parameter), name)
+        dtype = _DTYPES.get(parameter.dtype, str(parameter.dtype).removeprefix("torch."))
+        descriptions.append(
+            _pion.ParameterDescription(
+                name, list(parameter.shape), module_type, "" if tied == name else tied, dtype
+            )
+        )
+        parameters[name] = parameter
+    return descriptions, parameters
+
+
+def _counts_of(model) -> tuple[tuple, list]:
+    """Attention counts from the configs of a Hugging Face model: of the whole, and of parts that
+    have a config of their own, the innermost first."""
+    if not isinstance(model, torch.nn.Module):
+        return (0, 0, 0), []
+    whole, by_name = (0, 0, 0), []
+    top = getattr(model, "config", None)
+    configs = {id(top)}
+    if hasattr(top, "to_json_string"):
+        whole = _pion.attention_shape_from_config(top.to_json_string(use_diff=False))
+    for prefix, module in model.named_modules():
+        config = getattr(module, "config", None)
+        if not prefix or id(config) in configs or not hasattr(config, "to_json_string"):
+            continue
+        configs.add(id(config))
+        counts = _pion.attention_shape_from_config(config.to_json_string(use_diff=False))
+        if any(counts) and any(True for _ in module.parameters()):
+            by_name.insert(0, (f"{prefix}.*", counts))
+    return whole, by_name
+
+
+# parameters without names
+
+
+def bind_names(model: torch.nn.Module) -> torch.nn.Module:
+    """Remembers names and module types of a model's parameters, for hosts that hand an optimizer
+    model.parameters() alone. Weak: the model is not kept alive. Returns the model."""
+    descriptions, parameters = describe(model)
+    whole, by_name = _counts_of(model)
+    for description in descriptions:
+        if not description.tied_to:
+            parameter = parameters[description.name]
+            _bound[parameter] = description
+            _bound_counts[parameter] = (whole, by_name, descriptions)
+    return model
+
+
+def route_bound(group: dict, matrices: str) -> list[dict]:
+    """The group as groups with rules, by the names that it or bind_names gives."""
+    rest = {key: value for key, value in group.items() if key not in ("params", "param_names")}
+    params = group["params"]
+    params = [params] if isinstance(params, torch.Tensor) else list(params)
+    names = group.get("param_names")
+    if names:
+        params = list(zip(names, params, strict=True))
+    pairs, unnamed = [], []
+    for entry in params:
+        name, parameter = entry if isinstance(entry, tuple) else (None, entry)
+        bound = _bound.get(parameter)
+        name = bound.name if bound else name
+        pairs.append((name, parameter))
+        if name is None:
+            unnamed.append(list(parameter.shape))
+    if unnamed:
+        raise ValueError(
+            f"PionAdamW: parameters must have a rule or a name, got {len(unnamed)} that have "
+            f"neither (shapes {unnamed[:4]}{' ...' if len(unnamed) > 4 else ''}): which of them "
+            "are embeddings or heads cannot be told. Give pion.route(model), groups with a "
+            '"rule", or call pion.bind_names(model) before the optimizer is made'
+        )
+    groups = _route_pairs(pairs, matrices).to_param_groups()
+    return [{**one, **rest} for one in groups]
+
+
+def _route_pairs(pairs: list, matrices: str) -> Routing:
+    """Routes named parameters; those of a bound model with the whole model in view."""
+    parameters = dict(pairs)
+    known = next((c for _, p in pairs if (c := _bound_counts.get(p)) is not None), None)
+    rules = {"matrices": matrices}
+    if known is None:
+        descriptions, parameters = describe(pairs)
+        return _route(descriptions, parameters, None, rules, None, True, (0, 0, 0), [])
+    whole, by_name, descriptions = known
+    everything = {d.name: parameters.get(d.name, _ABSENT) for d in descriptions}
+    return _route(descriptions, everything, None, rules, None, True, whole, by_name)
+
+
+class _Absent:
+    """A parameter of the bound model that this optimizer does not hold."""
+
+    requires_grad = False
+
+
+_ABSENT = _Absent()

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an optimizer keeps of a parameter, and how foreign state dicts become it.
+
+momentum_buffer, exp_avg, exp_avg_sq   of the parameter's shape; f64 for f64 parameters, f32 else
+master     f32 copy of a bf16 parameter under low_precision "master"; of any under pion.offload
+step       f32 scalar as in torch.optim: steps taken, without skipped ones
+counters   i64 (4): empty updates in a row, warned of them, warned of a skip, steps begun
+"""
+
+import torch
+
+from pion._pion import Rule
+
+BUFFERS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "master")
+FIELDS = (*BUFFERS, "step", "counters")
+COUNTERS = 4
+CLASSIC = (3.4445, -4.7750, 2.0315)  # torch.optim.Muon's default coefficients
+
+
+class Kept:
+    """A tensor that torch.optim.Optimizer.load_state_dict must not cast to the parameter's type."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: torch.Tensor):
+        self.tensor = tensor
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def work_type(parameter: torch.Tensor) -> torch.dtype:
+    return torch.float64 if parameter.dtype == torch.float64 else torch.float32
+
+
+def buffers_of(rule: Rule, group: dict) -> tuple[str, ...]:
+    """The buffers that a rule needs."""
+    if rule.name == "adamw":
+        return ("exp_avg", "exp_avg_sq")
+    if rule.name == "sgd" and group["momentum"] == 0:
+        return ()
+    return ("momentum_buffer",)
+
+
+def needs_master(parameter: torch.Tensor, group: dict) -> bool:
+    return parameter.dtype == torch.bfloat16 and group["low_precision"] == "master"
+
+
+def fill(state: dict, parameter: torch.Tensor, buffers: tuple, master: bool, device=None):
+    """Makes what `state` lacks: zeros, and a copy of the parameter as master."""
+    device = parameter.device if device is None else device
+    work = work_type(parameter)
+    for name in buffers:
+        if name not in state:
+            state[name] = torch.zeros(parameter.shape, dtype=work, device=device)
+    if master and "master" not in state:
+        state["master"] = torch.empty(parameter.shape, dtype=work, device=device).copy_(parameter)
+    if "step" not in state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+    if "counters" not in state:
+        state["counters"] = torch.zeros(COUNTERS, dtype=torch.int64)
+
+
+def converted_group(saved: dict, own: dict, index: int) -> dict:
+    """A saved group in pion's keys: pion's own, torch.optim.Muon's or AdamW's (told by their keys).
+
+    Keys that the file lacks keep the optimizer's values; `params` are the saved ids.
+    """
+    where = f"load_state_dict: group {index}"
+    if "rule" in saved:
+        if saved["rule"] != own["rule"]:
+            raise ValueError(
+                f'{where} must be of rule "{own["rule"]}", got "{saved["rule"]}"; '
+                "make the optimizer with the groups that it was saved with"
+            )
+        loaded = dict(saved)
+    elif "ns_coefficients" in saved:
+        loaded = _from_torch_muon(saved, own, where)
+    elif "betas" in saved:
+        loaded = _from_torch_adamw(saved, own, where)
+    else:
+        raise ValueError(
+            f"{where} must be of pion, torch.optim.Muon or torch.optim.AdamW, got keys "
+            f"{sorted(key for key in saved if key != 'params')}"
+        )
+    kept = {key: value for key, value in own.items() if key != "params"}
+    return kept | loaded | {"rule": own["rule"]}
+
+
+def _from_torch_muon(saved: dict, own: dict, where: str) -> dict:
+    if own["rule"] in ("adamw", "sgd"):
+        raise ValueError(
+            f'{where} must be of rule "{own["rule"]}", got one of torch.optim.Muon; load it into '
+            "a group for matrices"
+        )
+    keys = ("params", "param_names", "lr", "weight_decay", "momentum", "nesterov", "initial_lr")
+    loaded = {key: saved[key] for key in keys if key in saved}
+    loaded["scale"] = saved.get("adjust_lr_fn") or "original"
+    loaded["scale_factor"] = None
+    if own["rule"] == "muon":
+        if tuple(saved["ns_coefficients"]) != CLASSIC:
+            raise ValueError(
+                f"{where}: ns_coefficients must be {CLASSIC}, which pion calls "
+                f'"classic", got {tuple(saved["ns_coefficients"])}'
+            )
+        loaded |= {"coefficients": "classic", "steps": saved["ns_steps"]}
+    return loaded
+
+
+def _from_torch_adamw(saved: dict, own: dict, where: str) -> dict:
+    if own["rule"] != "adamw":
+        raise ValueError(
+            f'{where} must be of rule "{own["rule"]}", got one of torch.optim.AdamW; load it into '
+            'a group of rule "adamw"'
+        )
+    if saved.get("amsgrad"):
+        raise ValueError(f"{where}: amsgrad must be off, got True: pion's AdamW has none")
+    if saved["weight_decay"] and not saved.get("decoupled_weight_decay", True):
+        raise ValueError(
+            f"{where}: weight decay must be decoupled, as AdamW's, got Adam's, which adds it to "
+            "the gradient; start AdamW afresh or set it to 0"
+        )
+    keys = ("params", "param_names", "lr", "betas", "eps", "weight_decay", "maximize", "initial_lr")
+    return {key: saved[key] for key in keys if key in saved}
+
+
+def adopted(saved: dict, parameter: torch.Tensor, needed: tuple, name: str, device=None) -> dict:
+    """A saved parameter state as ours: checked, in our types, on the parameter's device; copies.
+
+    Raises ValueError if a buffer is missing, foreign or of another shape.
+    """
+    device = parameter.device if device is None else device
+    state = {}
+    for key, value in saved.items():
+        if key not in FIELDS:
+            raise ValueError(
+                f"load_state_dict: the state of {name} must hold {', '.join(FIELDS)}, got {key!r}"
+            )
+        if key == "step":
+            step = torch.as_tensor(value, dtype=torch.float32).reshape(())
+            state[key] = step.to(device, copy=True)
+        elif key == "counters":
+            if tuple(value.shape) != (COUNTERS,):
+                raise ValueError(
+                    f"load_state_dict: counters of {name} must have shape [{COUNTERS}], "
+                    f"got {list(value.shape)}"
+                )
+            state[key] = value.to("cpu", torch.int64, copy=True)
+        else:
+            if value.shape != parameter.shape:
+                raise ValueError(
+                    f"load_state_dict: {key} of {name} must have shape {list(parameter.shape)}, "
+                    f"got {list(value.shape)}; the file belongs to another model"
+                )
+            value = value.detach()
+            state[key] = torch.empty(
+                parameter.shape, dtype=work_type(parameter), device=device
+            ).copy_(value)
+    missing = [key for key in needed if key not in state]
+    if state and missing:
+        raise ValueError(
+            f"load_state_dict: the state of {name} must hold {', '.join(needed)}, "
+            f"got none of {', '.join(missing)}"
+        )
+    return state

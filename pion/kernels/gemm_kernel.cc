@@ -1,134 +1,167 @@
 // SPDX-License-Identifier: Apache-2.0
 // Built once per CPU target with that target's flags. Hence no checks, no allocation
-// and no standard header but <cstddef>: an inline function compiled here for AVX-512
-// could be the copy the linker keeps for the whole program.
+// and no standard header but <cstddef> and <cstdint>: an inline function compiled here
+// for AVX-512 could be the copy the linker keeps for the whole program.
 //
-// out = alpha A op(B) + beta C, by panels: blocks of A and B are copied so that a
-// register tile of kTileRows x kTileCols reads both with unit stride.
+// out = alpha op(A) op(B) + beta C, tile by tile. A tile wants both operands depth by
+// depth: 12 entries of A side by side, 32 of B. Small operands that lie so are read where
+// they are; others are copied into panels first. Every entry is the same chain of
+// multiply-adds on every path, so paths and blocks change no bit.
 
 #include <cstddef>
+#include <cstdint>
 
-#include "pion/kernels/kernel_call.h"
-#include "pion/kernels/lanes.h"
+#include "pion/kernels/gemm_call.h"
+#include "pion/kernels/gemm_tile.h"
+#include "pion/kernels/transpose_block.h"
 
 namespace pion::PION_TARGET {
 
 namespace {
 
-// 2 vectors wide. The tile, 2 vectors of B and one of A fill the registers: 16 of them
-// with SSE2 and AVX2, 32 with AVX-512.
-constexpr std::size_t kTileRows = PION_LANES == 16 ? 12 : PION_LANES == 8 ? 6 : 4;
-template <class T>
-constexpr std::size_t kTileCols = 2 * Lanes<T>::kCount;
+// Up to this many rows and columns operands are not packed if they lie depth by depth.
+constexpr std::size_t kInPlace = 256;
+// Rows of A that do not are read one entry at a time if B is no wider than this.
+constexpr std::size_t kReadByRow = 64;
 
 std::size_t smaller(std::size_t a, std::size_t b) { return a < b ? a : b; }
 
-// Panels of `width` rows of x (rows x depth), each stored depth-major; the last panel is
-// filled up with zeros.
+// Rows [0, rows) of A in groups of `group` rows, the first at `data`.
 template <class T>
-void pack_rows(const T* x, std::size_t stride, std::size_t rows, std::size_t depth,
-               std::size_t width, T* to) {
-  for (std::size_t i = 0; i < rows; i += width, to += width * depth) {
-    const std::size_t filled = smaller(width, rows - i);
-    for (std::size_t r = 0; r < filled; ++r) {
-      const T* row = x + (i + r) * stride;
-      for (std::size_t p = 0; p < depth; ++p) to[p * width + r] = row[p];
-    }
-    for (std::size_t r = filled; r < width; ++r) {
-      for (std::size_t p = 0; p < depth; ++p) to[p * width + r] = T{0};
-    }
-  }
-}
+struct LeftOperand {
+  const T* data;
+  std::size_t group, group_step;
+  std::size_t step;  // see multiply_tile
+  bool by_row;
+};
 
-// The same for panels of `width` columns of x (depth x cols).
+// A block of a product: rows [row, row + rows), columns [column, column + columns), one
+// depth. B in panels of kTileCols columns.
 template <class T>
-void pack_columns(const T* x, std::size_t stride, std::size_t cols, std::size_t depth,
+struct Block {
+  std::size_t row, rows, column, columns, depth;
+  LeftOperand<T> left;
+  const T* right;
+  std::size_t right_panel, right_step;
+  TileEnd<T> end;   // of the block's first entry
+  double* squares;  // += the sum of squares; or nullptr
+  bool symmetric;
+};
+
+// Panels of `width` of `count` columns of x (depth x count), each stored depth by depth.
+// A last panel that is not full is filled up with zeros.
+template <class T>
+void pack_columns(const T* x, std::size_t stride, std::size_t count, std::size_t depth,
                   std::size_t width, T* to) {
-  for (std::size_t j = 0; j < cols; j += width, to += width * depth) {
-    const std::size_t filled = smaller(width, cols - j);
+  for (std::size_t j = 0; j < count; j += width, to += width * depth) {
+    const std::size_t filled = smaller(width, count - j);
     for (std::size_t p = 0; p < depth; ++p) {
       const T* row = x + p * stride + j;
       T* line = to + p * width;
+      if (filled == width && width == kTileCols<T>) {
+        __builtin_memcpy(line, row, kTileCols<T> * sizeof(T));  // two vectors
+        continue;
+      }
+      if (filled == width && width == kTileRows) {
+        __builtin_memcpy(line, row, kTileRows * sizeof(T));
+        continue;
+      }
       for (std::size_t c = 0; c < filled; ++c) line[c] = row[c];
       for (std::size_t c = filled; c < width; ++c) line[c] = T{0};
     }
   }
 }
 
-// tile (kTileRows x kTileCols, contiguous) = alpha * (panel of A) (panel of B).
+// The same for rows of x (count x depth).
 template <class T>
-void multiply_panels(std::size_t depth, const T* a, const T* b, T alpha, T* tile) {
-  using Vector = typename Lanes<T>::Vector;
+void pack_rows(const T* x, std::size_t stride, std::size_t count, std::size_t depth,
+               std::size_t width, T* to) {
+  for (std::size_t i = 0; i < count; i += width, to += width * depth) {
+    const std::size_t filled = smaller(width, count - i);
+    transpose(x + i * stride, stride, filled, depth, to, width);
+    for (std::size_t p = 0; filled < width && p < depth; ++p) {
+      for (std::size_t c = filled; c < width; ++c) to[p * width + c] = T{0};
+    }
+  }
+}
+
+// Tiles of rows [first, last) of the block, kVectors wide from column `j` of it.
+template <std::size_t kVectors, bool kByRow, class T>
+void multiply_rows(const Block<T>& block, std::size_t first, std::size_t last,
+                   std::size_t j, const T* right, std::size_t cols) {
+  const LeftOperand<T>& left = block.left;
+  std::size_t group = first < left.group ? 0 : first / left.group;
+  for (std::size_t i = first; i < last; ++group) {
+    const std::size_t begin = group * left.group;
+    const std::size_t end = smaller(last - begin, left.group) + begin;
+    while (i < end) {
+      const std::size_t rows = next_tile_rows(kVectors, end - i);
+      const T* a = left.data + group * left.group_step +
+                   (i - begin) * (kByRow ? left.step : std::size_t{1});
+      tile_kernel<T, kVectors, kByRow>(rows)(block.depth, a, left.step, right,
+                                             block.right_step, cols, block.end.at(i, j));
+      i += rows;
+    }
+  }
+}
+
+template <bool kByRow, class T>
+void multiply_block(Block<T>& block) {
   constexpr std::size_t kCount = Lanes<T>::kCount;
-  Vector sum[kTileRows][2] = {};
-  for (std::size_t p = 0; p < depth; ++p, a += kTileRows, b += 2 * kCount) {
-    const Vector b0 = load(b), b1 = load(b + kCount);
-#pragma GCC unroll 16
-    for (std::size_t r = 0; r < kTileRows; ++r) {
-      sum[r][0] += a[r] * b0;
-      sum[r][1] += a[r] * b1;
+  typename Lanes<T>::Vector squares = {};
+  block.end.squares = block.squares == nullptr ? nullptr : &squares;
+  for (std::size_t j = 0; j < block.columns; j += kTileCols<T>) {
+    const std::size_t cols = smaller(kTileCols<T>, block.columns - j);
+    const T* right = block.right + j / kTileCols<T> * block.right_panel;
+    squares = typename Lanes<T>::Vector{};
+    // rows above the diagonal's end in the first vector of columns, and in the second
+    std::size_t both = block.rows, second = block.rows;
+    if (block.symmetric) {
+      const std::size_t diagonal = block.column + j;
+      if (block.row >= diagonal + cols) continue;
+      both = smaller(block.rows, diagonal + kCount > block.row
+                                     ? diagonal + kCount - block.row
+                                     : std::size_t{0});
+      second = smaller(block.rows, diagonal + 2 * kCount - block.row);
     }
-  }
-#pragma GCC unroll 16
-  for (std::size_t r = 0; r < kTileRows; ++r) {
-    store(tile + r * 2 * kCount, alpha * sum[r][0]);
-    store(tile + r * 2 * kCount + kCount, alpha * sum[r][1]);
-  }
-}
-
-// out = tile + beta c on the first block of the depth, out += tile on the later ones.
-template <class T>
-void add_tile(const GemmCall<T>& call, bool first, const T* tile, std::size_t i,
-              std::size_t j) {
-  const std::size_t rows = smaller(kTileRows, call.m - i);
-  const std::size_t cols = smaller(kTileCols<T>, call.n - j);
-  for (std::size_t r = 0; r < rows; ++r) {
-    const T* from = tile + r * kTileCols<T>;
-    T* out = call.out + (i + r) * call.out_stride + j;
-    if (!first) {
-      for (std::size_t c = 0; c < cols; ++c) out[c] += from[c];
-    } else if (call.beta == T{0}) {
-      for (std::size_t c = 0; c < cols; ++c) out[c] = from[c];
+    if (cols <= kCount) {
+      multiply_rows<1, kByRow>(block, 0, both, j, right, cols);
     } else {
-      const T* old = call.c + (i + r) * call.c_stride + j;
-      for (std::size_t c = 0; c < cols; ++c) out[c] = from[c] + call.beta * old[c];
+      multiply_rows<2, kByRow>(block, 0, both, j, right, cols);
+      multiply_rows<1, kByRow>(block, both, second, j + kCount, right + kCount,
+                               cols - kCount);
+    }
+    for (std::size_t l = 0; block.squares != nullptr && l < kCount; ++l) {
+      *block.squares += squares[l];
     }
   }
 }
 
-// The products of one packed block of B, columns [j0, j0 + cols), with all rows of A.
+// The lower triangle of a square block: out^T's.
 template <class T>
-void multiply_block(const GemmCall<T>& call, std::size_t p0, std::size_t depth,
-                    std::size_t j0, std::size_t cols, const T* packed_b) {
-  T* packed_a = call.scratch + kGemmCols * kGemmDepth;
-  T tile[kTileRows * kTileCols<T>];
-  for (std::size_t i0 = 0; i0 < call.m; i0 += kGemmRows) {
-    if (call.symmetric && i0 >= j0 + cols) break;  // below the diagonal from here on
-    const std::size_t rows = smaller(kGemmRows, call.m - i0);
-    pack_rows(call.a + i0 * call.a_stride + p0, call.a_stride, rows, depth, kTileRows,
-              packed_a);
-    for (std::size_t j = 0; j < cols; j += kTileCols<T>) {
-      for (std::size_t i = 0; i < rows; i += kTileRows) {
-        if (call.symmetric && i0 + i >= j0 + j + kTileCols<T>) break;
-        multiply_panels(depth, packed_a + i * depth, packed_b + j * depth, call.alpha,
-                        tile);
-        add_tile(call, p0 == 0, tile, i0 + i, j0 + j);
-      }
-    }
+void mirror_triangle(T* out, std::size_t stride, std::size_t n) {
+  for (std::size_t i = 1; i < n; ++i) {
+    for (std::size_t j = 0; j < i; ++j) out[i * stride + j] = out[j * stride + i];
   }
 }
 
 template <class T>
-void mirror(const GemmCall<T>& call) {
-  constexpr std::size_t kBlock = 32;  // 32 x 32 doubles twice: 16 KiB, in L1
-  for (std::size_t i0 = 0; i0 < call.m; i0 += kBlock) {
-    for (std::size_t j0 = 0; j0 <= i0; j0 += kBlock) {
-      for (std::size_t i = i0; i < smaller(i0 + kBlock, call.m); ++i) {
-        T* row = call.out + i * call.out_stride;
-        for (std::size_t j = j0; j < smaller(j0 + kBlock, i); ++j) {
-          row[j] = call.out[j * call.out_stride + i];
-        }
+void mirror(T* out, std::size_t stride, std::size_t m) {
+  constexpr std::size_t kBlock = 64;  // rows and columns stay within 64 pages
+  constexpr std::size_t kSide = 8;
+  for (std::size_t i0 = 0; i0 < m; i0 += kBlock) {
+    const std::size_t rows = smaller(kBlock, m - i0);
+    for (std::size_t j0 = 0; j0 < i0; j0 += kBlock) {
+      for (std::size_t i = i0; i < i0 + rows; i += 16) {  // a cache line of floats
+        transpose(out + j0 * stride + i, stride, kBlock, smaller(16, i0 + rows - i),
+                  out + i * stride + j0, stride);
       }
+    }
+    for (std::size_t i = i0; i < i0 + rows; i += kSide) {
+      const std::size_t side = smaller(kSide, i0 + rows - i);
+      transpose(out + i0 * stride + i, stride, i - i0, side, out + i * stride + i0,
+                stride);
+      mirror_triangle(out + i * stride + i, stride, side);
     }
   }
 }
@@ -145,24 +178,168 @@ void scale_only(const GemmCall<T>& call) {
 }
 
 template <class T>
-void gemm_of(const GemmCall<T>& call) {
-  if (call.k == 0) return scale_only(call);
-  T* packed_b = call.scratch;
-  for (std::size_t j0 = 0; j0 < call.n; j0 += kGemmCols) {
-    const std::size_t cols = smaller(kGemmCols, call.n - j0);
-    for (std::size_t p0 = 0; p0 < call.k; p0 += kGemmDepth) {
-      const std::size_t depth = smaller(kGemmDepth, call.k - p0);
-      if (call.b_transposed) {
-        pack_rows(call.b + j0 * call.b_stride + p0, call.b_stride, cols, depth,
-                  kTileCols<T>, packed_b);
-      } else {
-        pack_columns(call.b + p0 * call.b_stride + j0, call.b_stride, cols, depth,
-                     kTileCols<T>, packed_b);
+T* aligned(T* x) {
+  const auto address = reinterpret_cast<std::uintptr_t>(x);
+  return reinterpret_cast<T*>((address + kGemmAlignment - 1) / kGemmAlignment *
+                              kGemmAlignment);
+}
+
+// The parts of the scratch memory.
+template <class T>
+struct Packed {
+  T *left, *right, *sums;
+  explicit Packed(T* scratch)
+      : left(aligned(scratch)),
+        right(left + kGemmRows * kGemmDepth),
+        sums(right + kGemmCols * kGemmDepth) {}
+};
+
+// Operands that are read where they lie: few enough rows or columns that packing would
+// not pay, and no zeros needed beyond the last column.
+template <class T>
+bool reads_left_in_place(const GemmCall<T>& call) {
+  return call.a_transposed && call.m <= kInPlace && call.n <= kInPlace;
+}
+template <class T>
+bool reads_right_in_place(const GemmCall<T>& call) {
+  return !call.b_transposed && call.m <= kInPlace && call.n <= kInPlace &&
+         call.n % Lanes<T>::kCount == 0;
+}
+
+template <class T>
+void set_right(const GemmCall<T>& call, std::size_t p, const Packed<T>& packed,
+               Block<T>& block) {
+  if (reads_right_in_place(call)) {
+    block.right = call.b + p * call.b_stride + block.column;
+    block.right_panel = kTileCols<T>;
+    block.right_step = call.b_stride;
+    return;
+  }
+  if (call.b_transposed) {
+    pack_rows(call.b + block.column * call.b_stride + p, call.b_stride, block.columns,
+              block.depth, kTileCols<T>, packed.right);
+  } else {
+    pack_columns(call.b + p * call.b_stride + block.column, call.b_stride, block.columns,
+                 block.depth, kTileCols<T>, packed.right);
+  }
+  block.right = packed.right;
+  block.right_panel = kTileCols<T> * block.depth;
+  block.right_step = kTileCols<T>;
+}
+
+template <class T>
+void set_left(const GemmCall<T>& call, std::size_t p, const Packed<T>& packed,
+              Block<T>& block) {
+  const bool gram =
+      call.symmetric && call.b_transposed && call.a == call.b && call.n <= kGemmCols;
+  if (gram) {  // the panels of B are A's too
+    block.left = {packed.right + block.row / kTileCols<T> * kTileCols<T> * block.depth,
+                  kTileCols<T>, kTileCols<T> * block.depth, kTileCols<T>, false};
+    return;
+  }
+  if (reads_left_in_place(call)) {
+    block.left = {call.a + p * call.a_stride + block.row, SIZE_MAX, 0, call.a_stride,
+                  false};
+    return;
+  }
+  if (!call.a_transposed && call.n <= kReadByRow) {
+    block.left = {call.a + block.row * call.a_stride + p, SIZE_MAX, 0, call.a_stride,
+                  true};
+    return;
+  }
+  if (call.a_transposed) {
+    pack_columns(call.a + p * call.a_stride + block.row, call.a_stride, block.rows,
+                 block.depth, kTileRows, packed.left);
+  } else {
+    pack_rows(call.a + block.row * call.a_stride + p, call.a_stride, block.rows,
+              block.depth, kTileRows, packed.left);
+  }
+  block.left = {packed.left, kTileRows, kTileRows * block.depth, kTileRows, false};
+}
+
+// One block of rows of a depth, into `end`.
+template <class T>
+void multiply_rows_of_block(const GemmCall<T>& call, std::size_t p,
+                            const Packed<T>& packed, const TileEnd<T>& end,
+                            Block<T>& block) {
+  set_left(call, p, packed, block);
+  block.end = end;
+  if (block.left.by_row) {
+    multiply_block<true>(block);
+  } else {
+    multiply_block<false>(block);
+  }
+}
+
+template <class T>
+TileEnd<T> end_of(const GemmCall<T>& call, bool first) {
+  TileEnd<T> end = {.alpha = call.alpha,
+                    .beta = call.beta,
+                    .c = call.beta == T{0} ? nullptr : call.c,
+                    .c_stride = call.c_stride,
+                    .out = call.out,
+                    .out_stride = call.out_stride};
+  if (!first) end.beta = T{1}, end.c = call.out, end.c_stride = call.out_stride;
+  return end;
+}
+
+template <class T>
+void multiply_by_depths(const GemmCall<T>& call, const Packed<T>& packed) {
+  Block<T> block = {.squares = call.squares, .symmetric = call.symmetric};
+  for (; block.column < call.n; block.column += kGemmCols) {
+    block.columns = smaller(kGemmCols, call.n - block.column);
+    const std::size_t last_row = call.symmetric ? block.column + block.columns : call.m;
+    for (std::size_t p = 0; p < call.k; p += kGemmDepth) {
+      block.depth = smaller(kGemmDepth, call.k - p);
+      set_right(call, p, packed, block);
+      const TileEnd<T> end = end_of(call, p == 0);
+      for (block.row = 0; block.row < last_row; block.row += kGemmRows) {
+        block.rows = smaller(kGemmRows, last_row - block.row);
+        multiply_rows_of_block(call, p, packed, end.at(block.row, block.column), block);
       }
-      multiply_block(call, p0, depth, j0, cols, packed_b);
     }
   }
-  if (call.symmetric) mirror(call);
+}
+
+// The same for products of several depths whose squares are wanted: sums are kept aside
+// until they are complete.
+template <class T>
+void multiply_by_blocks(const GemmCall<T>& call, const Packed<T>& packed) {
+  Block<T> block = {};
+  for (; block.column < call.n; block.column += kGemmSumCols) {
+    block.columns = smaller(kGemmSumCols, call.n - block.column);
+    for (block.row = 0; block.row < call.m; block.row += kGemmRows) {
+      block.rows = smaller(kGemmRows, call.m - block.row);
+      for (std::size_t p = 0; p < call.k; p += kGemmDepth) {
+        block.depth = smaller(kGemmDepth, call.k - p);
+        const bool last = p + block.depth == call.k;
+        TileEnd<T> end = {.alpha = T{1}, .out = packed.sums, .out_stride = kGemmSumCols};
+        if (last) end = end_of(call, true).at(block.row, block.column);
+        end.before = p == 0 ? nullptr : packed.sums;
+        end.before_stride = kGemmSumCols;
+        block.squares = last ? call.squares : nullptr;
+        set_right(call, p, packed, block);
+        multiply_rows_of_block(call, p, packed, end, block);
+      }
+    }
+  }
+}
+
+template <class T>
+void gemm_of(const GemmCall<T>& call) {
+  if (call.squares != nullptr) *call.squares = 0.0;
+  const Packed<T> packed(call.scratch);
+  if (call.k == 0) {
+    scale_only(call);
+  } else if (call.squares != nullptr && call.k > kGemmDepth) {
+    multiply_by_blocks(call, packed);
+  } else {
+    multiply_by_depths(call, packed);
+  }
+  if (call.symmetric) mirror(call.out, call.out_stride, call.m);
+  if (call.mirrored != nullptr) {
+    transpose(call.out, call.out_stride, call.m, call.n, call.mirrored, call.out_stride);
+  }
 }
 
 }  // namespace

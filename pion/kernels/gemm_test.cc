@@ -7,7 +7,7 @@
 #include <limits>
 #include <stdexcept>
 
-#include "tests/random_matrix.h"
+#include "tests/gemm_reference.h"
 
 namespace pion {
 namespace {
@@ -16,12 +16,17 @@ struct Shape {
   std::int64_t m, n, k;
 };
 
-// Around the register tiles (4, 6, 12 rows; 4 to 32 columns) and the blocks (96 rows, 512
+// Around the register tiles (1 to 16 rows; 4 to 32 columns) and the blocks (192 rows, 512
 // columns, 256 deep).
 constexpr Shape kShapes[] = {{1, 1, 1},    {4, 8, 3},      {5, 9, 7},
                              {6, 16, 255}, {7, 17, 256},   {12, 32, 257},
                              {13, 33, 20}, {95, 31, 64},   {97, 64, 513},
                              {3, 511, 5},  {20, 513, 300}, {193, 1030, 31}};
+
+std::string named(Shape shape) {
+  return "m = " + std::to_string(shape.m) + ", n = " + std::to_string(shape.n) +
+         ", k = " + std::to_string(shape.k);
+}
 
 template <class T>
 struct Operands {
@@ -34,50 +39,6 @@ struct Operands {
         c(gaussian_matrix<T>(shape.m, shape.n, 3)) {}
 };
 
-// The definition and its condition, in double: entries of alpha A B + beta C and the same
-// with absolute values everywhere.
-template <class T>
-struct Reference {
-  RandomMatrix<double> value, absolute;
-};
-template <class T>
-Reference<T> reference(T alpha, const RandomMatrix<T>& a, const RandomMatrix<T>& b,
-                       T beta, const RandomMatrix<T>& c) {
-  const auto absolute = [](RandomMatrix<double> x) {
-    for (double& entry : x.data) entry = std::abs(entry);
-    return x;
-  };
-  const RandomMatrix<double> wide_a = converted<double>(a), wide_b = converted<double>(b);
-  Reference<T> result = {reference_product(wide_a, wide_b),
-                         reference_product(absolute(wide_a), absolute(wide_b))};
-  for (std::size_t i = 0; i < result.value.data.size(); ++i) {
-    result.value.data[i] =
-        alpha * result.value.data[i] + beta * static_cast<double>(c.data[i]);
-    result.absolute.data[i] =
-        std::abs(alpha) * result.absolute.data[i] + std::abs(beta * double{c.data[i]});
-  }
-  return result;
-}
-
-// k products and sums, alpha, beta and their sum: k + 4 roundings at most on every path;
-// the reference has as many in double, which doubles the bound when T is double.
-template <class T>
-double relative_tolerance(std::int64_t k) {
-  const double unit = std::numeric_limits<T>::epsilon() / 2;
-  return (k + 4) * unit * (std::is_same_v<T, double> ? 2 : 1);
-}
-
-template <class T>
-void expect_close(const RandomMatrix<T>& actual, const Reference<T>& expected,
-                  Shape shape) {
-  for (std::size_t i = 0; i < actual.data.size(); ++i) {
-    ASSERT_NEAR(actual.data[i], expected.value.data[i],
-                relative_tolerance<T>(shape.k) * expected.absolute.data[i])
-        << "m = " << shape.m << ", n = " << shape.n << ", k = " << shape.k << ", entry "
-        << i;
-  }
-}
-
 class Gemm : public testing::TestWithParam<CpuTarget> {
  protected:
   template <class T>
@@ -88,7 +49,8 @@ class Gemm : public testing::TestWithParam<CpuTarget> {
         RandomMatrix<T> out = zero_matrix<T>(shape.m, shape.n);
         product<T>(T{1.5}, x.a.view(), x.b.view(), beta, x.c.view(), out.view(),
                    x.scratch, GetParam());
-        expect_close(out, reference<T>(T{1.5}, x.a, x.b, beta, x.c), shape);
+        expect_close(out, gemm_reference<T>(T{1.5}, x.a, x.b, beta, x.c), shape.k,
+                     named(shape));
       }
     }
   }
@@ -106,7 +68,8 @@ class Gemm : public testing::TestWithParam<CpuTarget> {
       RandomMatrix<T> out = zero_matrix<T>(shape.m, shape.m);
       symmetric_product<T>(T{0.5}, x.a.view(), T{2}, c.view(), out.view(), x.scratch,
                            GetParam());
-      expect_close(out, reference<T>(T{0.5}, x.a, x_transposed, T{2}, c), shape);
+      expect_close(out, gemm_reference<T>(T{0.5}, x.a, x_transposed, T{2}, c), shape.k,
+                   named(shape));
       EXPECT_EQ(out.data, transposed(out).data) << "m = " << shape.m;
     }
   }
@@ -126,25 +89,58 @@ TEST_P(Gemm, StridesChangeNothingAndGapsStayUntouched) {
   product<float>(1, x.a.view(), x.b.view(), 1, x.c.view(), expected.view(), x.scratch,
                  GetParam());
 
-  // every operand a block of a wider matrix; NaN around, which would spread if it were
-  // read
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  const auto widened = [&](const RandomMatrix<float>& from) {
-    RandomMatrix<float> wide = {from.rows, from.cols + gap,
-                                std::vector<float>((from.cols + gap) * from.rows, nan)};
-    for (std::int64_t i = 0; i < from.rows; ++i) {
-      for (std::int64_t j = 0; j < from.cols; ++j) wide(i, j) = from(i, j);
-    }
-    return wide;
-  };
-  RandomMatrix<float> a = widened(x.a), b = widened(x.b), c = widened(x.c),
-                      out = widened(expected);
+  // every operand a block of a wider matrix; NaN around
+  RandomMatrix<float> a = widened(x.a, gap), b = widened(x.b, gap), c = widened(x.c, gap),
+                      out = widened(expected, gap);
   product<float>(1, a.view().block(0, 0, m, k), b.view().block(0, 0, k, n), 1,
                  c.view().block(0, 0, m, n), out.view().block(0, 0, m, n), x.scratch,
                  GetParam());
   for (std::int64_t i = 0; i < m; ++i) {
     for (std::int64_t j = 0; j < n; ++j) EXPECT_EQ(out(i, j), expected(i, j));
     for (std::int64_t j = n; j < n + gap; ++j) EXPECT_TRUE(std::isnan(out(i, j)));
+  }
+}
+
+TEST_P(Gemm, RandomShapesAgree) {
+  RandomNumbers random(7);
+  std::vector<float> scratch = poisoned<float>(kGemmScratch);
+  for (int round = 0; round < 80; ++round) {
+    const Shape shape = {random.integer(1, 90), random.integer(1, 140),
+                         random.integer(1, 300)};
+    const Operands<float> x(shape);
+    const auto alpha = static_cast<float>(random.normal()),
+               beta = static_cast<float>(random.normal());
+    RandomMatrix<float> out = zero_matrix<float>(shape.m, shape.n);
+    product<float>(alpha, x.a.view(), x.b.view(), beta, x.c.view(), out.view(), scratch,
+                   GetParam());
+    expect_close(out, gemm_reference<float>(alpha, x.a, x.b, beta, x.c), shape.k,
+                 named(shape));
+  }
+}
+
+// Row i of A decides row i of A B, column j of B column j.
+TEST_P(Gemm, NonFiniteEntriesStayInTheirRowOrColumn) {
+  constexpr std::int64_t m = 29, n = 75, k = 40;
+  for (const float poison : {std::numeric_limits<float>::quiet_NaN(),
+                             std::numeric_limits<float>::infinity()}) {
+    Operands<float> x({m, n, k});
+    RandomMatrix<float> clean = zero_matrix<float>(m, n), out = clean;
+    const auto compute = [&](RandomMatrix<float>& to) {
+      product<float>(1, x.a.view(), x.b.view(), 1, x.c.view(), to.view(), x.scratch,
+                     GetParam());
+    };
+    compute(clean);
+    x.a(13, 5) = poison, x.b(7, 70) = poison;
+    compute(out);
+    for (std::int64_t i = 0; i < m; ++i) {
+      for (std::int64_t j = 0; j < n; ++j) {
+        if (i == 13 || j == 70) {
+          EXPECT_FALSE(std::isfinite(out(i, j)));
+        } else {
+          ASSERT_EQ(out(i, j), clean(i, j)) << i << ", " << j;
+        }
+      }
+    }
   }
 }
 

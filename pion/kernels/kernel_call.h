@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What gemm.cc passes to the kernel of a target. Plain data and declarations only: this
+// The kernels of every target that need no call of their own. Declarations only: this
 // header is read by sources built for different instruction sets.
 #pragma once
 
@@ -7,49 +7,15 @@
 
 namespace pion {
 
-// Blocks that a kernel packs at a time, in elements. 256 deep: the panel of one register
-// tile (32 floats x 256) is 32 KiB and stays in L1; 512 x 256 doubles are 1 MiB and stay
-// in L2.
-inline constexpr std::size_t kGemmDepth = 256;
-inline constexpr std::size_t kGemmRows = 96;  // a multiple of every target's tile rows
-inline constexpr std::size_t kGemmCols =
-    512;  // a multiple of every target's tile columns
-inline constexpr std::size_t kGemmScratch = (kGemmRows + kGemmCols) * kGemmDepth;
-
-// out = alpha A op(B) + beta C, all row-major.
-template <class T>
-struct GemmCall {
-  std::size_t m, n, k;
-  T alpha;
-  const T* a;  // (m x k)
-  std::size_t a_stride;
-  const T* b;  // (k x n), or (n x k) if b_transposed
-  std::size_t b_stride;
-  bool b_transposed;
-  T beta;
-  const T* c;  // (m x n); not read if beta is 0
-  std::size_t c_stride;
-  T* out;  // (m x n)
-  std::size_t out_stride;
-  bool symmetric;  // the product is symmetric: the upper half is computed and mirrored
-  T* scratch;      // kGemmScratch elements
-};
-
 namespace portable {
-void gemm(const GemmCall<float>& call);
-void gemm(const GemmCall<double>& call);
 double sum_of_squares(const float* x, std::size_t n);
 double sum_of_squares(const double* x, std::size_t n);
 }  // namespace portable
 namespace avx2 {
-void gemm(const GemmCall<float>& call);
-void gemm(const GemmCall<double>& call);
 double sum_of_squares(const float* x, std::size_t n);
 double sum_of_squares(const double* x, std::size_t n);
 }  // namespace avx2
 namespace avx512 {
-void gemm(const GemmCall<float>& call);
-void gemm(const GemmCall<double>& call);
 double sum_of_squares(const float* x, std::size_t n);
 double sum_of_squares(const double* x, std::size_t n);
 }  // namespace avx512

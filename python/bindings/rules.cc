@@ -110,7 +110,7 @@ void bind_rules(nb::module_& module) {
           "name", [](const BoundRule& self) { return std::string(rule_name(self.rule)); })
       .def_prop_ro("is_matrix",
                    [](const BoundRule& self) { return is_matrix_rule(self.rule); })
-      .def("keys", &keys_of, "(name, description, value or None) of every key.")
+      .def("key_table", &keys_of, "(name, description, value or None) of every key.")
       .def_prop_rw(
           "lr", [](const BoundRule& self) { return learning_rate(self.rule); },
           [](BoundRule& self, double lr) {

@@ -78,7 +78,7 @@ def load_state(optimizer, path):
     if by_parameter:
         raise ValueError(
             "load_state: every name must belong to a parameter of the optimizer, got "
-            f"{sorted(by_parameter)[0]}; names come with pion.route or named_parameters()"
+            f"{min(by_parameter)}; names come with pion.route or named_parameters()"
         )
     optimizer.state.clear()
     optimizer.state.update(loaded)

@@ -45,7 +45,7 @@ NOTES = {
 
 @functools.cache
 def _rule_keys(rule: str) -> dict:
-    return {name: value for name, _, value in Rule(rule).keys()}
+    return {name: value for name, _, value in Rule(rule).key_table()}
 
 
 @functools.cache

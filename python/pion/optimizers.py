@@ -19,12 +19,11 @@ _ADAMW = group_keys.group_defaults("adamw")
 
 
 def _key_table(rule: str) -> str:
-    lines = [f"    {name}: {description}" for name, description, _ in Rule(rule).keys()]
+    lines = [f"    {name}: {description}" for name, description, _ in Rule(rule).key_table()]
     return "\n".join(
         [
             *lines,
-            "    heads, head_axis, split_sizes: blocks of attention projections; a count that does "
-            "not divide is an error",
+            "    heads, head_axis, split_sizes: blocks of attention projections, which must divide",
             '    fold: "conv" (out, rest), "stack" (last two dimensions), "auto": 3-D is a stack',
             "    transposed: stored (in, out)",
             '    low_precision: bf16 weights: "master" f32 copy, "stochastic" rounding, "nearest"',

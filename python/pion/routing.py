@@ -8,7 +8,7 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pion import _pion
-from pion.groups import SHARED_KEYS, group_defaults, with_betas
+from pion.groups import group_defaults, with_betas
 
 _DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
 _FOLDS = {"convolution": "conv", "expert_stack": "stack"}

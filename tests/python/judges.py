@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Python tests share: numbers without a generator, trajectories, definitions in double."""
 
+import itertools
 import json
 import math
 import pathlib
@@ -69,7 +70,7 @@ def state_of(optimizer, parameters):
 def mlp(widths=(8, 16, 16, 4), seed: int = 0) -> torch.nn.Sequential:
     torch.manual_seed(seed)
     layers = []
-    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, fan_out in itertools.pairwise(widths):
         layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
     return torch.nn.Sequential(*layers[:-1])
 

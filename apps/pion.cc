@@ -29,6 +29,7 @@ constexpr Subcommand kSubcommands[] = {
     {"recipes", "list the recipes", recipes},
     {"optimizers", "list the update rules with their keys, and the routing presets",
      optimizers},
+    {"bench", "time optimizer steps on this machine next to LibTorch's", bench},
 };
 
 void print_help() {

@@ -25,5 +25,6 @@ int report(const Invocation& invocation);
 int inspect(const Invocation& invocation);
 int recipes(const Invocation& invocation);
 int optimizers(const Invocation& invocation);
+int bench(const Invocation& invocation);
 
 }  // namespace pion::apps

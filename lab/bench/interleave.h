@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace pion::bench {
+
+// One of those that are timed against each other.
+struct Contender {
+  std::string name;
+  std::function<void()> step;
+};
+
+// Milliseconds of one step.
+struct Timing {
+  double min_ms = 0, median_ms = 0;
+  int repetitions = 0;  // turns taken
+  int calls = 1;        // steps in a turn; its time is divided by them
+};
+
+// Times all contenders by turns, A B C A B C ..., for about `seconds`, and for three
+// rounds at least. Before that each has stepped twice, or once where a step takes half a
+// second. A turn lasts 0.1 ms at least: several steps of a fast contender.
+std::vector<Timing> interleave(std::span<const Contender> contenders, double seconds);
+
+}  // namespace pion::bench

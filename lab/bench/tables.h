@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace pion::bench {
+
+// The result of run_plan as Markdown: the machine, its peaks, one table a group with the
+// geometric means of its ratios, the error tables. Throws std::invalid_argument if it is
+// no such result.
+std::string markdown(const nlohmann::ordered_json& result);
+
+// The same of a file's text.
+std::string markdown_of_text(const std::string& json);
+
+}  // namespace pion::bench

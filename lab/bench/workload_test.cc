@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lab/bench/workload.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <set>
+
+#include "lab/bench/bench.h"
+#include "lab/bench/interleave.h"
+#include "lab/bench/roofline.h"
+#include "lab/bench/tables.h"
+#include "tests/thrown_message.h"
+
+namespace pion::bench {
+namespace {
+
+TEST(Workload, ReadsMatricesHeadsAndLists) {
+  const Workload heads = read_workload("8x128x1024");
+  ASSERT_EQ(heads.parameters.size(), 1u);
+  EXPECT_EQ(heads.parameters[0].all_rows(), 8 * 128);
+  EXPECT_EQ(heads.parameters[0].all_cols(), 1024);
+  const Workload output = read_workload("14x896x64:cols");
+  EXPECT_EQ(output.parameters[0].all_rows(), 896);
+  EXPECT_EQ(output.parameters[0].all_cols(), 14 * 64);
+  EXPECT_EQ(output.parameters[0].axis, 1);
+  const Workload list = read_workload("8*64x64+2*256x64+2*64x256");
+  EXPECT_EQ(list.parameters.size(), 12u);
+  EXPECT_EQ(list.entries(), 8 * 64 * 64 + 4 * 256 * 64);
+  EXPECT_EQ(list.blocks(), 12);
+}
+
+TEST(Workload, RefusesWhatItCannotRead) {
+  for (const char* text :
+       {"", "64", "64x", "x64", "0x64", "-1x64", "64x64x64x64", "64x64:rows", "a*64x64",
+        "64x64+", "0*64x64", "1e3x64", "64 x64", "99999999999999999999x1", "65537*1x1",
+        "1048576x1048576", "40000*1x1+40000*1x1"}) {
+    EXPECT_NE(message_of([&] { read_workload(text); }), "") << "\"" << text << "\"";
+  }
+}
+
+TEST(Workload, EveryGroupCanBeReadAndNamesAreItsOwn) {
+  std::set<std::string> names;
+  for (const Group& group : groups()) {
+    EXPECT_TRUE(names.insert(group.name).second) << group.name;
+    for (const std::string& shape : group.shapes) EXPECT_NO_THROW(read_workload(shape));
+    for (const std::string& shape : group.quick)
+      EXPECT_NE(std::find(group.shapes.begin(), group.shapes.end(), shape),
+                group.shapes.end())
+          << group.name << " " << shape;
+    for (const std::string& rule : group.rules)
+      EXPECT_EQ(is_matrix_rule(make_labelled_rule(rule)), !group.precisions.empty());
+  }
+}
+
+TEST(Plan, TakesGroupsShapesRulesAndThreads) {
+  const Plan plan = make_plan({.groups = {"tiny"}, .rules = {"muon"}});
+  ASSERT_EQ(plan.rows.size(), 4u);
+  EXPECT_EQ(plan.rows[0].precisions.size(), 3u);
+  EXPECT_TRUE(plan.errors.empty());
+  const Plan own = make_plan(
+      {.shapes = {"3x4", "2x5x6"}, .rules = {"sgd", "pion4"}, .precisions = {"fast"}});
+  ASSERT_EQ(own.rows.size(), 4u);
+  EXPECT_EQ(own.rows[1].precisions, std::vector{Precision::kFast});
+  EXPECT_EQ(own.rows[2].workload.blocks(), 2);
+  const Plan errors = make_plan({.rules = {"pion2"}, .errors = true});
+  EXPECT_TRUE(errors.rows.empty());
+  EXPECT_EQ(errors.errors.size(), 5u * 4);  // shapes x spectra
+}
+
+TEST(Plan, RefusesBadFlagsByName) {
+  const auto message = [](const BenchOptions& options) {
+    return message_of([&] { make_plan(options); });
+  };
+  expect_says(message({.groups = {"head"}}), "--group: unknown group \"head\"; did you");
+  expect_says(message({.shapes = {"64"}}), "--shape: a parameter must be ROWSxCOLS");
+  expect_says(message({.rules = {"moun"}}), "--rules: a rule must be one of");
+  expect_says(message({.precisions = {"bf16"}}), "--precision: a precision must be");
+  expect_says(message({.threads = {0}}), "--threads: must be in [1,");
+  expect_says(message({.threads = {}}), "--threads");
+  expect_says(message({.seconds = 0}), "--seconds: must be in (0, 3600]");
+  expect_says(message({.seconds = std::nan("")}), "--seconds");
+  expect_says(message({.groups = {"tiny"}, .shapes = {"3x4"}}), "--shape: cannot");
+  expect_says(message({.groups = {"tiny"}, .rules = {"sgd"}}), "--rules: leaves nothing");
+  expect_says(message({.groups = {"mlp"}, .quick = true}), "--quick: leaves nothing");
+}
+
+// Flops by hand: 4 heads of 2 x 8, 5 steps: 4 (m^2 n + 17 m^3 + 2 m^2 n) = 4 (32 + 136 +
+// 64); direct for 3 x 4: 5 (3 m^2 n + m^3) = 5 (108 + 27).
+TEST(Roofline, CountsFlopsAndBytesOfTheChosenAlgorithm) {
+  const Peaks peaks{.threads = 1,
+                    .f32_gflops = 10,
+                    .bf16_dot_gflops = 20,
+                    .streams = {{1 << 20, 5, 8}}};
+  const Rule muon = make_labelled_rule("muon");
+  const Roofline fast =
+      step_roofline(read_workload("4x2x8"), muon, Precision::kFast, peaks, "avx512_bf16");
+  EXPECT_DOUBLE_EQ(fast.bf16_flops, 928);
+  EXPECT_DOUBLE_EQ(fast.f32_flops, 0);
+  EXPECT_DOUBLE_EQ(fast.bytes, 64 * 24);
+  EXPECT_DOUBLE_EQ(fast.compute_ms, 928e-6 / 20);
+  EXPECT_DOUBLE_EQ(fast.memory_ms, 64 * 24e-6 / 8);
+  EXPECT_STREQ(fast.bound(), "bytes");
+  const Roofline accurate = step_roofline(read_workload("4x2x8"), muon,
+                                          Precision::kAccurate, peaks, "avx512_bf16");
+  EXPECT_DOUBLE_EQ(accurate.bf16_flops, 4 * (32 + 128));
+  EXPECT_DOUBLE_EQ(accurate.f32_flops, 4 * 136);
+  const Roofline square =
+      step_roofline(read_workload("4x3"), muon, Precision::kF32, peaks, "avx512");
+  EXPECT_DOUBLE_EQ(square.f32_flops, 675);
+  EXPECT_DOUBLE_EQ(square.bf16_flops, 0);
+  const Roofline adamw = step_roofline(read_workload("4x3"), make_labelled_rule("adamw"),
+                                       Precision::kF32, peaks, "avx512");
+  EXPECT_DOUBLE_EQ(adamw.bytes, 12 * 28);
+}
+
+TEST(Interleave, TakesTurnsAndCountsThem) {
+  std::vector<int> order;
+  int slow_calls = 0;
+  volatile double sink = 1;
+  const auto work = [&](int amount) {
+    for (int i = 0; i < amount; ++i) sink = sink * 1.0000001;
+  };
+  const std::vector<Contender> contenders = {
+      {"slow", [&] { work(200000), order.push_back(0), ++slow_calls; }},
+      {"fast", [&] { work(2000), order.push_back(1); }}};
+  const std::vector<Timing> timings = interleave(contenders, 0.01);
+  ASSERT_EQ(timings.size(), 2u);
+  EXPECT_GE(timings[0].repetitions, 3);
+  EXPECT_EQ(timings[0].repetitions, timings[1].repetitions);
+  EXPECT_EQ(timings[0].calls, 1);
+  EXPECT_LE(timings[0].min_ms, timings[0].median_ms);
+  EXPECT_GE(slow_calls, timings[0].repetitions + 1);
+  // the last round: one turn of the first, then all calls of the second
+  const std::vector<int> last(order.end() - timings[1].calls - 1, order.end());
+  EXPECT_EQ(last.front(), 0);
+  EXPECT_EQ(std::count(last.begin(), last.end(), 1), timings[1].calls);
+}
+
+TEST(Tables, RefuseWhatIsNoResult) {
+  for (const char* text : {"", "{", "[]", "{}", "{\"format\": 2}", "{\"format\": 1}",
+                           "{\"format\": 1, \"machine\": 3}"}) {
+    expect_says(message_of([&] { markdown_of_text(text); }), "markdown: ");
+  }
+}
+
+}  // namespace
+}  // namespace pion::bench

@@ -32,6 +32,7 @@ struct Constants {
 template <class G>
 inline void step(float* weight, const G* gradient, float* exp_avg, float* exp_avg_sq,
                  const Constants& c, Squares& squares) {
+  prefetch(weight), prefetch(gradient), prefetch(exp_avg), prefetch(exp_avg_sq);
   const F32 g = c.gradient(gradient);
   const F32 m = c.beta1 * load(exp_avg) + c.share1 * g;
   const F32 v = c.beta2 * load(exp_avg_sq) + c.share2 * g * g;

@@ -30,6 +30,8 @@ struct Constants {
 template <Momentum kForm, class G>
 inline void step(float* weight, const G* gradient, float* momentum, const Constants& c,
                  Squares& squares) {
+  prefetch(weight), prefetch(gradient);
+  if constexpr (kForm != Momentum::kNone) prefetch(momentum);
   const F32 g = c.gradient(gradient);
   F32 direction = g;
   if constexpr (kForm != Momentum::kNone) {

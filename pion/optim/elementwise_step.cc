@@ -170,10 +170,9 @@ UpdateStatistics elementwise_step(const ElementwiseScalars& scalars, NonFinite p
   };
   const auto scan = [&] {
     RunScan sum;
-    for (std::size_t c = 0; c < chunk_count(n); ++c) {
+    for (std::size_t c = chunk_count(n); c-- > 0;) {  // what is met first is met last
       const Chunk chunk = chunk_of(c, n);
-      const RunScan part = scan_run<T, G>(piece(chunk), chunk.size);
-      sum.squares += part.squares, sum.finite &= part.finite;
+      sum.add(scan_run<T, G>(piece(chunk), chunk.size));
     }
     return sum;
   };

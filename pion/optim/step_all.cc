@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "pion/optim/step_checks.h"
 #include "pion/optim/step_work.h"
@@ -18,9 +17,13 @@ using Task = StepPlan::Task;
 // Rates of one core, of the right order: they only decide what is taken first.
 constexpr double kFlopsPerSecond = 1e11;
 constexpr double kBytesPerSecond = 1e10;
-// Small parameters share a task up to this many entries: 2-20 us of work, ten times what
-// taking a task costs.
-constexpr std::size_t kGroupEntries = 16384;
+constexpr double kScanCost = 4 / kBytesPerSecond;   // an entry read
+constexpr double kStepCost = 28 / kBytesPerSecond;  // AdamW: 16 bytes read, 12 written
+
+// Small parameters share a task up to this many entries, ten times what taking one costs.
+constexpr std::size_t kGroupEntries = kChunkEntries;
+// Scans below this many entries in all, 20 us, are not worth waking the threads.
+constexpr std::size_t kSerialScan = 65536;
 
 // About the floating-point operations of the map of one matrix: two products of the long
 // side and five steps of a few of the short one, or an SVD.
@@ -44,12 +47,12 @@ double map_flops(const ParameterUpdate& update) {
 // This is the one place where an update under a matrix rule becomes tasks.
 void add_matrix_tasks(StepPlan& plan, std::size_t i) {
   Item& item = plan.items[i];
-  const ParameterUpdate& update = *item.update;
+  const auto count = static_cast<std::size_t>(item.update->count);
   item.matrices = plan.results.size();
-  plan.results.resize(item.matrices + static_cast<std::size_t>(update.count));
-  const double cost = map_flops(update) / kFlopsPerSecond;
-  for (std::int64_t k = 0; k < update.count; ++k) {
-    plan.tasks.push_back({Kind::kMatrices, i, static_cast<std::size_t>(k), cost});
+  plan.results.resize(item.matrices + count);
+  const double cost = item.cost / static_cast<double>(count);
+  for (std::size_t k = 0; k < count; ++k) {
+    plan.tasks.push_back({Kind::kMatrix, i, k, k + 1, cost});
   }
 }
 
@@ -67,63 +70,46 @@ void add_scalars(StepPlan& plan, Item& item, const ParameterUpdate* previous) {
   item.scalars = plan.scalars.size() - 1;
 }
 
-// Bytes read and written for each entry; only their ratio to flops matters.
-constexpr double kScanCost = 4 / kBytesPerSecond, kStepCost = 28 / kBytesPerSecond;
-
-void add_elementwise_tasks(StepPlan& plan, std::size_t i) {
-  const Item& item = plan.items[i];
+// Tasks of several chunks each: eight a thread, so that they end together.
+void add_chunk_tasks(std::vector<Task>& tasks, Kind kind, std::size_t i, const Item& item,
+                     std::size_t threads) {
   const std::size_t chunks = chunk_count(item.entries);
-  if (chunks == 1) {
-    plan.small.push_back(i);
-    return;
+  const std::size_t range = std::max<std::size_t>(1, chunks / (8 * threads));
+  for (std::size_t first = 0; first < chunks; first += range) {
+    const std::size_t last = std::min(chunks, first + range);
+    tasks.push_back(
+        {kind, i, first, last,
+         item.cost * static_cast<double>(last - first) / static_cast<double>(chunks)});
   }
-  for (std::size_t c = 0; c < chunks; ++c) {
-    const double size = static_cast<double>(chunk_of(c, item.entries).size);
-    plan.tasks.push_back({Kind::kChunk, i, c, size * kStepCost});
+}
+
+// Runs of small parameters, or one that is not small, as one task each.
+void add_whole_tasks(StepPlan& plan) {
+  std::size_t first = 0, entries = 0;
+  double cost = 0;
+  for (std::size_t k = 0; k < plan.whole.size(); ++k) {
+    entries += plan.items[plan.whole[k]].entries;
+    cost += plan.items[plan.whole[k]].cost;
+    if (entries < kGroupEntries && k + 1 < plan.whole.size()) continue;
+    plan.tasks.push_back({Kind::kWhole, 0, first, k + 1, cost});
+    first = k + 1, entries = 0, cost = 0;
   }
 }
 
 void add_item(StepPlan& plan, ParameterUpdate& update, const ParameterUpdate* previous) {
   const auto entries = static_cast<std::size_t>(update.count * update.rows * update.cols);
-  const bool matrix = is_matrix_rule(*update.rule);
-  const NonFinite policy = nonfinite_policy(*update.rule);
-  const bool scan_first = policy == NonFinite::kRaise ||
-                          (matrix ? update.count > 1 && policy == NonFinite::kSkip
-                                  : chunk_count(entries) > 1);
-  const std::size_t i = plan.items.size();
-  plan.items.push_back({&update, entries, scan_first});
   update.result = {};
   if (entries == 0) return;
+  const bool matrix = is_matrix_rule(*update.rule);
+  const double cost =
+      matrix ? static_cast<double>(update.count) * map_flops(update) / kFlopsPerSecond
+             : static_cast<double>(entries) * (kScanCost + kStepCost);
+  plan.items.push_back({&update, entries, cost});
   Item& item = plan.items.back();
-  item.chunks = plan.scanned.size();
-  if (scan_first || !matrix) {
-    plan.scanned.resize(item.chunks + chunk_count(entries));
-    plan.squares.resize(plan.scanned.size());
-  }
-  if (scan_first) {
-    for (std::size_t c = 0; c < chunk_count(entries); ++c) {
-      const double size = static_cast<double>(chunk_of(c, entries).size);
-      plan.scans.push_back({Kind::kScan, i, c, size * kScanCost});
-    }
-  }
-  if (matrix) {
-    add_matrix_tasks(plan, i);
-  } else {
-    add_scalars(plan, item, previous);
-    add_elementwise_tasks(plan, i);
-  }
-}
-
-// Runs of small parameters as one task each.
-void add_groups(StepPlan& plan) {
-  std::size_t first = 0, entries = 0;
-  for (std::size_t k = 0; k < plan.small.size(); ++k) {
-    entries += plan.items[plan.small[k]].entries;
-    if (entries < kGroupEntries && k + 1 < plan.small.size()) continue;
-    plan.tasks.push_back({Kind::kSmall, first, k + 1,
-                          static_cast<double>(entries) * (kScanCost + kStepCost)});
-    first = k + 1, entries = 0;
-  }
+  const NonFinite policy = nonfinite_policy(*update.rule);
+  item.scan_first = policy == NonFinite::kRaise ||
+                    (matrix && update.count > 1 && policy == NonFinite::kSkip);
+  if (!matrix) add_scalars(plan, item, previous);
 }
 
 // The dearest first, so that no thread is left with a dear one at the end; in order where
@@ -131,27 +117,49 @@ void add_groups(StepPlan& plan) {
 void sort_by_cost(std::vector<Task>& tasks) {
   std::sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) {
     if (a.cost != b.cost) return a.cost > b.cost;
-    return a.item != b.item ? a.item < b.item : a.index < b.index;
+    return a.item != b.item ? a.item < b.item : a.first < b.first;
   });
 }
 
-void make_plan(StepPlan& plan, std::span<ParameterUpdate> updates) {
+void make_plan(StepPlan& plan, std::span<ParameterUpdate> updates, std::size_t threads) {
   plan.clear();
   const ParameterUpdate* previous = nullptr;  // the last one under an element-wise rule
   for (ParameterUpdate& update : updates) {
     add_item(plan, update, previous);
-    if (!is_matrix_rule(*update.rule) && plan.items.back().entries > 0) {
-      previous = &update;
+    if (!is_matrix_rule(*update.rule)) previous = &update;
+  }
+  double total = 0;
+  for (const Item& item : plan.items) total += item.cost;
+  // what is less than a quarter of a thread's share is stepped at one go
+  const double share = total / static_cast<double>(4 * threads);
+  for (std::size_t i = 0; i < plan.items.size(); ++i) {
+    Item& item = plan.items[i];
+    const bool matrix = is_matrix_rule(*item.update->rule);
+    item.split =
+        !matrix && threads > 1 && item.cost > share && item.entries > kChunkEntries;
+    item.scan_first |= item.split;
+    item.chunks = plan.scanned.size();
+    if (item.scan_first) {
+      plan.scanned.resize(item.chunks + chunk_count(item.entries));
+      plan.squares.resize(plan.scanned.size());
+      add_chunk_tasks(plan.scans, Kind::kScan, i, item, threads);
+    }
+    if (matrix) {
+      add_matrix_tasks(plan, i);
+    } else if (item.split) {
+      add_chunk_tasks(plan.tasks, Kind::kChunks, i, item, threads);
+    } else {
+      plan.whole.push_back(i);
     }
   }
-  add_groups(plan);
+  add_whole_tasks(plan);
   sort_by_cost(plan.tasks);
 }
 
 // What the scans found, item by item: throws, or marks what is skipped or zeroed.
 void judge_scans(StepPlan& plan) {
   for (Item& item : plan.items) {
-    if (!item.scan_first || item.entries == 0) continue;
+    if (!item.scan_first) continue;
     const auto scanned =
         std::span(plan.scanned).subspan(item.chunks, chunk_count(item.entries));
     const bool finite = std::all_of(scanned.begin(), scanned.end(),
@@ -160,8 +168,8 @@ void judge_scans(StepPlan& plan) {
     if (!finite && policy == NonFinite::kRaise) raise_nonfinite(*item.update);
     item.skipped = !finite && policy == NonFinite::kSkip;
     item.zero_nonfinite = !finite && policy == NonFinite::kZero;
-    for (std::size_t c = 0; c < scanned.size(); ++c) {
-      if (!scanned[c].finite && item.zero_nonfinite) {
+    for (std::size_t c = scanned.size(); c-- > 0;) {  // the order of step_whole
+      if (item.zero_nonfinite) {
         scanned[c] = scan_chunk(*item.update, item.entries, c, true);
       }
       item.gradient_squares += scanned[c].squares;
@@ -170,26 +178,30 @@ void judge_scans(StepPlan& plan) {
 }
 
 void run_task(StepPlan& plan, const Task& task, StepWorkspaces::Thread& thread) {
-  if (task.kind == Kind::kSmall) {
-    for (std::size_t k = task.item; k < task.index; ++k) {
-      const Item& item = plan.items[plan.small[k]];
+  if (task.kind == Kind::kWhole) {
+    for (std::size_t k = task.first; k < task.last; ++k) {
+      const Item& item = plan.items[plan.whole[k]];
+      if (item.skipped) continue;
       item.update->result =
-          step_small(*item.update, plan.scalars[item.scalars], item.entries, thread);
+          step_whole(*item.update, plan.scalars[item.scalars], item.entries, thread);
     }
     return;
   }
   const Item& item = plan.items[task.item];
-  const std::size_t c = item.chunks + task.index;
-  if (task.kind == Kind::kScan) {
-    plan.scanned[c] = scan_chunk(*item.update, item.entries, task.index, false);
-  } else if (item.skipped) {
+  if (item.skipped) return;
+  if (task.kind == Kind::kMatrix) {
+    plan.results[item.matrices + task.first] =
+        step_matrix(*item.update, task.first, thread);
     return;
-  } else if (task.kind == Kind::kChunk) {
-    plan.squares[c] = step_chunk(*item.update, plan.scalars[item.scalars], item.entries,
-                                 task.index, item.zero_nonfinite, thread);
-  } else {
-    plan.results[item.matrices + task.index] =
-        step_matrix(*item.update, task.index, thread);
+  }
+  for (std::size_t c = task.first; c < task.last; ++c) {
+    if (task.kind == Kind::kScan) {
+      plan.scanned[item.chunks + c] = scan_chunk(*item.update, item.entries, c, false);
+    } else {
+      plan.squares[item.chunks + c] =
+          step_chunk(*item.update, plan.scalars[item.scalars], item.entries, c,
+                     item.zero_nonfinite, thread);
+    }
   }
 }
 
@@ -202,17 +214,24 @@ void run_tasks(StepPlan& plan, const std::vector<Task>& tasks, Executor& executo
   });
 }
 
+void run_scans(StepPlan& plan, Executor& executor, StepWorkspaces& workspaces) {
+  if (plan.scanned.size() * kChunkEntries > kSerialScan) {
+    run_tasks(plan, plan.scans, executor, workspaces);
+  } else {
+    SerialExecutor here;
+    run_tasks(plan, plan.scans, here, workspaces);
+  }
+}
+
 void fill_results(const StepPlan& plan) {
   for (const Item& item : plan.items) {
     UpdateStatistics& result = item.update->result;
-    if (item.entries == 0) continue;
     if (item.skipped) {
       result = {.skipped = true};
     } else if (is_matrix_rule(*item.update->rule)) {
-      result = combine(
-          std::span(plan.results)
-              .subspan(item.matrices, static_cast<std::size_t>(item.update->count)));
-    } else if (chunk_count(item.entries) > 1) {
+      const auto count = static_cast<std::size_t>(item.update->count);
+      result = combine(std::span(plan.results).subspan(item.matrices, count));
+    } else if (item.split) {
       double squares = 0;
       for (std::size_t c = 0; c < chunk_count(item.entries); ++c) {
         squares += plan.squares[item.chunks + c];
@@ -229,13 +248,14 @@ void step_all(std::span<ParameterUpdate> updates, Executor& executor,
               StepWorkspaces& workspaces) {
   check_updates(updates);
   StepPlan& plan = workspaces.plan;
-  make_plan(plan, updates);
   const auto threads = static_cast<std::size_t>(executor.threads());
+  make_plan(plan, updates, threads);
   if (workspaces.threads.size() < threads) workspaces.threads.resize(threads);
   for (StepWorkspaces::Thread& thread : workspaces.threads) {
     thread.matrix.collect_spectrum = workspaces.collect_spectrum;
+    if (thread.weight.size() < kWidePiece) thread.weight.resize(kWidePiece);
   }
-  run_tasks(plan, plan.scans, executor, workspaces);
+  run_scans(plan, executor, workspaces);
   judge_scans(plan);
   run_tasks(plan, plan.tasks, executor, workspaces);
   fill_results(plan);

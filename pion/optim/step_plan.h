@@ -19,36 +19,38 @@ struct StepPlan {
   struct Item {
     ParameterUpdate* update;
     std::size_t entries;       // of all its matrices
-    bool scan_first;           // before any task; else its task looks at the gradient
+    double cost;               // of its step, about seconds
+    bool scan_first = false;   // before any step; else its own task looks at the gradient
     std::size_t scalars = 0;   // element-wise rules: which of `scalars`
     std::size_t chunks = 0;    // the first of its chunks in `scanned` and `squares`
     std::size_t matrices = 0;  // matrix rules: the first of its matrices in `results`
+    bool split = false;        // element-wise rules: stepped by several tasks
     bool zero_nonfinite = false;
-    double gradient_squares = 0;  // of element-wise items that were scanned first
+    double gradient_squares = 0;  // of items that were scanned first
     bool skipped = false;
   };
   enum class Kind {
-    kScan,     // chunk `index` of item `item`: look at the gradient
-    kChunk,    // chunk `index` of item `item`: step
-    kSmall,    // small[item, index): whole parameters of one chunk
-    kMatrices  // matrix `index` of item `item`
+    kScan,    // chunks [first, last) of `item`: look at the gradient
+    kChunks,  // chunks [first, last) of `item`: step
+    kWhole,   // whole[first, last): parameters under element-wise rules
+    kMatrix   // matrix `first` of `item`
   };
   struct Task {
     Kind kind;
-    std::size_t item, index;
-    double cost;  // about seconds
+    std::size_t item, first, last;
+    double cost;
   };
 
   std::vector<Item> items;
   std::vector<ElementwiseScalars> scalars;
-  std::vector<std::size_t> small;  // items
+  std::vector<std::size_t> whole;  // items
   std::vector<Task> scans, tasks;
   std::vector<RunScan> scanned;           // by chunk
   std::vector<double> squares;            // of the update, by chunk
   std::vector<UpdateStatistics> results;  // by matrix
 
   void clear() {
-    items.clear(), scalars.clear(), small.clear(), scans.clear(), tasks.clear();
+    items.clear(), scalars.clear(), whole.clear(), scans.clear(), tasks.clear();
     scanned.clear(), squares.clear(), results.clear();
   }
 };

@@ -67,16 +67,15 @@ void round_back(const ParameterUpdate& update, std::size_t first, std::size_t n,
   }
 }
 
-// A chunk of a bf16 weight in pieces that stay in L1 between widening and rounding.
 template <class G>
 double step_bfloat16_chunk(const ParameterUpdate& update,
                            const ElementwiseScalars& scalars, Chunk chunk,
                            bool zero_nonfinite, StepWorkspaces::Thread& thread) {
-  constexpr std::size_t kPiece = 2048;
   const ElementwiseRun<float> whole = state_run<float>(update, scalars.adamw);
   double squares = 0;
-  for (std::size_t done = 0; done < chunk.size; done += kPiece) {
-    const std::size_t first = chunk.first + done, n = std::min(kPiece, chunk.size - done);
+  for (std::size_t done = 0; done < chunk.size; done += kWidePiece) {
+    const std::size_t first = chunk.first + done,
+                      n = std::min(kWidePiece, chunk.size - done);
     float* wide = widen(update, first, n, thread.weight);
     ElementwiseRun<float> run = whole.from(first);
     run.weight = wide;
@@ -162,17 +161,29 @@ double step_chunk(const ParameterUpdate& update, const ElementwiseScalars& scala
   });
 }
 
-UpdateStatistics step_small(const ParameterUpdate& update,
+UpdateStatistics step_whole(const ParameterUpdate& update,
                             const ElementwiseScalars& scalars, std::size_t entries,
                             StepWorkspaces::Thread& thread) {
-  RunScan scan = scan_chunk(update, entries, 0, /*zero_nonfinite=*/false);
-  const bool clean = scan.finite;
+  const std::size_t chunks = chunk_count(entries);
+  const auto scan = [&](bool zero_nonfinite) {
+    RunScan sum;
+    // backwards: the step then begins with what is still in the cache
+    for (std::size_t c = chunks; c-- > 0;) {
+      sum.add(scan_chunk(update, entries, c, zero_nonfinite));
+    }
+    return sum;
+  };
+  RunScan found = scan(false);
+  const bool clean = found.finite;
   if (!clean) {
     if (nonfinite_policy(*update.rule) == NonFinite::kSkip) return {.skipped = true};
-    scan = scan_chunk(update, entries, 0, /*zero_nonfinite=*/true);
+    found = scan(true);
   }
-  const double squares = step_chunk(update, scalars, entries, 0, !clean, thread);
-  return {.gradient_norm = std::sqrt(scan.squares),
+  double squares = 0;
+  for (std::size_t c = 0; c < chunks; ++c) {
+    squares += step_chunk(update, scalars, entries, c, !clean, thread);
+  }
+  return {.gradient_norm = std::sqrt(found.squares),
           .update_rms = std::sqrt(squares / static_cast<double>(entries))};
 }
 

@@ -6,6 +6,10 @@
 
 namespace pion {
 
+// A chunk of a bf16 weight is stepped in pieces of so many entries, which stay in L1
+// between widening and rounding.
+inline constexpr std::size_t kWidePiece = 2048;
+
 // Looks at one chunk of the gradient, of all matrices together.
 RunScan scan_chunk(const ParameterUpdate& update, std::size_t entries, std::size_t chunk,
                    bool zero_nonfinite);
@@ -14,12 +18,14 @@ RunScan scan_chunk(const ParameterUpdate& update, std::size_t entries, std::size
 void raise_nonfinite(const ParameterUpdate& update);
 
 // Steps one chunk under an element-wise rule; returns the sum of squares of the update.
+// `thread` has room for kWidePiece numbers in `weight`.
 double step_chunk(const ParameterUpdate& update, const ElementwiseScalars& scalars,
                   std::size_t entries, std::size_t chunk, bool zero_nonfinite,
                   StepWorkspaces::Thread& thread);
 
-// Scans and steps a parameter of one chunk under an element-wise rule. Not for kRaise.
-UpdateStatistics step_small(const ParameterUpdate& update,
+// Scans and steps a whole parameter under an element-wise rule. Under kRaise its gradient
+// must be known to be finite.
+UpdateStatistics step_whole(const ParameterUpdate& update,
                             const ElementwiseScalars& scalars, std::size_t entries,
                             StepWorkspaces::Thread& thread);
 

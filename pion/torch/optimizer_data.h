@@ -23,7 +23,7 @@ struct Optimizer::Data {
   std::function<void(const std::string&)> sink;
   std::vector<std::string> warnings;  // without a sink
   std::vector<ParameterStatistics> statistics;
-  std::vector<CpuWorkspace> workspaces;
+  StepWorkspaces workspaces;  // of cpu_step
   std::vector<std::unique_ptr<GroupOptions>>
       checked;              // a group's options when last checked
   std::vector<Rule> rules;  // of every group, for one step

@@ -10,7 +10,7 @@ namespace {
 template <class T>
 double run(std::span<const T> x, CpuTarget target) {
 #ifdef PION_X86_KERNELS
-  if (target == CpuTarget::kAvx512) return avx512::sum_of_squares(x.data(), x.size());
+  if (target >= CpuTarget::kAvx512) return avx512::sum_of_squares(x.data(), x.size());
   if (target == CpuTarget::kAvx2) return avx2::sum_of_squares(x.data(), x.size());
 #endif
   (void)target;

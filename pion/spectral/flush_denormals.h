@@ -7,18 +7,24 @@
 
 namespace pion {
 
+enum class Denormals {
+  kZero,         // results become zero, operands count as zero
+  kZeroResults,  // results become zero
+};
+
 // While one exists, results of this thread that are denormal become zero: a filter that
 // takes singular values to 1e-40 would otherwise run up to a hundred times slower.
-// Denormal operands count as zero too. Does nothing on other architectures than x86.
+// Does nothing on other architectures than x86.
 class FlushDenormals {
  public:
 #if defined(__SSE2__)
-  FlushDenormals() : saved_(_mm_getcsr()) {
-    _mm_setcsr(saved_ | kFlushToZero | kZeroOperands);
+  explicit FlushDenormals(Denormals which = Denormals::kZero) : saved_(_mm_getcsr()) {
+    const unsigned operands = which == Denormals::kZero ? kZeroOperands : 0;
+    _mm_setcsr(saved_ | kFlushToZero | operands);
   }
   ~FlushDenormals() { _mm_setcsr((_mm_getcsr() & ~kControl) | (saved_ & kControl)); }
 #else
-  FlushDenormals() = default;
+  explicit FlushDenormals(Denormals = Denormals::kZero) {}
 #endif
   FlushDenormals(const FlushDenormals&) = delete;
   FlushDenormals& operator=(const FlushDenormals&) = delete;

@@ -22,6 +22,9 @@ class Scratch {
     return {memory_.get(), n};
   }
 
+  T* data() { return memory_.get(); }
+  const T* data() const { return memory_.get(); }
+
  private:
   static constexpr std::align_val_t kAlignment{64};  // a cache line
   struct Release {

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+// The two iterations of TileMap.
+#include <algorithm>
+#include <cstring>
+
+#include "pion/spectral/tile_map.h"
+
+namespace pion {
+
+namespace {
+
+// Largest product of linear coefficients that a prefix of the sequence has: by how much Q
+// magnifies the weakest directions, and the rounding of the strongest into them.
+double growth(const QuinticSequence& sequence) {
+  double product = 1.0, largest = 1.0;
+  for (const Quintic& p : sequence) {
+    product *= std::abs(p.a);
+    largest = std::max(largest, product);
+  }
+  return largest;
+}
+
+// What single bf16 products are good enough for, from the error tables in docs/kernels.md.
+// Two promotions grow 1.875^2 = 3.52, four 12.4.
+constexpr double kSingleGrowth = 4.2;      // every step
+constexpr double kMostlySingleGrowth = 13;  // all but the last two steps
+
+}  // namespace
+
+// Whether step k of the sequence takes single products.
+bool TileMap::single_products(const SpectralMap& map, std::size_t step) {
+  if (map.precision != Precision::kFast) return false;
+  const double grown = growth(map.sequence);
+  if (grown <= kSingleGrowth) return true;
+  return grown <= kMostlySingleGrowth && step + 2 < map.sequence.size();
+}
+
+TileMap::Tiles TileMap::tiles(Scratch<Bf16Bits>& memory, bool with_rest) {
+  const std::size_t size = kTileSize * 2 * m_blocks_ * m_blocks_;
+  return {memory.data(), with_rest ? memory.data() + size : nullptr};
+}
+
+// L R of two symmetric matrices: single bf16, or with both rests.
+TileProduct TileMap::short_product(const Tiles& left, const Tiles& right) const {
+  const std::size_t step = m_blocks_ * kTileSize;
+  const bool rests = left.rest != nullptr && right.rest != nullptr;
+  return {.terms = rests ? Terms::kBothRests : Terms::kOne,
+          .left = left.rounded,
+          .left_rest = left.rest,
+          .left_step = step,
+          .right = right.rounded,
+          .right_rest = right.rest,
+          .right_step = step,
+          .k_tiles = m_blocks_,
+          .row_blocks = m_blocks_,
+          .col_blocks = m_blocks_,
+          .symmetric = true};
+}
+
+// Q X, or X Q for tall blocks.
+TileProduct TileMap::long_product(const Tiles& q) const {
+  const std::size_t step = m_blocks_ * kTileSize;
+  TileProduct product{.left_step = step,
+                      .right_step = step,
+                      .k_tiles = m_blocks_,
+                      .row_blocks = row_blocks_,
+                      .col_blocks = col_blocks_,
+                      .symmetric = false};
+  if (wide_) {
+    product.terms = q.rest == nullptr ? Terms::kOne : Terms::kLeftRest;
+    product.left = q.rounded;
+    product.left_rest = q.rest;
+    product.right = kept_right_.data();
+  } else {
+    product.terms = q.rest == nullptr ? Terms::kOne : Terms::kRightRest;
+    product.left = kept_left_.data();
+    product.right = q.rounded;
+    product.right_rest = q.rest;
+  }
+  return product;
+}
+
+void TileMap::run_symmetric(const TileSymmetric& call, Executor& executor) {
+  run_items(item_count(call.product), executor, [&](std::size_t first, std::size_t last) {
+    kernels_.symmetric(call, first, last);
+  });
+}
+
+// A = square * Gram matrix, its tiles in both layouts.
+void TileMap::round_gram(double square, const Tiles& left, const Tiles& right,
+                         Executor& executor) {
+  const TileSymmetric call{.product = short_product(left, right),
+                           .beta = static_cast<float>(square),
+                           .c = a_.data(),
+                           .out = a_.data(),
+                           .left = left.rounded,
+                           .left_rest = left.rest,
+                           .right = right.rounded,
+                           .right_rest = right.rest};
+  run_items(m_blocks_, executor, [&](std::size_t first, std::size_t last) {
+    kernels_.round_gram(call, first, last);
+  });
+}
+
+void TileMap::iterate_gram(const SpectralMap& map, Executor& executor) {
+  const QuinticSequence& sequence = map.sequence;
+  bool exact = !single_products(map, 0);
+  Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact);
+  round_gram(factor_ * factor_, a_left, a_right, executor);
+  if (collect_) {
+    std::memcpy(first_a_.data(), a_.data(), kBlockSize * m_blocks_ * m_blocks_ * sizeof(float));
+  }
+  for (std::size_t k = 0; k < sequence.size(); ++k) {
+    const auto a = static_cast<float>(sequence[k].a), b = static_cast<float>(sequence[k].b),
+               c = static_cast<float>(sequence[k].c);
+    const bool last = k + 1 == sequence.size();
+    const bool next_exact = !last && !single_products(map, k + 1);
+    // how Q goes on: as right operand of the next step, or into the last product
+    const bool q_rest = last ? q_with_rest(map) : next_exact;
+    const Tiles q_next = tiles(k % 2 == 0 ? q_tiles_ : q_other_, q_rest);
+    const Tiles q = tiles(k % 2 == 0 ? q_other_ : q_tiles_, exact);
+    const bool q_left = last && wide_;
+    const Tiles p = tiles(p_tiles_, exact), t = tiles(t_right_, exact);
+
+    // P = b A + c A^2; in the first step also Q = a I + P
+    TileSymmetric call{.product = short_product(a_left, a_right),
+                       .alpha = c,
+                       .beta = b,
+                       .diagonal = 0,
+                       .c = a_.data(),
+                       .left = p.rounded,
+                       .left_rest = p.rest};
+    if (k == 0) {
+      call.diagonal = a;
+      call.out = q_.data();
+      if (q_left) {
+        call.diagonal_in_left = true;
+        call.left = q_next.rounded;
+        call.left_rest = q_next.rest;
+      } else {
+        call.right = q_next.rounded;
+        call.right_rest = q_next.rest;
+      }
+    }
+    run_symmetric(call, executor);
+    if (k > 0) {  // Q = a Q + P Q
+      run_symmetric({.product = short_product(p, q),
+                     .alpha = 1,
+                     .beta = a,
+                     .c = q_.data(),
+                     .out = q_.data(),
+                     .left = q_left ? q_next.rounded : nullptr,
+                     .left_rest = q_left ? q_next.rest : nullptr,
+                     .right = q_left ? nullptr : q_next.rounded,
+                     .right_rest = q_left ? nullptr : q_next.rest},
+                    executor);
+    }
+    if (last) {
+      output_ = long_product(q_next);
+      break;
+    }
+    // T = a A + P A
+    run_symmetric({.product = short_product(p, a_right),
+                   .alpha = 1,
+                   .beta = a,
+                   .c = a_.data(),
+                   .out = t_.data(),
+                   .right = t.rounded,
+                   .right_rest = t.rest},
+                  executor);
+    // A = a T + P T
+    a_left = tiles(a_left_, next_exact);
+    a_right = tiles(a_right_, next_exact);
+    run_symmetric({.product = short_product(p, t),
+                   .alpha = 1,
+                   .beta = a,
+                   .c = t_.data(),
+                   .out = a_.data(),
+                   .left = a_left.rounded,
+                   .left_rest = a_left.rest,
+                   .right = a_right.rounded,
+                   .right_rest = a_right.rest},
+                  executor);
+    exact = next_exact;
+  }
+  if (collect_) inner_ = symmetric_inner_product(q_.data(), first_a_.data());
+}
+
+// Rounding Q leaks the strong directions into the weak ones that it magnifies.
+bool TileMap::q_with_rest(const SpectralMap& map) {
+  return map.precision != Precision::kFast || growth(map.sequence) > kMostlySingleGrowth;
+}
+
+// <S, R> over all entries of two symmetric matrices of which the upper blocks are there.
+double TileMap::symmetric_inner_product(const float* s, const float* r) const {
+  double total = 0;
+  for (std::size_t i = 0; i < m_blocks_; ++i) {
+    for (std::size_t j = i; j < m_blocks_; ++j) {
+      const std::size_t at = (i * m_blocks_ + j) * kBlockSize;
+      double sum = 0;
+      for (std::size_t e = 0; e < kBlockSize; ++e) {
+        sum += static_cast<double>(s[at + e]) * static_cast<double>(r[at + e]);
+      }
+      total += i == j ? sum : 2 * sum;
+    }
+  }
+  return total;
+}
+
+void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
+  const std::size_t entries = row_blocks_ * col_blocks_ * kBlockSize;
+  if (collect_) std::memcpy(first_x_.data(), x_.data(), entries * sizeof(float));
+  const bool exact = map.precision != Precision::kFast;
+  const Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact);
+  const Tiles p = tiles(p_tiles_, exact);
+  double factor = factor_;
+  for (std::size_t k = 0; k < map.sequence.size(); ++k, factor = 1.0) {
+    const Quintic& step = map.sequence[k];
+    if (k > 0) gram_of_kept(executor);
+    round_gram(factor * factor, a_left, a_right, executor);
+    TileSymmetric polynomial{.product = short_product(a_left, a_right),
+                             .alpha = static_cast<float>(step.c),
+                             .beta = static_cast<float>(step.b),
+                             .c = a_.data()};
+    (wide_ ? polynomial.left : polynomial.right) = p.rounded;
+    (wide_ ? polynomial.left_rest : polynomial.right_rest) = p.rest;
+    run_symmetric(polynomial, executor);
+    const TileAdvance call{.product = long_product(p),
+                           .alpha = static_cast<float>(factor),
+                           .beta = static_cast<float>(factor * step.a),
+                           .x = x_.data(),
+                           .left = other_left_.data(),
+                           .right = other_right_.data()};
+    run_items(item_count(call.product), executor, [&](std::size_t first, std::size_t last) {
+      kernels_.advance(call, first, last);
+    });
+    std::swap(kept_left_, other_left_);
+    std::swap(kept_right_, other_right_);
+  }
+  if (collect_) {
+    inner_ = 0;
+    for (std::size_t e = 0; e < entries; e += kBlockSize) {
+      double sum = 0;
+      for (std::size_t i = e; i < e + kBlockSize; ++i) {
+        sum += static_cast<double>(first_x_.data()[i]) * static_cast<double>(x_.data()[i]);
+      }
+      inner_ += sum * factor_;
+    }
+  }
+}
+
+void TileMap::gram_of_kept(Executor& executor) {
+  const std::size_t whole = n_blocks_ * kTileSize;
+  for (std::size_t chunk = 0; chunk * chunk_tiles_ < n_blocks_; ++chunk) {
+    const std::size_t k0 = chunk * chunk_tiles_;
+    const std::size_t tiles = std::min(chunk_tiles_, n_blocks_ - k0);
+    const std::size_t tasks = wide_ ? m_blocks_ : tiles;
+    executor.run(static_cast<int>(tasks), [&](int index, int) {
+      const auto task = static_cast<std::size_t>(index);
+      const Bf16Bits* left = kept_left_.data() + 2 * task * whole + k0 * kTileSize;
+      const Bf16Bits* right = kept_right_.data() + (k0 + task) * kTileSize;
+      transpose_piece(left, whole, right, whole, tiles, task);
+    });
+    add_gram(chunk, executor);
+  }
+}
+
+}  // namespace pion

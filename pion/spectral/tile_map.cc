@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pion/spectral/tile_map.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "pion/spectral/normalization.h"
+
+namespace pion {
+
+namespace {
+
+// The scaled entries may be off from 1 by this much: squares of the ones that count stay
+// normal floats, and sums of 2^26 of them finite.
+constexpr double kSmallestMagnitude = 0x1p-30, kLargestMagnitude = 0x1p40;
+
+constexpr std::uint32_t kInfinity = 0x7f800000;
+
+// Tiles of a chunk along n: 128 KiB a layout where m allows, so that a chunk stays in L2
+// from its load to its product; at least the depth of one pass of the product, 16.
+constexpr std::size_t kChunkTiles = 16, kChunkRows = 2048;
+
+std::size_t blocks_of(std::int64_t n) {
+  return (static_cast<std::size_t>(n) + kBlockEdge - 1) / kBlockEdge;
+}
+
+// 2^k that brings `magnitude` into [1/2, 1), as far as floats can hold it.
+double power_of_two_for(double magnitude) {
+  if (!(magnitude > 0.0) || !std::isfinite(magnitude)) return 1.0;
+  int exponent = 0;
+  std::frexp(magnitude, &exponent);
+  return std::ldexp(1.0, std::clamp(-exponent, -126, 126));
+}
+
+}  // namespace
+
+TileMap::TileMap(CpuTarget target) : kernels_(tile_kernels(target)) {}
+
+void TileMap::allocate() {
+  const std::size_t long_side = kTileSize * 2 * row_blocks_ * col_blocks_;
+  const std::size_t short_side = kTileSize * 2 * m_blocks_ * m_blocks_;
+  const std::size_t piece = kTileSize * 2 * m_blocks_ * chunk_tiles_;
+  if (direct_ || !wide_) kept_left_.at_least(long_side);
+  if (direct_ || wide_) kept_right_.at_least(long_side);
+  if (direct_) {
+    other_left_.at_least(long_side);
+    other_right_.at_least(long_side);
+    x_.at_least(long_side);
+    if (collect_) first_x_.at_least(long_side);
+  } else {
+    chunk_.at_least(piece);
+  }
+  transposed_.at_least(piece);
+  // 512 bf16 a tile and two tiles a block: as many elements as floats in the blocks
+  for (Scratch<Bf16Bits>* tiles :
+       {&a_left_, &a_right_, &p_tiles_, &t_right_, &q_tiles_, &q_other_}) {
+    tiles->at_least(2 * short_side);
+  }
+  for (Scratch<float>* blocks : {&a_, &t_, &q_}) blocks->at_least(short_side);
+  if (collect_) first_a_.at_least(short_side);
+  largest_.resize(std::max(row_blocks_, largest_.size()));
+}
+
+void TileMap::load_rows(const BlockSource& source, float scale, bool update_momentum,
+                        std::size_t chunk, std::size_t task, std::uint32_t& largest) {
+  const std::size_t k0 = chunk * chunk_tiles_;
+  const std::size_t tiles = std::min(chunk_tiles_, n_blocks_ - k0);
+  const std::size_t row_block = wide_ ? task : k0 + task, col_block = wide_ ? k0 : 0;
+  const auto row = static_cast<std::int64_t>(row_block * kBlockEdge),
+             col = static_cast<std::int64_t>(col_block * kBlockEdge);
+  const std::int64_t rows = std::min<std::int64_t>(kBlockEdge, rows_ - row);
+  const std::int64_t cols =
+      wide_ ? std::min<std::int64_t>(tiles * kBlockEdge, cols_ - col) : cols_;
+  const bool narrow = source.gradient.data == nullptr;
+  const std::size_t whole_left = col_blocks_ * kTileSize, whole_right = row_blocks_ * kTileSize,
+                    piece = chunk_tiles_ * kTileSize;
+  TileLoad call{.gradient = narrow ? static_cast<const void*>(&source.narrow_gradient(row, col))
+                                   : &source.gradient(row, col),
+                .gradient_is_bf16 = narrow,
+                .gradient_stride = static_cast<std::size_t>(
+                    narrow ? source.narrow_gradient.stride : source.gradient.stride),
+                .momentum = source.momentum.data ? &source.momentum(row, col) : nullptr,
+                .momentum_stride = static_cast<std::size_t>(source.momentum.stride),
+                .update_momentum = update_momentum,
+                .mu = source.mu,
+                .share = source.share,
+                .nesterov = source.nesterov,
+                .scale = scale,
+                .rows = static_cast<std::size_t>(rows),
+                .cols = static_cast<std::size_t>(cols)};
+  if (direct_ || !wide_) {
+    call.left = kept_left_.data() + 2 * row_block * whole_left + col_block * kTileSize;
+    call.left_step = whole_left;
+  } else {
+    call.left = chunk_.data() + 2 * row_block * piece;
+    call.left_step = piece;
+  }
+  if (direct_ || wide_) {
+    call.right = kept_right_.data() + 2 * col_block * whole_right + row_block * kTileSize;
+    call.right_step = whole_right;
+  } else {
+    call.right = chunk_.data() + task * kTileSize;
+    call.right_step = piece;
+  }
+  if (direct_) {
+    call.blocks = x_.data() + (row_block * col_blocks_ + col_block) * kBlockSize;
+    call.blocks_step = col_blocks_ * kBlockSize;
+  }
+  largest = std::max(largest, kernels_.load(call));
+  transpose_piece(call.left, call.left_step, call.right, call.right_step, tiles, task);
+}
+
+// The tiles of X^T from those of one row of blocks of a chunk.
+void TileMap::transpose_piece(const Bf16Bits* left, std::size_t left_step,
+                              const Bf16Bits* right, std::size_t right_step,
+                              std::size_t tiles, std::size_t task) {
+  const std::size_t piece = chunk_tiles_ * kTileSize;
+  if (wide_) {
+    for (std::size_t i = 0; i < 2; ++i) {
+      kernels_.transpose(left + i * left_step, tiles,
+                         transposed_.data() + (2 * task + i) * piece);
+    }
+  } else {
+    for (std::size_t j = 0; j < 2 * col_blocks_; ++j) {
+      kernels_.transpose(right + j * right_step, 1,
+                         transposed_.data() + j * piece + task * kTileSize);
+    }
+  }
+}
+
+void TileMap::add_gram(std::size_t chunk, Executor& executor) {
+  const std::size_t k0 = chunk * chunk_tiles_, piece = chunk_tiles_ * kTileSize;
+  const std::size_t tiles = std::min(chunk_tiles_, n_blocks_ - k0);
+  const std::size_t whole = n_blocks_ * kTileSize;
+  const Bf16Bits* own = chunk_.data();
+  if (direct_) own = (wide_ ? kept_left_ : kept_right_).data() + k0 * kTileSize;
+  const std::size_t own_step = direct_ ? whole : piece;
+  const TileGram call{.product = {.left = wide_ ? own : transposed_.data(),
+                                  .left_step = wide_ ? own_step : piece,
+                                  .right = wide_ ? transposed_.data() : own,
+                                  .right_step = wide_ ? piece : own_step,
+                                  .k_tiles = tiles,
+                                  .row_blocks = m_blocks_,
+                                  .col_blocks = m_blocks_,
+                                  .symmetric = true},
+                      .blocks = a_.data(),
+                      .accumulate = chunk > 0};
+  run_items(item_count(call.product), executor, [&](std::size_t first, std::size_t last) {
+    kernels_.gram(call, first, last);
+  });
+}
+
+std::uint32_t TileMap::load_all(const BlockSource& source, float scale,
+                                bool update_momentum, Executor& executor) {
+  std::fill(largest_.begin(), largest_.begin() + static_cast<std::ptrdiff_t>(row_blocks_), 0u);
+  for (std::size_t chunk = 0; chunk * chunk_tiles_ < n_blocks_; ++chunk) {
+    const std::size_t k0 = chunk * chunk_tiles_;
+    const std::size_t tasks =
+        wide_ ? row_blocks_ : std::min(chunk_tiles_, row_blocks_ - k0);
+    executor.run(static_cast<int>(tasks), [&](int task, int) {
+      // a momentum that decays to nothing must not stay denormal, but a denormal D counts
+      const FlushDenormals flush(Denormals::kZeroResults);
+      const auto t = static_cast<std::size_t>(task);
+      load_rows(source, scale, update_momentum, chunk, t, largest_[wide_ ? t : k0 + t]);
+    });
+    add_gram(chunk, executor);
+  }
+  return *std::max_element(largest_.begin(),
+                           largest_.begin() + static_cast<std::ptrdiff_t>(row_blocks_));
+}
+
+bool TileMap::load(const BlockSource& source, const SpectralMap& map, double magnitude,
+                   bool collect_statistics, Executor& executor) {
+  rows_ = source.rows();
+  cols_ = source.cols();
+  wide_ = rows_ <= cols_;
+  collect_ = collect_statistics;
+  direct_ = 2 * std::max(rows_, cols_) < 3 * std::min(rows_, cols_);
+  row_blocks_ = blocks_of(rows_);
+  col_blocks_ = blocks_of(cols_);
+  m_blocks_ = wide_ ? row_blocks_ : col_blocks_;
+  n_blocks_ = wide_ ? col_blocks_ : row_blocks_;
+  chunk_tiles_ = std::min(n_blocks_, std::max(kChunkTiles, kChunkRows / (m_blocks_ * kBlockEdge)));
+  statistics_ = {};
+  allocate();
+  (void)map;
+
+  scale_ = power_of_two_for(magnitude);
+  std::uint32_t largest = load_all(source, static_cast<float>(scale_), true, executor);
+  if (largest >= kInfinity) return false;
+  zero_ = largest == 0;
+  if (zero_) return true;
+  const double reached = static_cast<double>(std::bit_cast<float>(largest));
+  if (reached * scale_ < kSmallestMagnitude || reached * scale_ > kLargestMagnitude) {
+    scale_ = power_of_two_for(reached);
+    load_all(source, static_cast<float>(scale_), false, executor);
+  }
+  norm_ = std::sqrt(trace());
+  return true;
+}
+
+double TileMap::trace() const {
+  double sum = 0;
+  for (std::size_t i = 0; i < m_blocks_; ++i) {
+    const float* block = a_.data() + i * (m_blocks_ + 1) * kBlockSize;
+    for (std::size_t r = 0; r < kBlockEdge; ++r) {
+      sum += static_cast<double>(block[r * (kBlockEdge + 1)]);
+    }
+  }
+  return sum;
+}
+
+// The Gram matrix over ||X||^2, row-major and without its padding.
+void TileMap::copy_gram_rows() {
+  const std::int64_t m = std::min(rows_, cols_);
+  const std::span<float> rows = gram_rows_.at_least(static_cast<std::size_t>(m * m));
+  const auto unit = static_cast<float>(1.0 / (norm_ * norm_));
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = i; j < m; ++j) {
+      const auto bi = static_cast<std::size_t>(i), bj = static_cast<std::size_t>(j);
+      const float* block =
+          a_.data() + (bi / kBlockEdge * m_blocks_ + bj / kBlockEdge) * kBlockSize;
+      // the lower corner of a diagonal block is not there, the upper half is
+      const float value = unit * block[bi % kBlockEdge * kBlockEdge + bj % kBlockEdge];
+      rows[static_cast<std::size_t>(i * m + j)] = value;
+      rows[static_cast<std::size_t>(j * m + i)] = value;
+    }
+  }
+}
+
+void TileMap::normalize(const SpectralMap& map) {
+  const bool spectral = map.normalization == Normalization::kSpectral;
+  double sigma = 1.0;
+  if (spectral || collect_) {
+    copy_gram_rows();
+    const std::int64_t m = std::min(rows_, cols_);
+    const int steps = spectral ? kNormSteps<float> : kStatisticsSteps;
+    sigma = std::sqrt(largest_eigenvalue<float>(view(gram_rows_.data(), m, m), steps, lanczos_));
+    statistics_.frobenius_norm = norm_ / scale_;
+    statistics_.sigma_max = sigma * norm_ / scale_;
+    statistics_.stable_rank = 1.0 / (sigma * sigma);
+  }
+  factor_ = 1.0 / (norm_ * map.norm_margin * (spectral ? sigma : 1.0));
+}
+
+void TileMap::apply(const SpectralMap& map, Executor& executor) {
+  if (zero_) return;
+  const FlushDenormals flush;
+  normalize(map);
+  if (direct_) {
+    iterate_directly(map, executor);
+  } else {
+    iterate_gram(map, executor);
+  }
+}
+
+double TileMap::finish(MatrixView out, double decay, double alpha, Executor& executor) {
+  if (zero_) {
+    for (std::int64_t i = 0; i < rows_; ++i) {
+      for (std::int64_t j = 0; j < cols_; ++j) {
+        out(i, j) = decay == 0 ? 0.0f : static_cast<float>(decay) * out(i, j);
+      }
+    }
+    return 0.0;
+  }
+  double squares = 0;
+  if (direct_) {
+    squares = move_directly(out, decay, alpha);
+  } else {
+    const std::size_t items = item_count(output_);
+    const std::span<double> sums = squares_.at_least(items);
+    const TileUpdate call{.product = output_,
+                          .decay = static_cast<float>(decay),
+                          .alpha = static_cast<float>(alpha * factor_),
+                          .weight = out.data,
+                          .weight_stride = static_cast<std::size_t>(out.stride),
+                          .rows = static_cast<std::size_t>(rows_),
+                          .cols = static_cast<std::size_t>(cols_),
+                          .squares = sums.data()};
+    run_items(items, executor, [&](std::size_t first, std::size_t last) {
+      kernels_.update(call, first, last);
+    });
+    for (const double sum : sums) squares += sum;
+    squares *= factor_ * factor_;
+  }
+  if (collect_) {
+    statistics_.directions_passed = squares;
+    const double normalized = factor_ * norm_;  // ||factor X||_F
+    statistics_.energy_kept =
+        squares > 0 ? std::min(1.0, inner_ * inner_ / (normalized * normalized * squares)) : 0.0;
+  }
+  return squares;
+}
+
+// The blocks of X are O after the direct iteration.
+double TileMap::move_directly(MatrixView out, double decay, double alpha) {
+  double squares = 0;
+  for (std::int64_t i = 0; i < rows_; ++i) {
+    double row = 0;
+    for (std::int64_t j0 = 0; j0 < cols_; j0 += kBlockEdge) {
+      const auto bi = static_cast<std::size_t>(i), bj = static_cast<std::size_t>(j0) / kBlockEdge;
+      const float* o = x_.data() + (bi / kBlockEdge * col_blocks_ + bj) * kBlockSize +
+                       bi % kBlockEdge * kBlockEdge;
+      float* to = out.row(i) + j0;
+      const std::int64_t count = std::min<std::int64_t>(kBlockEdge, cols_ - j0);
+      float sum = 0;
+      for (std::int64_t j = 0; j < count; ++j) {
+        sum += o[j] * o[j];
+        const float step = static_cast<float>(alpha) * o[j];
+        to[j] = decay == 0 ? step : static_cast<float>(decay) * to[j] + step;
+      }
+      row += static_cast<double>(sum);
+    }
+    squares += row;
+  }
+  return squares;
+}
+
+double TileMap::update(MatrixView weight, double decay, double alpha, Executor& executor) {
+  return finish(weight, decay, alpha, executor);
+}
+
+double TileMap::store(MatrixView out, Executor& executor) {
+  return finish(out, 0.0, 1.0, executor);
+}
+
+}  // namespace pion

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "pion/executor.h"
+#include "pion/kernels/tiles.h"
+#include "pion/spectral/block_source.h"
+#include "pion/spectral/flush_denormals.h"
+#include "pion/spectral/scratch.h"
+#include "pion/spectral/spectral_map.h"
+#include "pion/spectral/largest_eigenvalue.h"
+
+namespace pion {
+
+// A polynomial spectral map of one f32 matrix with bf16 products: load, apply, then update
+// or store, in scratch memory that is kept.
+//
+// Where the long side is at least 1.5 times the short one, m, the map runs in Gram space,
+// on (m x m) matrices alone. With A = X X^T, Q = I and P = b A + c A^2 for every (a, b, c):
+//
+//   Q <- a Q + P Q,  T = a A + P A,  A <- a T + P T       and once at the end   O = Q X
+//
+// The factor a stays outside of the rounded products. Nearly square matrices run
+//
+//   X <- a X + P X
+//
+// with X kept in f32. All sums are f32. Errors and costs: docs/kernels.md.
+//
+// The stages run on all threads of the executor; results are the same bits for any number.
+class TileMap {
+ public:
+  explicit TileMap(CpuTarget target);  // throws unless has_bf16(target)
+
+  // Takes X from a source whose momentum is moved on the way. `magnitude` is a guess of
+  // the largest |D|, which costs a second pass where it is off by more than 2^30. False if
+  // an entry of D is not finite; the momentum has moved even then.
+  bool load(const BlockSource& source, const SpectralMap& map, double magnitude,
+            bool collect_statistics, Executor& executor);
+
+  void apply(const SpectralMap& map, Executor& executor);
+
+  // W <- decay W + alpha O. Returns ||O||_F^2.
+  double update(MatrixView weight, double decay, double alpha, Executor& executor);
+  // out = O. Returns ||O||_F^2.
+  double store(MatrixView out, Executor& executor);
+
+  // After update or store, if load was told to collect them.
+  SpectrumStatistics statistics() const { return statistics_; }
+
+ private:
+  struct Tiles {  // of a symmetric matrix, and of what rounding left over
+    Bf16Bits* rounded = nullptr;
+    Bf16Bits* rest = nullptr;
+  };
+
+  // Splits items over the threads.
+  template <class Work>
+  static void run_items(std::size_t items, Executor& executor, Work work) {
+    if (executor.threads() == 1) return work(std::size_t{0}, items);
+    executor.run(static_cast<int>(items), [&](int item, int) {
+      const FlushDenormals flush;
+      work(static_cast<std::size_t>(item), static_cast<std::size_t>(item) + 1);
+    });
+  }
+
+  void allocate();
+  std::uint32_t load_all(const BlockSource& source, float scale, bool update_momentum,
+                         Executor& executor);
+  void load_rows(const BlockSource& source, float scale, bool update_momentum,
+                 std::size_t chunk, std::size_t task, std::uint32_t& largest);
+  void transpose_piece(const Bf16Bits* left, std::size_t left_step, const Bf16Bits* right,
+                       std::size_t right_step, std::size_t tiles, std::size_t task);
+  void add_gram(std::size_t chunk, Executor& executor);
+  void gram_of_kept(Executor& executor);
+  double trace() const;
+  void copy_gram_rows();
+  void normalize(const SpectralMap& map);
+
+  static bool single_products(const SpectralMap& map, std::size_t step);
+  static bool q_with_rest(const SpectralMap& map);
+  Tiles tiles(Scratch<Bf16Bits>& memory, bool with_rest);
+  TileProduct short_product(const Tiles& left, const Tiles& right) const;
+  TileProduct long_product(const Tiles& q) const;
+  void run_symmetric(const TileSymmetric& call, Executor& executor);
+  void round_gram(double square, const Tiles& left, const Tiles& right,
+                  Executor& executor);
+  void iterate_gram(const SpectralMap& map, Executor& executor);
+  void iterate_directly(const SpectralMap& map, Executor& executor);
+  double symmetric_inner_product(const float* s, const float* r) const;
+  double finish(MatrixView out, double decay, double alpha, Executor& executor);
+  double move_directly(MatrixView out, double decay, double alpha);
+
+  const TileKernels& kernels_;
+
+  // the block at hand
+  std::int64_t rows_ = 0, cols_ = 0;
+  bool wide_ = true;    // rows <= cols; X or X^T is (m x n)
+  bool direct_ = false;  // nearly square
+  bool collect_ = false;
+  bool zero_ = false;
+  double scale_ = 1;   // X = scale D
+  double norm_ = 0;    // ||X||_F
+  double factor_ = 1;  // O = Q factor X
+  std::size_t row_blocks_ = 0, col_blocks_ = 0;
+  std::size_t m_blocks_ = 0, n_blocks_ = 0, chunk_tiles_ = 0;
+  TileProduct output_;  // Q X, after an iteration in Gram space
+  double inner_ = 0;    // <factor X, O>
+  SpectrumStatistics statistics_;
+
+  Scratch<Bf16Bits> kept_left_, kept_right_;          // all of X
+  Scratch<Bf16Bits> other_left_, other_right_;        // the next X of the direct iteration
+  Scratch<Bf16Bits> chunk_, transposed_;              // a piece along n
+  Scratch<Bf16Bits> a_left_, a_right_, p_tiles_, t_right_, q_tiles_, q_other_;  // and rests
+  Scratch<float> x_, first_x_;                        // blocks of X
+  Scratch<float> a_, t_, q_, first_a_;                // blocks (m x m)
+  Scratch<float> gram_rows_;                          // (m x m) row-major, for Lanczos
+  Scratch<double> squares_;                           // one per item
+  std::vector<std::uint32_t> largest_;                // one per row of blocks
+  LanczosScratch lanczos_;
+};
+
+}  // namespace pion

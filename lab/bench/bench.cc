@@ -47,7 +47,8 @@ Json error_json(const std::optional<MapError>& error) {
 Json machine_json(const Machine& machine) {
   return {{"cpu", machine.cpu},         {"cores", machine.cores},
           {"targets", machine.targets}, {"target", machine.target},
-          {"bf16", machine.bf16},       {"libtorch", TORCH_VERSION}};
+          {"bf16", machine.bf16},       {"limits", machine.limits},
+          {"libtorch", TORCH_VERSION}};
 }
 
 Json peaks_json(const Peaks& peaks) {

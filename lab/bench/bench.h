@@ -52,7 +52,7 @@ Plan make_plan(const BenchOptions& options);
 //   format     1
 //   complete   bool
 //   version, started, command, seconds
-//   machine    {cpu, cores, targets, target, bf16, libtorch}
+//   machine    {cpu, cores, targets, target, bf16, limits, libtorch}
 //   peaks      [{threads, f32_gflops, bf16_dot_gflops, bf16_tile_gflops,
 //                streams: [{bytes, read_gbs, update_gbs}]}]
 //   rows       [{group, shape, rule, precision, threads, heads, numbers,

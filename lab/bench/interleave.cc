@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
+#include <random>
 
 namespace pion::bench {
 namespace {
@@ -38,10 +40,14 @@ std::vector<Timing> interleave(std::span<const Contender> contenders, double sec
   std::vector<std::vector<double>> taken(contenders.size());
   for (std::size_t i = 0; i < contenders.size(); ++i)
     timings[i].calls = warm_up(contenders[i]);
+  std::vector<std::size_t> order(contenders.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::minstd_rand random(1);
   const Clock::time_point start = Clock::now();
   for (std::size_t round = 0; round < kMostRounds; ++round) {
     if (round >= kFewestRounds && seconds_since(start) >= seconds) break;
-    for (std::size_t i = 0; i < contenders.size(); ++i)
+    std::shuffle(order.begin(), order.end(), random);
+    for (const std::size_t i : order)
       taken[i].push_back(1e3 * turn(contenders[i], timings[i].calls));
   }
   for (std::size_t i = 0; i < contenders.size(); ++i) {

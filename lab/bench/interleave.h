@@ -21,9 +21,10 @@ struct Timing {
   int calls = 1;        // steps in a turn; its time is divided by them
 };
 
-// Times all contenders by turns, A B C A B C ..., for about `seconds`, and for three
-// rounds at least. Before that each has stepped twice, or once where a step takes half a
-// second. A turn lasts 0.1 ms at least: several steps of a fast contender.
+// Times all contenders by turns, every round in another order (who follows a relative
+// finds warm caches), for about `seconds`, and for three rounds at least. Before that
+// each has stepped twice, or once where a step takes half a second. A turn lasts 0.1 ms
+// at least: several steps of a fast contender.
 std::vector<Timing> interleave(std::span<const Contender> contenders, double seconds);
 
 }  // namespace pion::bench

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <barrier>
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <thread>
 
@@ -119,6 +120,11 @@ Machine this_machine() {
   for (const CpuTarget target : supported_cpu_targets())
     machine.targets.emplace_back(cpu_target_name(target));
   machine.target = cpu_target_name(cpu_target());
+  for (const char* name : {"PION_CPU_TARGET", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
+                           "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"}) {
+    if (const char* value = std::getenv(name))
+      machine.limits.push_back(std::string(name) + "=" + value);
+  }
   machine.bf16 = has_bf16_dot() || has_bf16_tiles();
   return machine;
 }

@@ -15,6 +15,8 @@ struct Machine {
   std::vector<std::string> targets;  // that pion's kernels may use here, narrowest first
   std::string target;                // that they use
   bool bf16 = false;                 // the CPU multiplies bf16 numbers
+  // Variables that limit one side: PION_CPU_TARGET pion, the others LibTorch; "A=b".
+  std::vector<std::string> limits;
 };
 Machine this_machine();
 

@@ -26,7 +26,8 @@ std::string text(double value, int digits = 3) {
   return buffer;
 }
 
-// A Markdown table with its columns aligned, so that a terminal shows it too.
+// A Markdown table with its columns aligned, so that a terminal shows it too. Columns
+// without an entry ("" or "-") are left out.
 class Table {
  public:
   explicit Table(std::vector<std::string> head) : rows_{std::move(head)} {}
@@ -34,19 +35,24 @@ class Table {
 
   std::string str() const {
     std::vector<std::size_t> widths(rows_.front().size(), 3);
-    for (const auto& row : rows_)
-      for (std::size_t i = 0; i < row.size(); ++i)
-        widths[i] = std::max(widths[i], row[i].size());
+    std::vector<bool> used(widths.size());
+    for (std::size_t r = 0; r < rows_.size(); ++r) {
+      for (std::size_t i = 0; i < widths.size(); ++i) {
+        widths[i] = std::max(widths[i], rows_[r][i].size());
+        if (r > 0 && !rows_[r][i].empty() && rows_[r][i] != "-") used[i] = true;
+      }
+    }
     std::string result;
     for (std::size_t r = 0; r < rows_.size(); ++r) {
-      for (std::size_t i = 0; i < widths.size(); ++i)
-        result +=
-            "| " + rows_[r][i] + std::string(widths[i] - rows_[r][i].size() + 1, ' ');
-      result += "|\n";
-      if (r > 0) continue;
-      for (const std::size_t width : widths)
-        result += "| " + std::string(width, '-') + " ";
-      result += "|\n";
+      std::string line, rule;
+      for (std::size_t i = 0; i < widths.size(); ++i) {
+        if (!used[i]) continue;
+        const std::string& entry = rows_[r][i];
+        line += "| " + entry + std::string(widths[i] - entry.size() + 1, ' ');
+        rule += "| " + std::string(widths[i], '-') + " ";
+      }
+      result += line + "|\n";
+      if (r == 0) result += rule + "|\n";
     }
     return result;
   }
@@ -92,6 +98,8 @@ std::string machine_text(const Json& result) {
                     " cores; kernels for " + targets +
                     ", used: " + machine.at("target").get<std::string>() + ".\n\n    " +
                     result.at("command").get<std::string>() + "\n\n";
+  for (const Json& limit : machine.at("limits"))
+    all += "Limited by `" + limit.get<std::string>() + "`.\n\n";
   if (!result.at("complete").get<bool>()) all += "**Not complete: it was stopped.**\n\n";
   Table table({"threads", "f32 GF/s", "vdpbf16ps GF/s", "tdpbf16ps GF/s"});
   for (const Json& peaks : result.at("peaks"))
@@ -123,6 +131,24 @@ std::string speed_up(const Json& row, const Json& rows) {
   return "-";
 }
 
+std::string time_of_block(const Json& row) {
+  const double blocks = row.at("blocks").get<double>();
+  if (blocks == 1) return "";
+  return text(1e3 * row.at("pion").at("min_ms").get<double>() / blocks);
+}
+
+// The ratios to the peers that are not the best.
+std::string others(const Json& row) {
+  const double own = row.at("pion").at("min_ms").get<double>();
+  std::string all;
+  for (const Json& peer : row.at("peers")) {
+    if (peer.at("name") == row.at("best_peer") || own <= 0) continue;
+    all += (all.empty() ? "" : ", ") + peer.at("name").get<std::string>() + " " +
+           text(peer.at("min_ms").get<double>() / own) + "x";
+  }
+  return all;
+}
+
 // Per rule, precision and threads: geometric mean and least of the ratios.
 std::string means(const std::vector<Json>& rows) {
   std::vector<std::string> order;
@@ -151,8 +177,9 @@ std::string means(const std::vector<Json>& rows) {
 std::string group_text(const std::string& title, const std::vector<Json>& rows,
                        const Json& all) {
   Table table({"shape", "rule", "precision", "threads", "pion ms", "us a block",
-               "best peer", "its ms", "faster", "by medians", "over 1 thread", "of peak",
-               "least ms", "bound by", "error", "direct bf16"});
+               "best peer", "its ms", "faster", "by medians", "faster than others",
+               "over 1 thread", "of peak", "least ms", "bound by", "error",
+               "direct bf16"});
   for (const Json& row : rows) {
     const std::string best = row.at("best_peer").get<std::string>();
     const Json& roofline = row.at("roofline");
@@ -166,7 +193,7 @@ std::string group_text(const std::string& title, const std::vector<Json>& rows,
                     row.at("blocks").get<double>()),
                best, both(peer_named(row, best)),
                number_or_dash(row.at("ratio_min"), "x"),
-               number_or_dash(row.at("ratio_median"), "x"),
+               number_or_dash(row.at("ratio_median"), "x"), others(row),
                row.at("threads") == 1 ? "" : speed_up(row, all),
                share.is_null() ? "-" : text(100 * share.get<double>()) + " %",
                text(least), roofline.at("bound").get<std::string>(),

@@ -61,6 +61,7 @@ class Optimizer(torch.optim.Optimizer):
         self._plans = []  # by group
         self._cells = {}  # by parameter
         self._collect = False
+        self._compiled = None
         self._statistics = []
         self.host = None  # set by pion.offload
 
@@ -145,6 +146,7 @@ class Optimizer(torch.optim.Optimizer):
 
     # the step
 
+    @torch._disable_dynamo  # kernels and buckets are no graph; see compile()
     @torch.no_grad()
     def step(self, closure=None):
         """One step; returns what the closure returns."""
@@ -173,7 +175,9 @@ class Optimizer(torch.optim.Optimizer):
         if on_cpu:
             self._report(cpu_step.step(on_cpu, self._collect, self._statistics))
         if elsewhere:
-            self._report(torch_step.step(elsewhere, self._collect, self._statistics))
+            self._report(
+                torch_step.step(elsewhere, self._collect, self._statistics, self._compiled)
+            )
         return loss
 
     def _work(self) -> list:
@@ -196,6 +200,11 @@ class Optimizer(torch.optim.Optimizer):
     def _report(self, messages: list[str]):
         for message in messages:
             warnings.warn(message, EmptyUpdateWarning, stacklevel=4)
+
+    def compile(self, **options):
+        """Compiles the tensor code that steps parameters off the CPU: torch.compile's options. A
+        step inside a compiled function stays outside its graph."""
+        self._compiled = torch.compile(torch_step.update, **options)
 
     def collect_statistics(self, on: bool = True):
         """Whether steps keep statistics(). Off the CPU they cost one synchronization a step."""

@@ -112,12 +112,16 @@ class Bucket:
             self.parameters[index].copy_(rounded_stochastically(weight[index], seed))
 
 
-def step(work: list, collect: bool, statistics: list) -> list[str]:
+def step(work: list, collect: bool, statistics: list, compiled=None) -> list[str]:
     """Steps (cell, gradient, state) in place; appends statistics. No warnings: they would wait for
-    the device."""
+    the device. `compiled` is `update` as torch.compile made it."""
     buckets = _buckets(work)
     tensors = [bucket.tensors() for bucket in buckets]
-    results = update(tensors, [b.numbers for b in buckets], [(b.shape, b.parts) for b in buckets])
+    numbers = [bucket.numbers for bucket in buckets]
+    if compiled is not None:  # a rate that changes must not be a constant of the graph
+        numbers = [n._replace(lr=torch.as_tensor(n.lr, dtype=torch.float64)) for n in numbers]
+    run = update if compiled is None else compiled
+    results = run(tensors, numbers, [(b.shape, b.parts) for b in buckets])
     for bucket, result in zip(buckets, results, strict=True):
         bucket.write(result)
     if collect:

@@ -260,6 +260,27 @@ double product_update(T alpha, MatrixViewOf<const T> q, MatrixViewOf<const T> x,
   return run_update(call, memory, target);
 }
 
+double multiply_add_peak(std::size_t repetitions, CpuTarget target) {
+  // volatile: the compiler must neither know the factor nor drop the result
+  static volatile float factor = 0.5f;
+  [[maybe_unused]] static thread_local volatile float kept;
+  float last = 0.0f;
+  const double operations = [&] {
+#ifdef PION_X86_KERNELS
+    if (target >= CpuTarget::kAvx512) {
+      return avx512::multiply_add_peak(repetitions, factor, &last);
+    }
+    if (target == CpuTarget::kAvx2) {
+      return avx2::multiply_add_peak(repetitions, factor, &last);
+    }
+#endif
+    (void)target;
+    return portable::multiply_add_peak(repetitions, factor, &last);
+  }();
+  kept = last;
+  return operations;
+}
+
 #define PION_INSTANTIATE(T)                                                              \
   template void symmetric_product<T>(T, MatrixViewOf<const T>, T, MatrixViewOf<const T>, \
                                      MatrixViewOf<T>, GemmMemory<T>, CpuTarget);         \

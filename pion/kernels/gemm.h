@@ -77,4 +77,8 @@ double product_update(T alpha, MatrixViewOf<const T> q, MatrixViewOf<const T> x,
                       MatrixViewOf<T> weight, GemmMemory<T> memory,
                       CpuTarget target = cpu_target());
 
+// Runs f32 multiply-adds in registers alone and returns the floating-point operations:
+// what one core can reach.
+double multiply_add_peak(std::size_t repetitions, CpuTarget target = cpu_target());
+
 }  // namespace pion

@@ -44,14 +44,17 @@ struct GemmCall {
 namespace portable {
 void gemm(const GemmCall<float>& call);
 void gemm(const GemmCall<double>& call);
+double multiply_add_peak(std::size_t repetitions, float factor, float* last);
 }  // namespace portable
 namespace avx2 {
 void gemm(const GemmCall<float>& call);
 void gemm(const GemmCall<double>& call);
+double multiply_add_peak(std::size_t repetitions, float factor, float* last);
 }  // namespace avx2
 namespace avx512 {
 void gemm(const GemmCall<float>& call);
 void gemm(const GemmCall<double>& call);
+double multiply_add_peak(std::size_t repetitions, float factor, float* last);
 }  // namespace avx512
 
 }  // namespace pion

@@ -19,10 +19,12 @@ namespace pion::PION_TARGET {
 
 namespace {
 
-// Up to this many rows and columns operands are not packed if they lie depth by depth.
+// Up to this many rows and columns A is read where it is, if it lies depth by depth.
 constexpr std::size_t kInPlace = 256;
-// Rows of A that do not are read one entry at a time if B is no wider than this.
-constexpr std::size_t kReadByRow = 64;
+// Up to this many rows B is never copied then: B and its copy would fill L1.
+constexpr std::size_t kRowsWithoutCopy = 64;
+// A that lies row by row is read where it is if B is no wider than this.
+constexpr std::size_t kReadByRow = 128;
 
 std::size_t smaller(std::size_t a, std::size_t b) { return a < b ? a : b; }
 
@@ -41,10 +43,10 @@ template <class T>
 struct Block {
   std::size_t row, rows, column, columns, depth;
   LeftOperand<T> left;
-  const T* right;
-  std::size_t right_panel, right_step;
-  TileEnd<T> end;   // of the block's first entry
-  double* squares;  // += the sum of squares; or nullptr
+  Panel<T> right;  // the first of them; a copy is overwritten by the next panel's
+  std::size_t right_panel;  // from one to the next
+  TileEnd<T> end;           // of the block's first entry
+  double* squares;          // += the sum of squares; or nullptr
   bool symmetric;
 };
 
@@ -86,33 +88,54 @@ void pack_rows(const T* x, std::size_t stride, std::size_t count, std::size_t de
 }
 
 // Tiles of rows [first, last) of the block, kVectors wide from column `j` of it.
-template <std::size_t kVectors, bool kByRow, class T>
+template <std::size_t kVectors, Reading kReading, class T>
 void multiply_rows(const Block<T>& block, std::size_t first, std::size_t last,
-                   std::size_t j, const T* right, std::size_t cols) {
+                   std::size_t j, Panel<T> panel, std::size_t cols) {
   const LeftOperand<T>& left = block.left;
   std::size_t group = first < left.group ? 0 : first / left.group;
+  std::size_t fetched = 0;
   for (std::size_t i = first; i < last; ++group) {
     const std::size_t begin = group * left.group;
     const std::size_t end = smaller(last - begin, left.group) + begin;
     while (i < end) {
       const std::size_t rows = next_tile_rows(kVectors, end - i);
       const T* a = left.data + group * left.group_step +
-                   (i - begin) * (kByRow ? left.step : std::size_t{1});
-      tile_kernel<T, kVectors, kByRow>(rows)(block.depth, a, left.step, right,
-                                             block.right_step, cols, block.end.at(i, j));
+                   (i - begin) * (kReading == Reading::kByRow ? left.step : 1);
+      const TileEnd<T> tile_end = block.end.at(i, j);
+      if (panel.next != nullptr) {  // this tile's share of it
+        const std::size_t share = (block.depth * rows + last - 1) / last;
+        for (std::size_t p = 0; p < share && fetched < block.depth; ++p, ++fetched) {
+          __builtin_prefetch(panel.next + fetched * panel.next_step, 0, 2);
+          __builtin_prefetch(panel.next + fetched * panel.next_step + kTileCols<T> - 1, 0,
+                             2);
+        }
+      }
+      if (panel.copy == nullptr) {
+        tile_kernel<T, kVectors, kReading>(rows)(block.depth, a, left.step, panel, cols,
+                                                 tile_end);
+      } else {
+        tile_kernel<T, kVectors, Reading::kByDepthCopying>(rows)(
+            block.depth, a, left.step, panel, cols, tile_end);
+        panel.data = panel.copy, panel.step = kVectors * Lanes<T>::kCount,
+        panel.copy = nullptr;
+      }
       i += rows;
     }
   }
 }
 
-template <bool kByRow, class T>
+template <Reading kReading, class T>
 void multiply_block(Block<T>& block) {
   constexpr std::size_t kCount = Lanes<T>::kCount;
   typename Lanes<T>::Vector squares = {};
   block.end.squares = block.squares == nullptr ? nullptr : &squares;
   for (std::size_t j = 0; j < block.columns; j += kTileCols<T>) {
     const std::size_t cols = smaller(kTileCols<T>, block.columns - j);
-    const T* right = block.right + j / kTileCols<T> * block.right_panel;
+    Panel<T> panel = block.right;
+    panel.data += j / kTileCols<T> * block.right_panel;
+    if (panel.copy != nullptr && j + 2 * kTileCols<T> <= block.columns) {
+      panel.next = panel.data + block.right_panel, panel.next_step = panel.step;
+    }
     squares = typename Lanes<T>::Vector{};
     // rows above the diagonal's end in the first vector of columns, and in the second
     std::size_t both = block.rows, second = block.rows;
@@ -125,11 +148,13 @@ void multiply_block(Block<T>& block) {
       second = smaller(block.rows, diagonal + 2 * kCount - block.row);
     }
     if (cols <= kCount) {
-      multiply_rows<1, kByRow>(block, 0, both, j, right, cols);
+      panel.copy = nullptr;
+      multiply_rows<1, kReading>(block, 0, both, j, panel, cols);
     } else {
-      multiply_rows<2, kByRow>(block, 0, both, j, right, cols);
-      multiply_rows<1, kByRow>(block, both, second, j + kCount, right + kCount,
-                               cols - kCount);
+      multiply_rows<2, kReading>(block, 0, both, j, panel, cols);
+      if (panel.copy != nullptr) panel = {panel.copy, kTileCols<T>};
+      panel.data += kCount;
+      multiply_rows<1, kReading>(block, both, second, j + kCount, panel, cols - kCount);
     }
     for (std::size_t l = 0; block.squares != nullptr && l < kCount; ++l) {
       *block.squares += squares[l];
@@ -137,7 +162,8 @@ void multiply_block(Block<T>& block) {
   }
 }
 
-// The lower triangle of a square block: out^T's.
+// The lower triangle of a square block of kSide rows at most: out^T's.
+constexpr std::size_t kSide = 8;
 template <class T>
 void mirror_triangle(T* out, std::size_t stride, std::size_t n) {
   for (std::size_t i = 1; i < n; ++i) {
@@ -148,7 +174,6 @@ void mirror_triangle(T* out, std::size_t stride, std::size_t n) {
 template <class T>
 void mirror(T* out, std::size_t stride, std::size_t m) {
   constexpr std::size_t kBlock = 64;  // rows and columns stay within 64 pages
-  constexpr std::size_t kSide = 8;
   for (std::size_t i0 = 0; i0 < m; i0 += kBlock) {
     const std::size_t rows = smaller(kBlock, m - i0);
     for (std::size_t j0 = 0; j0 < i0; j0 += kBlock) {
@@ -159,8 +184,14 @@ void mirror(T* out, std::size_t stride, std::size_t m) {
     }
     for (std::size_t i = i0; i < i0 + rows; i += kSide) {
       const std::size_t side = smaller(kSide, i0 + rows - i);
-      transpose(out + i0 * stride + i, stride, i - i0, side, out + i * stride + i0,
-                stride);
+      if (side == kSide) {
+        for (std::size_t j = i0; j < i; j += kSide) {
+          transpose_square(out + j * stride + i, stride, out + i * stride + j, stride);
+        }
+      } else {
+        transpose(out + i0 * stride + i, stride, i - i0, side, out + i * stride + i0,
+                  stride);
+      }
       mirror_triangle(out + i * stride + i, stride, side);
     }
   }
@@ -194,25 +225,31 @@ struct Packed {
         sums(right + kGemmCols * kGemmDepth) {}
 };
 
-// Operands that are read where they lie: few enough rows or columns that packing would
-// not pay, and no zeros needed beyond the last column.
+// Whether A is read where it lies: few enough rows and columns that packing would not
+// pay.
 template <class T>
 bool reads_left_in_place(const GemmCall<T>& call) {
   return call.a_transposed && call.m <= kInPlace && call.n <= kInPlace;
 }
+
+// Whether B is: it must lie depth by depth and need no zeros beyond the last column. With
+// one block of rows the first tile of a panel copies it, which costs nothing beside the
+// multiply-adds.
 template <class T>
 bool reads_right_in_place(const GemmCall<T>& call) {
-  return !call.b_transposed && call.m <= kInPlace && call.n <= kInPlace &&
-         call.n % Lanes<T>::kCount == 0;
+  return !call.b_transposed && call.m <= kGemmRows && call.n % Lanes<T>::kCount == 0;
 }
 
 template <class T>
 void set_right(const GemmCall<T>& call, std::size_t p, const Packed<T>& packed,
                Block<T>& block) {
   if (reads_right_in_place(call)) {
-    block.right = call.b + p * call.b_stride + block.column;
+    const bool by_row = !call.a_transposed && call.n <= kReadByRow;
+    const bool near = call.m <= kRowsWithoutCopy && call.n <= kInPlace;
+    const bool copies = call.m > 8 && !near && !by_row;
+    block.right = {call.b + p * call.b_stride + block.column, call.b_stride,
+                   copies ? packed.right : nullptr};
     block.right_panel = kTileCols<T>;
-    block.right_step = call.b_stride;
     return;
   }
   if (call.b_transposed) {
@@ -222,9 +259,8 @@ void set_right(const GemmCall<T>& call, std::size_t p, const Packed<T>& packed,
     pack_columns(call.b + p * call.b_stride + block.column, call.b_stride, block.columns,
                  block.depth, kTileCols<T>, packed.right);
   }
-  block.right = packed.right;
+  block.right = {packed.right, kTileCols<T>};
   block.right_panel = kTileCols<T> * block.depth;
-  block.right_step = kTileCols<T>;
 }
 
 template <class T>
@@ -265,9 +301,9 @@ void multiply_rows_of_block(const GemmCall<T>& call, std::size_t p,
   set_left(call, p, packed, block);
   block.end = end;
   if (block.left.by_row) {
-    multiply_block<true>(block);
+    multiply_block<Reading::kByRow>(block);
   } else {
-    multiply_block<false>(block);
+    multiply_block<Reading::kByDepth>(block);
   }
 }
 
@@ -278,7 +314,8 @@ TileEnd<T> end_of(const GemmCall<T>& call, bool first) {
                     .c = call.beta == T{0} ? nullptr : call.c,
                     .c_stride = call.c_stride,
                     .out = call.out,
-                    .out_stride = call.out_stride};
+                    .out_stride = call.out_stride,
+                    .far = call.n > kInPlace};
   if (!first) end.beta = T{1}, end.c = call.out, end.c_stride = call.out_stride;
   return end;
 }

@@ -161,6 +161,11 @@ TEST_P(Gemm, WithAlphaZeroTheOperandsAreNotRead) {
   for (std::size_t i = 0; i < 12; ++i) EXPECT_EQ(out.data[i], 2 * x.c.data[i]);
 }
 
+TEST_P(Gemm, PeakCountsWhatItIsAskedToDo) {
+  EXPECT_GT(multiply_add_peak(100, GetParam()), 0.0);
+  EXPECT_EQ(multiply_add_peak(300, GetParam()), 3 * multiply_add_peak(100, GetParam()));
+}
+
 TEST_P(Gemm, MismatchedShapesAreRefused) {
   Operands<float> x({3, 4, 5});
   RandomMatrix<float> out = zero_matrix<float>(3, 4);

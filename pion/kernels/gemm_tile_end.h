@@ -21,6 +21,7 @@ struct TileEnd {
   T* out;
   std::size_t out_stride;
   typename Lanes<T>::Vector* squares;  // += (sum + before)^2, lane by lane; or nullptr
+  bool far;                            // `out` and c are too large to be in L1 already
 
   TileEnd at(std::size_t i, std::size_t j) const {
     TileEnd moved = *this;
@@ -30,6 +31,24 @@ struct TileEnd {
     return moved;
   }
 };
+
+// The first and last entries of each row into the cache while the sums are computed.
+template <class T, std::size_t kRows, std::size_t kVectors>
+[[gnu::always_inline]] inline void prefetch_end(const TileEnd<T>& end) {
+  constexpr std::size_t kLast = kVectors * Lanes<T>::kCount - 1;
+  if (!end.far) return;
+#pragma GCC unroll 16
+  for (std::size_t r = 0; r < kRows; ++r) {
+    __builtin_prefetch(end.out + r * end.out_stride, 1);
+    __builtin_prefetch(end.out + r * end.out_stride + kLast, 1);
+  }
+  if (end.c == nullptr || end.c == end.out) return;
+#pragma GCC unroll 16
+  for (std::size_t r = 0; r < kRows; ++r) {
+    __builtin_prefetch(end.c + r * end.c_stride);
+    __builtin_prefetch(end.c + r * end.c_stride + kLast);
+  }
+}
 
 // `v` as it is now: rounded, where a compiler that may contract a * b + c would not.
 template <class Vector>

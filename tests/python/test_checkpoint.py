@@ -244,6 +244,7 @@ def test_states_travel_between_python_and_the_command(tmp_path):
     checkpoints = tmp_path / "run/checkpoints"
     expected = load_file(checkpoints / "step_4/model.safetensors")
     shutil.rmtree(checkpoints / "step_4")
+    (tmp_path / "run/result.json").unlink()
     file = checkpoints / "step_2/optimizer.safetensors"
     weights, state = load_file(checkpoints / "step_2/model.safetensors"), load_file(file)
     groups = {}

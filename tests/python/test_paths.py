@@ -116,7 +116,13 @@ def test_the_torch_path_compiles_to_one_graph(backend):
     torch.compiler.reset()
     results = []
     for compiled in (False, True):
-        optimizer, parameters = mixed(precision="f32")
+        groups = [
+            {"params": [parameter((16, 24), i) for i in range(2)], "rule": "pion", "heads": 2},
+            {"params": [parameter((16, 16), 3)], "rule": "muon"},
+            {"params": [parameter((16,), 4)], "rule": "adamw"},
+        ]
+        optimizer = pion.PionAdamW(groups, lr=0.05, weight_decay=0.1, precision="f32")
+        parameters = [p for g in optimizer.param_groups for p in g["params"]]
         if compiled:
             optimizer.compile(backend=backend, fullgraph=True)
         with pion.force_torch_path():

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "pion/executor.h"
+#include "pion/task_lists.h"
 
 namespace pion {
 namespace {
@@ -46,7 +47,7 @@ std::uint32_t number_of(std::uint32_t state) { return state >> 16; }
 
 class ThreadPool : public Executor {
  public:
-  explicit ThreadPool(int threads) {
+  explicit ThreadPool(int threads) : lists_(threads) {
     workers_.reserve(static_cast<std::size_t>(threads - 1));
     try {
       for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
@@ -67,8 +68,7 @@ class ThreadPool : public Executor {
       return;
     }
     work_ = &work;
-    tasks_ = tasks;
-    next_.store(0, std::memory_order_relaxed);
+    lists_.deal(tasks);
     failed_.store(false, std::memory_order_relaxed);
     // nobody is inside: only the number and kOpen change
     const std::uint32_t before = state_.load(std::memory_order_relaxed);
@@ -102,12 +102,10 @@ class ThreadPool : public Executor {
 
   void take_tasks(int thread) {
     try {
-      for (int task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) {
-        (*work_)(task, thread);
-      }
+      lists_.take(thread, [&](int task) { (*work_)(task, thread); });
     } catch (...) {
       if (!failed_.exchange(true)) failure_ = std::current_exception();
-      next_.store(tasks_, std::memory_order_relaxed);  // leave out the rest
+      lists_.cancel();
     }
   }
 
@@ -119,12 +117,11 @@ class ThreadPool : public Executor {
   }
 
   alignas(64) std::atomic<std::uint32_t> state_{0};
-  alignas(64) std::atomic<int> next_{0};
   alignas(64) std::atomic<bool> stopping_{false};
   std::atomic<bool> failed_{false};
   std::exception_ptr failure_;
   FunctionRef<void(int, int)>* work_ = nullptr;
-  int tasks_ = 0;
+  TaskLists lists_;
   std::vector<std::thread> workers_;
 };
 

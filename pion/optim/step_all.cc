@@ -14,11 +14,12 @@ using Item = StepPlan::Item;
 using Kind = StepPlan::Kind;
 using Task = StepPlan::Task;
 
-// Rates of one core, of the right order: they only decide what is taken first.
+// Seconds on one core, of the right order: they only decide what is taken first and what
+// is worth splitting. An entry of AdamW and of SGD, in the L2 cache:
+constexpr double kAdamWCost = 0.4e-9, kSgdCost = 0.2e-9;
 constexpr double kFlopsPerSecond = 1e11;
-constexpr double kBytesPerSecond = 1e10;
-constexpr double kScanCost = 4 / kBytesPerSecond;   // an entry read
-constexpr double kStepCost = 28 / kBytesPerSecond;  // AdamW: 16 bytes read, 12 written
+// An array of less is not worth the 1-3 us that it takes to begin and end together.
+constexpr double kSplitCost = 5e-6;
 
 // Small parameters share a task up to this many entries, ten times what taking one costs.
 constexpr std::size_t kGroupEntries = kChunkEntries;
@@ -52,7 +53,7 @@ void add_matrix_tasks(StepPlan& plan, std::size_t i) {
   plan.results.resize(item.matrices + count);
   const double cost = item.cost / static_cast<double>(count);
   for (std::size_t k = 0; k < count; ++k) {
-    plan.tasks.push_back({Kind::kMatrix, i, k, k + 1, cost});
+    plan.tasks.push_back({Kind::kMatrix, i, k, k + 1, cost, plan.tasks.size()});
   }
 }
 
@@ -70,16 +71,22 @@ void add_scalars(StepPlan& plan, Item& item, const ParameterUpdate* previous) {
   item.scalars = plan.scalars.size() - 1;
 }
 
-// Tasks of several chunks each: eight a thread, so that they end together.
+// Tasks of several chunks each: eight a thread, so that they end together. In such an
+// order that neighbours are dealt to one thread (TaskLists), as other code spreads them.
 void add_chunk_tasks(std::vector<Task>& tasks, Kind kind, std::size_t i, const Item& item,
                      std::size_t threads) {
   const std::size_t chunks = chunk_count(item.entries);
   const std::size_t range = std::max<std::size_t>(1, chunks / (8 * threads));
-  for (std::size_t first = 0; first < chunks; first += range) {
-    const std::size_t last = std::min(chunks, first + range);
-    tasks.push_back(
-        {kind, i, first, last,
-         item.cost * static_cast<double>(last - first) / static_cast<double>(chunks)});
+  const std::size_t ranges = (chunks + range - 1) / range;
+  const std::size_t rounds = (ranges + threads - 1) / threads;
+  const double part = static_cast<double>(range) / static_cast<double>(chunks);
+  for (std::size_t round = 0; round < rounds; ++round) {
+    for (std::size_t thread = 0; thread < threads; ++thread) {
+      const std::size_t first = (thread * rounds + round) * range;
+      if (first >= chunks) continue;
+      const std::size_t last = std::min(chunks, first + range);
+      tasks.push_back({kind, i, first, last, item.cost * part, tasks.size()});
+    }
   }
 }
 
@@ -91,7 +98,7 @@ void add_whole_tasks(StepPlan& plan) {
     entries += plan.items[plan.whole[k]].entries;
     cost += plan.items[plan.whole[k]].cost;
     if (entries < kGroupEntries && k + 1 < plan.whole.size()) continue;
-    plan.tasks.push_back({Kind::kWhole, 0, first, k + 1, cost});
+    plan.tasks.push_back({Kind::kWhole, 0, first, k + 1, cost, plan.tasks.size()});
     first = k + 1, entries = 0, cost = 0;
   }
 }
@@ -102,8 +109,10 @@ void add_item(StepPlan& plan, ParameterUpdate& update, const ParameterUpdate* pr
   if (entries == 0) return;
   const bool matrix = is_matrix_rule(*update.rule);
   const double cost =
-      matrix ? static_cast<double>(update.count) * map_flops(update) / kFlopsPerSecond
-             : static_cast<double>(entries) * (kScanCost + kStepCost);
+      matrix
+          ? static_cast<double>(update.count) * map_flops(update) / kFlopsPerSecond
+          : static_cast<double>(entries) *
+                (std::holds_alternative<AdamWRule>(*update.rule) ? kAdamWCost : kSgdCost);
   plan.items.push_back({&update, entries, cost});
   Item& item = plan.items.back();
   const NonFinite policy = nonfinite_policy(*update.rule);
@@ -112,12 +121,10 @@ void add_item(StepPlan& plan, ParameterUpdate& update, const ParameterUpdate* pr
   if (!matrix) add_scalars(plan, item, previous);
 }
 
-// The dearest first, so that no thread is left with a dear one at the end; in order where
-// the cost is the same, as memory lies.
+// The dearest first, so that no thread is left with a dear one at the end.
 void sort_by_cost(std::vector<Task>& tasks) {
   std::sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) {
-    if (a.cost != b.cost) return a.cost > b.cost;
-    return a.item != b.item ? a.item < b.item : a.first < b.first;
+    return a.cost != b.cost ? a.cost > b.cost : a.made < b.made;
   });
 }
 
@@ -135,8 +142,7 @@ void make_plan(StepPlan& plan, std::span<ParameterUpdate> updates, std::size_t t
   for (std::size_t i = 0; i < plan.items.size(); ++i) {
     Item& item = plan.items[i];
     const bool matrix = is_matrix_rule(*item.update->rule);
-    item.split =
-        !matrix && threads > 1 && item.cost > share && item.entries > kChunkEntries;
+    item.split = !matrix && threads > 1 && item.cost > share && item.cost > kSplitCost;
     item.scan_first |= item.split;
     item.chunks = plan.scanned.size();
     if (item.scan_first) {

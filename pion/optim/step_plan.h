@@ -39,6 +39,7 @@ struct StepPlan {
     Kind kind;
     std::size_t item, first, last;
     double cost;
+    std::size_t made;  // how many tasks were made before
   };
 
   std::vector<Item> items;

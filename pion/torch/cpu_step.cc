@@ -6,7 +6,8 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <atomic>
+
+#include "pion/task_lists.h"
 
 namespace pion {
 namespace {
@@ -23,12 +24,12 @@ class AtenExecutor : public Executor {
       for (int task = 0; task < tasks; ++task) work(task, 0);
       return;
     }
-    std::atomic<int> next{0};
+    TaskLists lists(used);
+    lists.deal(tasks);
     at::parallel_for(0, used, 1, [&](std::int64_t from, std::int64_t to) {
-      for (std::int64_t thread = from; thread < to; ++thread) {
-        for (int task; (task = next.fetch_add(1)) < tasks;) {
-          work(task, static_cast<int>(thread));
-        }
+      for (std::int64_t i = from; i < to; ++i) {
+        const int thread = static_cast<int>(i);
+        lists.take(thread, [&](int task) { work(task, thread); });
       }
     });
   }

@@ -21,8 +21,8 @@ constexpr CpuTarget kAll[] = {CpuTarget::kPortable, CpuTarget::kAvx2, CpuTarget:
                               CpuTarget::kAvx512Bf16, CpuTarget::kAmxBf16};
 
 #ifdef PION_X86_KERNELS
-// AMX-TILE and AMX-BF16: bits 24 and 22 of EDX of leaf 7. The tile registers must be asked
-// for, once per process; the kernel refuses where it does not save them.
+// AMX-TILE and AMX-BF16: bits 24 and 22 of EDX of leaf 7. The tile registers must be
+// asked for, once per process; the kernel refuses where it does not save them.
 bool supports_amx() {
 #if defined(__linux__)
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;

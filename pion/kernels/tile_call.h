@@ -63,9 +63,9 @@ struct TileProduct {
   std::size_t right_step;
   std::size_t k_tiles;                 // 32-deep tiles along the summed dimension; > 0
   std::size_t row_blocks, col_blocks;  // of the result
-  bool symmetric;         // blocks below the diagonal are left out
-  std::size_t group = 8;  // blocks of columns that are gone through row by row and so stay
-                          // in L2; kLargestGroup at most
+  bool symmetric;                      // blocks below the diagonal are left out
+  std::size_t group = 8;  // blocks of columns that are gone through row by row and so
+                          // stay in L2; kLargestGroup at most
 };
 
 // blocks (+)= product; symmetric.
@@ -79,12 +79,12 @@ struct TileGram {
 struct TileSymmetric {
   TileProduct product;
   float alpha, beta, diagonal;
-  const float* c;          // blocks; not read if beta is 0
-  float* out;              // null, or blocks of v + diagonal I; may be c
-  Bf16Bits* left;          // null, or left tiles of v
-  Bf16Bits* left_rest;     // null, or left tiles of v - bf16(v)
-  bool diagonal_in_left;   // of v + diagonal I instead
-  Bf16Bits* right;         // null, or right tiles of v + diagonal I
+  const float* c;         // blocks; not read if beta is 0
+  float* out;             // null, or blocks of v + diagonal I; may be c
+  Bf16Bits* left;         // null, or left tiles of v
+  Bf16Bits* left_rest;    // null, or left tiles of v - bf16(v)
+  bool diagonal_in_left;  // of v + diagonal I instead
+  Bf16Bits* right;        // null, or right tiles of v + diagonal I
   Bf16Bits* right_rest;
 };
 

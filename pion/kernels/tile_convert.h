@@ -24,8 +24,8 @@ inline __m512i round_pair(__m512 first, __m512 second) {
 inline __m512i rest_of_pair(__m512 first, __m512 second, __m512i rounded) {
   const __m512i low =
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(rounded)), 16);
-  const __m512i high = _mm512_slli_epi32(
-      _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(rounded, 1)), 16);
+  const __m512i high =
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(rounded, 1)), 16);
   return round_pair(_mm512_sub_ps(first, _mm512_castsi512_ps(low)),
                     _mm512_sub_ps(second, _mm512_castsi512_ps(high)));
 }
@@ -37,10 +37,10 @@ struct Interleaved {
 inline Interleaved interleave(__m512i row0, __m512i row1) {
   // entry c of row0 (index c), then entry c of row1 (index 32 + c)
   const __m512i step = _mm512_set1_epi32(0x00010001);
-  const __m512i even = _mm512_set_epi32(
-      0x002f000f, 0x002e000e, 0x002d000d, 0x002c000c, 0x002b000b, 0x002a000a, 0x00290009,
-      0x00280008, 0x00270007, 0x00260006, 0x00250005, 0x00240004, 0x00230003, 0x00220002,
-      0x00210001, 0x00200000);
+  const __m512i even = _mm512_set_epi32(0x002f000f, 0x002e000e, 0x002d000d, 0x002c000c,
+                                        0x002b000b, 0x002a000a, 0x00290009, 0x00280008,
+                                        0x00270007, 0x00260006, 0x00250005, 0x00240004,
+                                        0x00230003, 0x00220002, 0x00210001, 0x00200000);
   const __m512i odd = _mm512_add_epi16(even, _mm512_slli_epi16(step, 4));
   return {_mm512_permutex2var_epi16(row0, even, row1),
           _mm512_permutex2var_epi16(row0, odd, row1)};

@@ -55,7 +55,8 @@ struct Averaging {
 };
 
 // Columns [32 k, 32 k + 32) of rows 2p and 2p + 1 to their places.
-void store_pair(const TileLoad& call, std::size_t p, std::size_t k, const __m512 (&d)[4]) {
+void store_pair(const TileLoad& call, std::size_t p, std::size_t k,
+                const __m512 (&d)[4]) {
   const __m512i row0 = round_pair(d[0], d[1]), row1 = round_pair(d[2], d[3]);
   const std::size_t row = 2 * p;
   if (call.left != nullptr) {

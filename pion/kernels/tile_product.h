@@ -28,8 +28,8 @@ class TileRegisters {
   ~TileRegisters() { _tile_release(); }
 };
 
-// Four products of the tiles in registers 4 to 7; on the diagonal, the 16 x 16 corner below
-// it is left out.
+// Four products of the tiles in registers 4 to 7; on the diagonal, the 16 x 16 corner
+// below it is left out.
 template <bool kOnDiagonal>
 inline void multiply_registers() {
   _tile_dpbf16ps(0, 4, 6);
@@ -122,13 +122,15 @@ struct EightRows {
       __m512bh b[kHalves];
 #pragma GCC unroll 2
       for (int h = 0; h < kHalves; ++h) {
-        b[h] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right + h * step + pair * 32));
+        b[h] =
+            reinterpret_cast<__m512bh>(_mm512_loadu_si512(right + h * step + pair * 32));
       }
 #pragma GCC unroll 8
       for (int r = 0; r < 8; ++r) {
         const auto a = reinterpret_cast<__m512bh>(_mm512_set1_ps(pairs[r * 16 + pair]));
 #pragma GCC unroll 2
-        for (int h = 0; h < kHalves; ++h) sum[r][h] = _mm512_dpbf16_ps(sum[r][h], a, b[h]);
+        for (int h = 0; h < kHalves; ++h)
+          sum[r][h] = _mm512_dpbf16_ps(sum[r][h], a, b[h]);
       }
     }
   }
@@ -172,7 +174,8 @@ inline void multiply_terms(const TileProduct& p, std::size_t i, std::size_t j,
     const std::size_t left = (2 * i + row / 16) * p.left_step + row % 16 * 32;
     float* to = c + row * kBlockEdge;
     if (kOnDiagonal && row >= 16) {  // the corner below the diagonal is left out
-      multiply_rows<kTerms, 1>(p, left, right + p.right_step, k0, k1, accumulate, to + 16);
+      multiply_rows<kTerms, 1>(p, left, right + p.right_step, k0, k1, accumulate,
+                               to + 16);
     } else {
       multiply_rows<kTerms, 2>(p, left, right, k0, k1, accumulate, to);
     }
@@ -213,13 +216,13 @@ struct alignas(64) BlockBuffer {
   float blocks[kLargestGroup][kBlockSize];
 };
 
-// Computes the blocks of items [first_item, last_item) into `buffer`. Item by item: 32 left
-// rows pass over a group of right columns. Long sums go by depths whose left strip stays in
-// L1.
+// Computes the blocks of items [first_item, last_item) into `buffer`. Item by item: 32
+// left rows pass over a group of right columns. Long sums go by depths whose left strip
+// stays in L1.
 //
 // finish.begin(i, j, item, c) is told of every block that is done, and then
-// finish.piece(n) is called for n in [0, Finish::kPieces): between the products of the next
-// block, so that vector units and tile unit work at the same time.
+// finish.piece(n) is called for n in [0, Finish::kPieces): between the products of the
+// next block, so that vector units and tile unit work at the same time.
 template <class Finish>
 inline void multiply_items(const TileProduct& p, std::size_t first_item,
                            std::size_t last_item, BlockBuffer& buffer, Finish& finish) {

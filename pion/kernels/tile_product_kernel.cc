@@ -49,7 +49,8 @@ RoundedRow round_row(__m512 first, __m512 second) {
 
 // Rows 2p and 2p + 1 to the lines of their tiles.
 template <bool kRest>
-void store_left_lines(const TilePair& to, std::size_t p, RoundedRow row0, RoundedRow row1) {
+void store_left_lines(const TilePair& to, std::size_t p, RoundedRow row0,
+                      RoundedRow row1) {
   const std::size_t at = p / 8 * to.step + p % 8 * 64;
   _mm512_storeu_si512(to.rounded + at, row0.rounded);
   _mm512_storeu_si512(to.rounded + at + 32, row1.rounded);
@@ -59,7 +60,8 @@ void store_left_lines(const TilePair& to, std::size_t p, RoundedRow row0, Rounde
   }
 }
 template <bool kRest>
-void store_right_lines(const TilePair& to, std::size_t p, RoundedRow row0, RoundedRow row1) {
+void store_right_lines(const TilePair& to, std::size_t p, RoundedRow row0,
+                       RoundedRow row1) {
   const Interleaved lines = interleave(row0.rounded, row1.rounded);
   _mm512_storeu_si512(to.rounded + p * 32, lines.first);
   _mm512_storeu_si512(to.rounded + to.step + p * 32, lines.second);
@@ -70,11 +72,12 @@ void store_right_lines(const TilePair& to, std::size_t p, RoundedRow row0, Round
   }
 }
 
-// v = alpha product + beta c of rows 2 first_pair up to 2 last_pair of a block, once through:
-// to `out`, and rounded to the tiles of both layouts that are wanted. A diagonal is added for all but the left tiles,
-// or for these too.
+// v = alpha product + beta c of rows 2 first_pair up to 2 last_pair of a block, once
+// through: to `out`, and rounded to the tiles of both layouts that are wanted. A diagonal
+// is added for all but the left tiles, or for these too.
 template <bool kLeft, bool kRight, bool kRest>
-void round_pairs(const RoundedBlock& block, std::size_t first_pair, std::size_t last_pair) {
+void round_pairs(const RoundedBlock& block, std::size_t first_pair,
+                 std::size_t last_pair) {
   const auto& [call, product, c, out, on_diagonal, left, right] = block;
   const __m512 alpha = _mm512_set1_ps(call->alpha), beta = _mm512_set1_ps(call->beta);
   const __m512 diagonal = _mm512_set1_ps(on_diagonal ? call->diagonal : 0.0f);
@@ -116,8 +119,10 @@ RoundPairs choose_round_pairs(bool left, bool right, bool rest) {
   if (left && right) {
     return rest ? round_pairs<true, true, true> : round_pairs<true, true, false>;
   }
-  if (left) return rest ? round_pairs<true, false, true> : round_pairs<true, false, false>;
-  if (right) return rest ? round_pairs<false, true, true> : round_pairs<false, true, false>;
+  if (left)
+    return rest ? round_pairs<true, false, true> : round_pairs<true, false, false>;
+  if (right)
+    return rest ? round_pairs<false, true, true> : round_pairs<false, true, false>;
   return round_pairs<false, false, false>;
 }
 
@@ -128,7 +133,9 @@ class FinishSymmetric {
  public:
   static constexpr int kPieces = 12;  // 8 of 4 rows, 4 of two transposed tiles
 
-  explicit FinishSymmetric(const TileSymmetric& call) : call_(call) { block_.call = &call; }
+  explicit FinishSymmetric(const TileSymmetric& call) : call_(call) {
+    block_.call = &call;
+  }
 
   void begin(std::size_t i, std::size_t j, std::size_t, float* product) {
     const std::size_t n = call_.product.col_blocks, at = (i * n + j) * kBlockSize;
@@ -138,7 +145,8 @@ class FinishSymmetric {
       const std::size_t at_tile = 2 * row * step + col * kTileSize;
       return tiles == nullptr
                  ? TilePair{}
-                 : TilePair{tiles + at_tile, rest == nullptr ? nullptr : rest + at_tile, step};
+                 : TilePair{tiles + at_tile, rest == nullptr ? nullptr : rest + at_tile,
+                            step};
     };
     block_.product = product;
     block_.c = call_.beta == 0 ? nullptr : call_.c + at;
@@ -267,7 +275,8 @@ class FinishAdvance {
     block_.out = call_.x + (i * cols + j) * kBlockSize;
     block_.c = call_.beta == 0 ? nullptr : block_.out;
     block_.left = {call_.left + 2 * i * left_step + j * kTileSize, nullptr, left_step};
-    block_.right = {call_.right + 2 * j * right_step + i * kTileSize, nullptr, right_step};
+    block_.right = {call_.right + 2 * j * right_step + i * kTileSize, nullptr,
+                    right_step};
   }
 
   void piece(int n) const {

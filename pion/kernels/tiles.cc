@@ -11,12 +11,12 @@ const TileKernels& tile_kernels(CpuTarget target) {
 #ifdef PION_X86_KERNELS
   static constexpr TileKernels kAvx512{
       avx512_bf16::load_tiles, avx512_bf16::transpose_tiles, avx512_bf16::gram,
-      avx512_bf16::symmetric, avx512_bf16::round_gram, avx512_bf16::update,          avx512_bf16::advance,
-      avx512_bf16::multiply_peak};
-  static constexpr TileKernels kAmx{
-      amx_bf16::load_tiles, amx_bf16::transpose_tiles, amx_bf16::gram,
-      amx_bf16::symmetric, amx_bf16::round_gram, amx_bf16::update,          amx_bf16::advance,
-      amx_bf16::multiply_peak};
+      avx512_bf16::symmetric,  avx512_bf16::round_gram,      avx512_bf16::update,
+      avx512_bf16::advance,    avx512_bf16::multiply_peak};
+  static constexpr TileKernels kAmx{amx_bf16::load_tiles, amx_bf16::transpose_tiles,
+                                    amx_bf16::gram,       amx_bf16::symmetric,
+                                    amx_bf16::round_gram, amx_bf16::update,
+                                    amx_bf16::advance,    amx_bf16::multiply_peak};
   if (target == CpuTarget::kAmxBf16) return kAmx;
   if (target == CpuTarget::kAvx512Bf16) return kAvx512;
 #endif

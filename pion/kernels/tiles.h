@@ -19,8 +19,8 @@ struct TileKernels {
   // Items [first, last) of a product; every item writes its own part of the result.
   void (*gram)(const TileGram& call, std::size_t first, std::size_t last);
   void (*symmetric)(const TileSymmetric& call, std::size_t first, std::size_t last);
-  // beta c in place of a product, for rows of blocks [first, last) of a Gram matrix, whose
-  // diagonal blocks lack a corner.
+  // beta c in place of a product, for rows of blocks [first, last) of a Gram matrix,
+  // whose diagonal blocks lack a corner.
   void (*round_gram)(const TileSymmetric& call, std::size_t first, std::size_t last);
   void (*update)(const TileUpdate& call, std::size_t first, std::size_t last);
   void (*advance)(const TileAdvance& call, std::size_t first, std::size_t last);

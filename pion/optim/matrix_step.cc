@@ -7,7 +7,12 @@
 #include <string>
 #include <type_traits>
 
+#include "pion/optim/block_step.h"
+#include "pion/optim/elementwise_step.h"
 #include "pion/optim/gradient_scan.h"
+#include "pion/optim/prepared_map.h"
+#include "pion/optim/spectrum_summary.h"
+#include "pion/spectral/flush_denormals.h"
 
 namespace pion {
 namespace {
@@ -26,50 +31,6 @@ void check_shape(const char* what, MatrixViewOf<T> weight, MatrixViewOf<X> x) {
                                 " must have the shape of weight, " + shape_text(weight) +
                                 ", got " + shape_text(x));
   }
-}
-
-// Whether two rules give the same map to the same shape, whatever their rates.
-bool same_map(const Rule& a, const Rule& b) {
-  if (a.index() != b.index()) return false;
-  return std::visit(
-      [&b]<class R>(const R& x) {
-        const R& y = std::get<R>(b);
-        if constexpr (std::is_same_v<R, PionRule>) {
-          return x.cutoff == y.cutoff && x.edge_factor == y.edge_factor &&
-                 x.promotion_steps == y.promotion_steps && x.steps == y.steps &&
-                 x.normalization == y.normalization && x.precision == y.precision;
-        } else if constexpr (std::is_same_v<R, MuonRule>) {
-          return x.coefficients == y.coefficients && x.steps == y.steps &&
-                 x.normalization == y.normalization && x.precision == y.precision;
-        } else if constexpr (std::is_same_v<R, LowRankMuonRule>) {
-          return x.rank == y.rank;
-        } else if constexpr (std::is_same_v<R, LowPassMuonRule>) {
-          return x.cutoff == y.cutoff;
-        } else {
-          return false;
-        }
-      },
-      a);
-}
-
-// The map of a rule and block shape, made once and then kept in the workspace.
-const MatrixStepWorkspace::PreparedMap& prepared_map(MatrixStepWorkspace& workspace,
-                                                     const Rule& rule,
-                                                     const Block& block) {
-  for (const auto& known : workspace.maps) {
-    if (known.rows == block.rows && known.cols == block.cols &&
-        same_map(known.rule, rule)) {
-      return known;
-    }
-  }
-  constexpr std::size_t kMostMaps =
-      256;  // a schedule on the cutoff must not fill the memory
-  if (workspace.maps.size() >= kMostMaps) workspace.maps.clear();
-  SpectralMap map = rule_map(rule, block.rows, block.cols);
-  const double half_pass =
-      std::holds_alternative<PionRule>(rule) ? half_pass_point(map.sequence) : 0.0;
-  workspace.maps.push_back({rule, block.rows, block.cols, std::move(map), half_pass});
-  return workspace.maps.back();
 }
 
 template <class T>
@@ -171,22 +132,6 @@ double move_block(MatrixViewOf<T> weight, MatrixViewOf<const T> output, double s
   return step * step * squares;
 }
 
-// Means and extremes over the blocks of one parameter.
-void summarize(const std::vector<SpectrumStatistics>& spectrum,
-               UpdateStatistics& update) {
-  double smallest = 0, largest = 0;
-  for (const SpectrumStatistics& block : spectrum) {
-    update.stable_rank += block.stable_rank / static_cast<double>(spectrum.size());
-    update.energy_kept += block.energy_kept / static_cast<double>(spectrum.size());
-    if (block.frobenius_norm <= 0) continue;
-    update.sigma_max = std::max(update.sigma_max, block.sigma_max / block.frobenius_norm);
-    largest = std::max(largest, block.frobenius_norm);
-    smallest =
-        smallest == 0 ? block.frobenius_norm : std::min(smallest, block.frobenius_norm);
-  }
-  update.head_spread = smallest > 0 ? largest / smallest : 1.0;
-}
-
 template <class T, class G>
 const MatrixRule& check_arguments(MatrixViewOf<T> weight, MatrixViewOf<const G> gradient,
                                   MatrixViewOf<T> momentum, const Rule& rule) {
@@ -202,6 +147,81 @@ const MatrixRule& check_arguments(MatrixViewOf<T> weight, MatrixViewOf<const G> 
   return *shared;
 }
 
+// The scan of an f32 step, a row at a time where rows are apart.
+template <class G>
+GradientScan scan_rows(MatrixViewOf<const G> gradient, NonFinite policy) {
+  const FlushDenormals flush;
+  RunScan found;
+  const bool contiguous = gradient.stride == gradient.cols;
+  const std::int64_t runs = contiguous ? 1 : gradient.rows;
+  const auto size = static_cast<std::size_t>(contiguous ? gradient.rows * gradient.cols
+                                                        : gradient.cols);
+  for (std::int64_t i = 0; i < runs; ++i) {
+    found.add(scan_run<float, G>({gradient.row(i)}, size));
+  }
+  // the slow scan counts the finite entries, or finds the one to complain of
+  if (!found.finite) return scan_gradient<float>(gradient, policy, kWhere);
+  return {.norm = std::sqrt(found.squares)};
+}
+
+bool all_finite(MatrixView x) {
+  for (std::int64_t i = 0; i < x.rows; ++i) {
+    if (!scan_run<float, float>({x.row(i)}, static_cast<std::size_t>(x.cols)).finite) {
+      return false;
+    }
+  }
+  return true;
+}
+
+[[noreturn]] void throw_momentum() {
+  throw std::invalid_argument(std::string(kWhere) +
+                              ": the momentum must be finite, got NaN or Inf; restart it "
+                              "from zeros");
+}
+
+// An f32 step under Precision::kFast or kAccurate.
+template <class G>
+UpdateStatistics blockwise_step(MatrixView weight, MatrixViewOf<const G> gradient,
+                                MatrixView momentum, const Rule& rule,
+                                const HeadLayout& layout,
+                                MatrixStepWorkspace& workspace) {
+  const NonFinite policy = matrix_rule(rule)->nonfinite;
+  const GradientScan scan = scan_rows(gradient, policy);
+  if (scan.skip) return {.skipped = true};
+  if (!workspace.momentum_is_finite && !all_finite(momentum)) {
+    if (policy == NonFinite::kSkip) return {.skipped = true};
+    throw_momentum();
+  }
+  const double entries =
+      static_cast<double>(weight.rows) * static_cast<double>(weight.cols);
+  BlockwiseMatrix matrix{.weight = weight,
+                         .momentum = momentum,
+                         .rule = &rule,
+                         .transposed = layout.transposed,
+                         .magnitude = scan.norm / std::sqrt(entries)};
+  if (!scan.clean) {  // zeros for what is not finite
+    auto& numbers = workspace.clean_gradient;
+    numbers.resize(static_cast<std::size_t>(weight.rows * weight.cols));
+    for_each_entry<float>(gradient, false, [&](float g, std::int64_t i, std::int64_t j) {
+      numbers[static_cast<std::size_t>(i * weight.cols + j)] = g;
+    });
+    matrix.gradient = view<const float>(numbers.data(), weight.rows, weight.cols);
+  } else if constexpr (std::is_same_v<G, bfloat16>) {
+    matrix.narrow_gradient = gradient;
+  } else {
+    matrix.gradient = gradient;
+  }
+  SerialExecutor here;
+  workspace.block_results.clear();
+  for (const Block& block : workspace.blocks) {
+    workspace.block_results.push_back(step_block(matrix, block, workspace, here));
+  }
+  const UpdateStatistics update = merge_blocks(workspace.blocks, workspace.block_results,
+                                               scan.norm, workspace.collect_spectrum);
+  if (update.skipped && policy != NonFinite::kSkip) throw_momentum();
+  return update;
+}
+
 }  // namespace
 
 template <class T, class G>
@@ -211,6 +231,11 @@ UpdateStatistics matrix_step(MatrixViewOf<T> weight, MatrixViewOf<const G> gradi
   const MatrixRule& shared = check_arguments(weight, gradient, momentum, rule);
   if (weight.rows == 0 || weight.cols == 0) return {};
   fill_head_blocks(layout, weight.rows, weight.cols, workspace.blocks);
+  if constexpr (std::is_same_v<T, float> && !std::is_same_v<G, double>) {
+    if (steps_by_blocks(rule)) {
+      return blockwise_step(weight, gradient, momentum, rule, layout, workspace);
+    }
+  }
   const GradientScan scan = scan_gradient<T>(gradient, shared.nonfinite, kWhere);
   if (scan.skip) return {.skipped = true};
 
@@ -230,9 +255,7 @@ UpdateStatistics matrix_step(MatrixViewOf<T> weight, MatrixViewOf<const G> gradi
   UpdateStatistics update{.gradient_norm = scan.norm};
   if (!map_blocks(direction, output, rule, workspace, update.half_pass)) {
     if (shared.nonfinite == NonFinite::kSkip) return {.skipped = true};
-    throw std::invalid_argument(std::string(kWhere) +
-                                ": the momentum must be finite, got NaN or " +
-                                "Inf; restart it from zeros");
+    throw_momentum();
   }
 
   for_each_entry<T>(gradient, scan.clean, [&](T g, std::int64_t i, std::int64_t j) {
@@ -248,7 +271,13 @@ UpdateStatistics matrix_step(MatrixViewOf<T> weight, MatrixViewOf<const G> gradi
     update.directions += static_cast<double>(std::min(b.rows, b.cols));
   }
   update.update_rms = std::sqrt(moved / static_cast<double>(entries));
-  if (workspace.collect_spectrum) summarize(workspace.spectrum, update);
+  if (workspace.collect_spectrum) {
+    SpectrumSummary summary;
+    for (const SpectrumStatistics& block : workspace.spectrum) {
+      summary.add(block, workspace.spectrum.size());
+    }
+    summary.fill(update);
+  }
   return update;
 }
 

@@ -27,10 +27,22 @@ double rule_scale(const MatrixRule& rule, std::int64_t rows, std::int64_t cols);
 // The smallest s in [0, 1] with f(s) >= 1/2, to 1e-6; 1 if there is none.
 double half_pass_point(const QuinticSequence& sequence);
 
+// What a step under Precision::kFast or kAccurate did to one block.
+struct BlockResult {
+  bool finite = true;           // false: the momentum is not, and the weight is as it was
+  double squares = 0;           // ||O||_F^2
+  double moved = 0;             // ||lr s O||_F^2
+  double half_pass = 0;         // see UpdateStatistics
+  SpectrumStatistics spectrum;  // if the workspace collects them
+};
+
 // Scratch memory of matrix_step that is kept between steps. One per thread.
 struct MatrixStepWorkspace {
   // Off: sigma_max, stable_rank, energy_kept and head_spread stay 0 and cost nothing.
   bool collect_spectrum = true;
+  // Vouched for: every entry of the momentum is finite, as zeros are and what a step
+  // leaves behind. Spares a look at it before anything is written.
+  bool momentum_is_finite = false;
 
   template <class T>
   struct Scratch {
@@ -50,6 +62,8 @@ struct MatrixStepWorkspace {
   std::vector<Block> blocks;
   std::vector<SpectrumStatistics> spectrum;  // one per block
   std::vector<PreparedMap> maps;             // of the rules and block shapes seen
+  std::vector<BlockResult> block_results;
+  std::vector<float> clean_gradient;  // under NonFinite::kZero
 };
 
 // One step of a matrix rule on one weight, in place:
@@ -63,9 +77,11 @@ struct MatrixStepWorkspace {
 //   gradient  read only, same shape; float, double or bfloat16
 //   momentum  read, written; all zeros before the first step
 //
-// Computes in T, sums in double. A zero D gives a zero O: only the decay acts. Under
-// kSkip a non-finite gradient (or momentum, as from a damaged checkpoint) leaves
-// everything as it is.
+// Computes in T, sums in double, except that Pion and Muon multiply in bf16 under
+// Precision::kFast and kAccurate where T is float, G is no double and the CPU has it (see
+// spectral_map.h). Momenta below 1.2e-38 may become zero then. A zero D gives a zero O:
+// only the decay acts. Under kSkip a non-finite gradient (or momentum, as from a damaged
+// checkpoint) leaves everything as it is.
 //
 // Throws std::invalid_argument if shapes differ, the layout does not fit, the rule is no
 // matrix rule or out of range, the gradient is non-finite under kRaise, or the momentum

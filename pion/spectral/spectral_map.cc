@@ -11,9 +11,11 @@
 
 #include "pion/kernels/gemm.h"
 #include "pion/kernels/sum_of_squares.h"
+#include "pion/spectral/block_map.h"
 #include "pion/spectral/exact_svd.h"
 #include "pion/spectral/flush_denormals.h"
 #include "pion/spectral/largest_eigenvalue.h"
+#include "pion/spectral/normalization.h"
 #include "pion/spectral/scratch.h"
 
 namespace pion {
@@ -23,11 +25,6 @@ namespace {
 // What the iteration computes in.
 template <class T>
 using Arithmetic = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-// Lanczos steps for sigma_1; the odds of an error are in largest_eigenvalue.h.
-template <class A>
-constexpr int kNormSteps = std::is_same_v<A, double> ? 256 : 64;
-constexpr int kStatisticsSteps = 32;
 
 // Largest normalized singular value: rounding of the norm and of the entries, up to 1e-6
 // in f32; what the Lanczos estimate may miss.
@@ -60,6 +57,8 @@ struct SpectralWorkspace::Buffers {
   IterationBuffers<double> f64;
   Scratch<double> largest_entries;  // one per matrix of the batch
   LanczosScratch lanczos;
+  std::unique_ptr<BlockMap> block_map;
+  Scratch<float> wide_output;  // of a bf16 matrix
 };
 
 SpectralWorkspace::SpectralWorkspace() : SpectralWorkspace(cpu_target()) {}
@@ -68,6 +67,11 @@ SpectralWorkspace::SpectralWorkspace(CpuTarget target)
 SpectralWorkspace::~SpectralWorkspace() = default;
 SpectralWorkspace::SpectralWorkspace(SpectralWorkspace&&) noexcept = default;
 SpectralWorkspace& SpectralWorkspace::operator=(SpectralWorkspace&&) noexcept = default;
+
+BlockMap& SpectralWorkspace::block_map() {
+  if (!buffers_->block_map) buffers_->block_map = make_block_map(buffers_->target);
+  return *buffers_->block_map;
+}
 
 namespace {
 
@@ -137,6 +141,10 @@ void check_batch(std::span<const MatrixViewOf<const T>> input,
            shape(input[i]) + ", got " + shape(output[i]));
     }
   }
+}
+
+bool uses_block_map(const SpectralMap& map) {
+  return map.kind == SpectralMap::Kind::kPolynomial && map.precision != Precision::kF32;
 }
 
 // Largest |entry|; NaN or inf if there is a non-finite one. Compares the bits of the
@@ -311,6 +319,33 @@ void apply_polynomial(const SpectralMap& map, MatrixViewOf<const T> input,
   copy<A, T>(it.x, 1.0, transposed, output);
 }
 
+// The same under Precision::kFast and kAccurate.
+template <class T>
+void apply_block_map(const SpectralMap& map, MatrixViewOf<const T> input,
+                     MatrixViewOf<T> output, double largest, SpectralWorkspace& workspace,
+                     SpectrumStatistics* statistics) {
+  SerialExecutor here;
+  BlockMap& block = workspace.block_map();
+  BlockSource source;
+  if constexpr (std::is_same_v<T, float>) {
+    source.gradient = input;
+  } else {
+    source.narrow_gradient = input;
+  }
+  block.load(source, largest, statistics != nullptr, here);
+  block.apply(map, here);
+  if constexpr (std::is_same_v<T, float>) {
+    block.store(output, here);
+  } else {
+    const auto size = static_cast<std::size_t>(input.rows * input.cols);
+    const MatrixView wide = view(workspace.buffers().wide_output.at_least(size).data(),
+                                 input.rows, input.cols);
+    block.store(wide, here);
+    copy<float, T>(wide, 1.0, false, output);
+  }
+  if (statistics != nullptr) *statistics = block.statistics();
+}
+
 // The same by an exact decomposition, in double.
 template <class T>
 void apply_exact(const SpectralMap& map, MatrixViewOf<const T> input,
@@ -344,11 +379,16 @@ bool apply_spectral_map(const SpectralMap& map,
     largest[i] = largest_entry(input[i]);
     if (!std::isfinite(largest[i])) return false;
   }
+  const bool by_blocks = !std::is_same_v<T, double> && uses_block_map(map);
   for (std::size_t i = 0; i < input.size(); ++i) {
     SpectrumStatistics* statistic = statistics.empty() ? nullptr : &statistics[i];
     if (largest[i] == 0.0) {  // zero or empty
       copy(input[i], 1.0, false, output[i]);
       if (statistic != nullptr) *statistic = {};
+    } else if (by_blocks) {
+      if constexpr (!std::is_same_v<T, double>) {
+        apply_block_map<T>(map, input[i], output[i], largest[i], workspace, statistic);
+      }
     } else if (map.kind == SpectralMap::Kind::kPolynomial) {
       apply_polynomial<T>(map, input[i], output[i], largest[i], buffers, statistic);
     } else {

@@ -13,6 +13,7 @@
 namespace pion {
 
 enum class CpuTarget : int;  // pion/kernels/cpu_target.h
+class BlockMap;              // pion/spectral/block_map.h
 
 // Source: K. Jordan et al., "Muon", 2024 (the iteration); arXiv:2605.19282 (the
 // high-pass).
@@ -20,9 +21,9 @@ enum class CpuTarget : int;  // pion/kernels/cpu_target.h
 //   X <- input / (norm_margin * norm), transposed if rows > cols
 //   X <- a X + (b A + c A^2) X, A = X X^T      for every (a, b, c) of the sequence
 //
-// Differs from the sources: the iteration runs in f32 (f64 for f64 input), not bf16;
-// there is no epsilon beside the norm, so that the result does not depend on the scale of
-// the input.
+// Differs from the sources: the iteration runs in f32 (f64 for f64 input) unless another
+// Precision is asked for; there is no epsilon beside the norm, so that the result does
+// not depend on the scale of the input.
 enum class Normalization {
   kFrobenius,  // divide by ||X||_F
   kSpectral,   // divide by sigma_1 (Lanczos on the Gram matrix, see largest_eigenvalue.h)
@@ -32,7 +33,8 @@ enum class Normalization {
 // docs/kernels.md.
 enum class Precision {
   kFast,      // bf16 products, f32 sums; as close to the exact map as plain bf16 code
-  kAccurate,  // bf16 X; Gram matrix, its polynomials and their effect in f32 or split bf16
+  kAccurate,  // bf16 X; Gram matrix, its polynomials and their effect in f32 or split
+              // bf16
   kF32,       // f32 throughout
 };
 
@@ -47,9 +49,10 @@ struct SpectralMap {
   QuinticSequence sequence;                                 // kPolynomial
   Normalization normalization = Normalization::kFrobenius;  // kPolynomial
   double norm_margin = 1.0;  // the norm is multiplied by it; >= 1
-  Precision precision = Precision::kF32;  // kPolynomial; ignored for double, which is exact
-  std::int64_t rank = 0;     // kLowRank; > 0, min(rows, cols) at most is used
-  double cutoff = 0.0;       // kLowPass
+  Precision precision =
+      Precision::kF32;    // kPolynomial; ignored for double, which is exact
+  std::int64_t rank = 0;  // kLowRank; > 0, min(rows, cols) at most is used
+  double cutoff = 0.0;    // kLowPass
 };
 
 // What one application did to one matrix; all zeros for a zero input.
@@ -72,6 +75,9 @@ class SpectralWorkspace {
 
   struct Buffers;
   Buffers& buffers() { return *buffers_; }
+
+  // Made at the first call.
+  BlockMap& block_map();
 
  private:
   std::unique_ptr<Buffers> buffers_;

@@ -20,9 +20,9 @@ double growth(const QuinticSequence& sequence) {
   return largest;
 }
 
-// What single bf16 products are good enough for, from the error tables in docs/kernels.md.
-// Two promotions grow 1.875^2 = 3.52, four 12.4.
-constexpr double kSingleGrowth = 4.2;      // every step
+// What single bf16 products are good enough for, from the error tables in
+// docs/kernels.md. Two promotions grow 1.875^2 = 3.52, four 12.4.
+constexpr double kSingleGrowth = 4.2;       // every step
 constexpr double kMostlySingleGrowth = 13;  // all but the last two steps
 
 }  // namespace
@@ -108,10 +108,12 @@ void TileMap::iterate_gram(const SpectralMap& map, Executor& executor) {
   Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact);
   round_gram(factor_ * factor_, a_left, a_right, executor);
   if (collect_) {
-    std::memcpy(first_a_.data(), a_.data(), kBlockSize * m_blocks_ * m_blocks_ * sizeof(float));
+    std::memcpy(first_a_.data(), a_.data(),
+                kBlockSize * m_blocks_ * m_blocks_ * sizeof(float));
   }
   for (std::size_t k = 0; k < sequence.size(); ++k) {
-    const auto a = static_cast<float>(sequence[k].a), b = static_cast<float>(sequence[k].b),
+    const auto a = static_cast<float>(sequence[k].a),
+               b = static_cast<float>(sequence[k].b),
                c = static_cast<float>(sequence[k].c);
     const bool last = k + 1 == sequence.size();
     const bool next_exact = !last && !single_products(map, k + 1);
@@ -231,9 +233,10 @@ void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
                            .x = x_.data(),
                            .left = other_left_.data(),
                            .right = other_right_.data()};
-    run_items(item_count(call.product), executor, [&](std::size_t first, std::size_t last) {
-      kernels_.advance(call, first, last);
-    });
+    run_items(item_count(call.product), executor,
+              [&](std::size_t first, std::size_t last) {
+                kernels_.advance(call, first, last);
+              });
     std::swap(kept_left_, other_left_);
     std::swap(kept_right_, other_right_);
   }
@@ -242,7 +245,8 @@ void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
     for (std::size_t e = 0; e < entries; e += kBlockSize) {
       double sum = 0;
       for (std::size_t i = e; i < e + kBlockSize; ++i) {
-        sum += static_cast<double>(first_x_.data()[i]) * static_cast<double>(x_.data()[i]);
+        sum +=
+            static_cast<double>(first_x_.data()[i]) * static_cast<double>(x_.data()[i]);
       }
       inner_ += sum * factor_;
     }

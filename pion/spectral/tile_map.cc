@@ -74,22 +74,24 @@ void TileMap::load_rows(const BlockSource& source, float scale, bool update_mome
   const std::int64_t cols =
       wide_ ? std::min<std::int64_t>(tiles * kBlockEdge, cols_ - col) : cols_;
   const bool narrow = source.gradient.data == nullptr;
-  const std::size_t whole_left = col_blocks_ * kTileSize, whole_right = row_blocks_ * kTileSize,
+  const std::size_t whole_left = col_blocks_ * kTileSize,
+                    whole_right = row_blocks_ * kTileSize,
                     piece = chunk_tiles_ * kTileSize;
-  TileLoad call{.gradient = narrow ? static_cast<const void*>(&source.narrow_gradient(row, col))
-                                   : &source.gradient(row, col),
-                .gradient_is_bf16 = narrow,
-                .gradient_stride = static_cast<std::size_t>(
-                    narrow ? source.narrow_gradient.stride : source.gradient.stride),
-                .momentum = source.momentum.data ? &source.momentum(row, col) : nullptr,
-                .momentum_stride = static_cast<std::size_t>(source.momentum.stride),
-                .update_momentum = update_momentum,
-                .mu = source.mu,
-                .share = source.share,
-                .nesterov = source.nesterov,
-                .scale = scale,
-                .rows = static_cast<std::size_t>(rows),
-                .cols = static_cast<std::size_t>(cols)};
+  TileLoad call{
+      .gradient = narrow ? static_cast<const void*>(&source.narrow_gradient(row, col))
+                         : &source.gradient(row, col),
+      .gradient_is_bf16 = narrow,
+      .gradient_stride = static_cast<std::size_t>(narrow ? source.narrow_gradient.stride
+                                                         : source.gradient.stride),
+      .momentum = source.momentum.data ? &source.momentum(row, col) : nullptr,
+      .momentum_stride = static_cast<std::size_t>(source.momentum.stride),
+      .update_momentum = update_momentum,
+      .mu = source.mu,
+      .share = source.share,
+      .nesterov = source.nesterov,
+      .scale = scale,
+      .rows = static_cast<std::size_t>(rows),
+      .cols = static_cast<std::size_t>(cols)};
   if (direct_ || !wide_) {
     call.left = kept_left_.data() + 2 * row_block * whole_left + col_block * kTileSize;
     call.left_step = whole_left;
@@ -154,7 +156,8 @@ void TileMap::add_gram(std::size_t chunk, Executor& executor) {
 
 std::uint32_t TileMap::load_all(const BlockSource& source, float scale,
                                 bool update_momentum, Executor& executor) {
-  std::fill(largest_.begin(), largest_.begin() + static_cast<std::ptrdiff_t>(row_blocks_), 0u);
+  std::fill(largest_.begin(), largest_.begin() + static_cast<std::ptrdiff_t>(row_blocks_),
+            0u);
   for (std::size_t chunk = 0; chunk * chunk_tiles_ < n_blocks_; ++chunk) {
     const std::size_t k0 = chunk * chunk_tiles_;
     const std::size_t tasks =
@@ -171,8 +174,8 @@ std::uint32_t TileMap::load_all(const BlockSource& source, float scale,
                            largest_.begin() + static_cast<std::ptrdiff_t>(row_blocks_));
 }
 
-bool TileMap::load(const BlockSource& source, const SpectralMap& map, double magnitude,
-                   bool collect_statistics, Executor& executor) {
+bool TileMap::load(const BlockSource& source, double magnitude, bool collect_statistics,
+                   Executor& executor) {
   rows_ = source.rows();
   cols_ = source.cols();
   wide_ = rows_ <= cols_;
@@ -182,10 +185,10 @@ bool TileMap::load(const BlockSource& source, const SpectralMap& map, double mag
   col_blocks_ = blocks_of(cols_);
   m_blocks_ = wide_ ? row_blocks_ : col_blocks_;
   n_blocks_ = wide_ ? col_blocks_ : row_blocks_;
-  chunk_tiles_ = std::min(n_blocks_, std::max(kChunkTiles, kChunkRows / (m_blocks_ * kBlockEdge)));
+  chunk_tiles_ =
+      std::min(n_blocks_, std::max(kChunkTiles, kChunkRows / (m_blocks_ * kBlockEdge)));
   statistics_ = {};
   allocate();
-  (void)map;
 
   scale_ = power_of_two_for(magnitude);
   std::uint32_t largest = load_all(source, static_cast<float>(scale_), true, executor);
@@ -237,7 +240,8 @@ void TileMap::normalize(const SpectralMap& map) {
     copy_gram_rows();
     const std::int64_t m = std::min(rows_, cols_);
     const int steps = spectral ? kNormSteps<float> : kStatisticsSteps;
-    sigma = std::sqrt(largest_eigenvalue<float>(view(gram_rows_.data(), m, m), steps, lanczos_));
+    sigma = std::sqrt(
+        largest_eigenvalue<float>(view(gram_rows_.data(), m, m), steps, lanczos_));
     statistics_.frobenius_norm = norm_ / scale_;
     statistics_.sigma_max = sigma * norm_ / scale_;
     statistics_.stable_rank = 1.0 / (sigma * sigma);
@@ -256,7 +260,7 @@ void TileMap::apply(const SpectralMap& map, Executor& executor) {
   }
 }
 
-double TileMap::finish(MatrixView out, double decay, double alpha, Executor& executor) {
+double TileMap::update(MatrixView out, double decay, double alpha, Executor& executor) {
   if (zero_) {
     for (std::int64_t i = 0; i < rows_; ++i) {
       for (std::int64_t j = 0; j < cols_; ++j) {
@@ -289,7 +293,8 @@ double TileMap::finish(MatrixView out, double decay, double alpha, Executor& exe
     statistics_.directions_passed = squares;
     const double normalized = factor_ * norm_;  // ||factor X||_F
     statistics_.energy_kept =
-        squares > 0 ? std::min(1.0, inner_ * inner_ / (normalized * normalized * squares)) : 0.0;
+        squares > 0 ? std::min(1.0, inner_ * inner_ / (normalized * normalized * squares))
+                    : 0.0;
   }
   return squares;
 }
@@ -300,7 +305,8 @@ double TileMap::move_directly(MatrixView out, double decay, double alpha) {
   for (std::int64_t i = 0; i < rows_; ++i) {
     double row = 0;
     for (std::int64_t j0 = 0; j0 < cols_; j0 += kBlockEdge) {
-      const auto bi = static_cast<std::size_t>(i), bj = static_cast<std::size_t>(j0) / kBlockEdge;
+      const auto bi = static_cast<std::size_t>(i),
+                 bj = static_cast<std::size_t>(j0) / kBlockEdge;
       const float* o = x_.data() + (bi / kBlockEdge * col_blocks_ + bj) * kBlockSize +
                        bi % kBlockEdge * kBlockEdge;
       float* to = out.row(i) + j0;
@@ -316,14 +322,6 @@ double TileMap::move_directly(MatrixView out, double decay, double alpha) {
     squares += row;
   }
   return squares;
-}
-
-double TileMap::update(MatrixView weight, double decay, double alpha, Executor& executor) {
-  return finish(weight, decay, alpha, executor);
-}
-
-double TileMap::store(MatrixView out, Executor& executor) {
-  return finish(out, 0.0, 1.0, executor);
 }
 
 }  // namespace pion

@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "pion/executor.h"
 #include "pion/kernels/tiles.h"
-#include "pion/spectral/block_source.h"
+#include "pion/spectral/block_map.h"
 #include "pion/spectral/flush_denormals.h"
-#include "pion/spectral/scratch.h"
-#include "pion/spectral/spectral_map.h"
 #include "pion/spectral/largest_eigenvalue.h"
+#include "pion/spectral/scratch.h"
 
 namespace pion {
 
-// A polynomial spectral map of one f32 matrix with bf16 products: load, apply, then update
-// or store, in scratch memory that is kept.
+// A BlockMap with bf16 products.
 //
 // Where the long side is at least 1.5 times the short one, m, the map runs in Gram space,
-// on (m x m) matrices alone. With A = X X^T, Q = I and P = b A + c A^2 for every (a, b, c):
+// on (m x m) matrices alone. With A = X X^T, Q = I and P = b A + c A^2 for every (a, b,
+// c):
 //
 //   Q <- a Q + P Q,  T = a A + P A,  A <- a T + P T       and once at the end   O = Q X
 //
@@ -27,27 +26,16 @@ namespace pion {
 //   X <- a X + P X
 //
 // with X kept in f32. All sums are f32. Errors and costs: docs/kernels.md.
-//
-// The stages run on all threads of the executor; results are the same bits for any number.
-class TileMap {
+class TileMap : public BlockMap {
  public:
   explicit TileMap(CpuTarget target);  // throws unless has_bf16(target)
 
-  // Takes X from a source whose momentum is moved on the way. `magnitude` is a guess of
-  // the largest |D|, which costs a second pass where it is off by more than 2^30. False if
-  // an entry of D is not finite; the momentum has moved even then.
-  bool load(const BlockSource& source, const SpectralMap& map, double magnitude,
-            bool collect_statistics, Executor& executor);
-
-  void apply(const SpectralMap& map, Executor& executor);
-
-  // W <- decay W + alpha O. Returns ||O||_F^2.
-  double update(MatrixView weight, double decay, double alpha, Executor& executor);
-  // out = O. Returns ||O||_F^2.
-  double store(MatrixView out, Executor& executor);
-
-  // After update or store, if load was told to collect them.
-  SpectrumStatistics statistics() const { return statistics_; }
+  bool load(const BlockSource& source, double magnitude, bool collect_statistics,
+            Executor& executor) override;
+  void apply(const SpectralMap& map, Executor& executor) override;
+  double update(MatrixView weight, double decay, double alpha,
+                Executor& executor) override;
+  SpectrumStatistics statistics() const override { return statistics_; }
 
  private:
   struct Tiles {  // of a symmetric matrix, and of what rounding left over
@@ -89,14 +77,13 @@ class TileMap {
   void iterate_gram(const SpectralMap& map, Executor& executor);
   void iterate_directly(const SpectralMap& map, Executor& executor);
   double symmetric_inner_product(const float* s, const float* r) const;
-  double finish(MatrixView out, double decay, double alpha, Executor& executor);
   double move_directly(MatrixView out, double decay, double alpha);
 
   const TileKernels& kernels_;
 
   // the block at hand
   std::int64_t rows_ = 0, cols_ = 0;
-  bool wide_ = true;    // rows <= cols; X or X^T is (m x n)
+  bool wide_ = true;     // rows <= cols; X or X^T is (m x n)
   bool direct_ = false;  // nearly square
   bool collect_ = false;
   bool zero_ = false;
@@ -109,15 +96,16 @@ class TileMap {
   double inner_ = 0;    // <factor X, O>
   SpectrumStatistics statistics_;
 
-  Scratch<Bf16Bits> kept_left_, kept_right_;          // all of X
-  Scratch<Bf16Bits> other_left_, other_right_;        // the next X of the direct iteration
-  Scratch<Bf16Bits> chunk_, transposed_;              // a piece along n
-  Scratch<Bf16Bits> a_left_, a_right_, p_tiles_, t_right_, q_tiles_, q_other_;  // and rests
-  Scratch<float> x_, first_x_;                        // blocks of X
-  Scratch<float> a_, t_, q_, first_a_;                // blocks (m x m)
-  Scratch<float> gram_rows_;                          // (m x m) row-major, for Lanczos
-  Scratch<double> squares_;                           // one per item
-  std::vector<std::uint32_t> largest_;                // one per row of blocks
+  Scratch<Bf16Bits> kept_left_, kept_right_;    // all of X
+  Scratch<Bf16Bits> other_left_, other_right_;  // the next X of the direct iteration
+  Scratch<Bf16Bits> chunk_, transposed_;        // a piece along n
+  Scratch<Bf16Bits> a_left_, a_right_, p_tiles_, t_right_, q_tiles_,
+      q_other_;                         // and rests
+  Scratch<float> x_, first_x_;          // blocks of X
+  Scratch<float> a_, t_, q_, first_a_;  // blocks (m x m)
+  Scratch<float> gram_rows_;            // (m x m) row-major, for Lanczos
+  Scratch<double> squares_;             // one per item
+  std::vector<std::uint32_t> largest_;  // one per row of blocks
   LanczosScratch lanczos_;
 };
 

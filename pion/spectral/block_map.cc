@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pion/spectral/block_map.h"
+
+#include "pion/spectral/tile_map.h"
+
+namespace pion {
+
+std::unique_ptr<BlockMap> make_block_map(CpuTarget target) {
+  return std::make_unique<TileMap>(target);
+}
+
+}  // namespace pion

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pion/spectral/block_map.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include "tests/spectral_map_bound.h"
+
+namespace pion {
+namespace {
+
+using Matrix = RandomMatrix<float>;
+
+SpectralMap pion_map(int promotions, Precision precision) {
+  SpectralMap map;
+  map.sequence = high_pass_sequence(promotions, 5);
+  map.precision = precision;
+  return map;
+}
+
+SpectralMap muon_map(Precision precision) {
+  SpectralMap map;
+  map.sequence = muon_sequence("classic", 5);
+  map.norm_margin = muon_norm_margin("classic");
+  map.precision = precision;
+  return map;
+}
+
+Matrix through(BlockMap& block, const SpectralMap& map, const Matrix& input,
+               SpectrumStatistics* statistics = nullptr, double magnitude = 1.0) {
+  SerialExecutor here;
+  Matrix output = zero_matrix<float>(input.rows, input.cols);
+  BlockSource source;
+  source.gradient = input.view();
+  EXPECT_TRUE(block.load(source, magnitude, statistics != nullptr, here));
+  block.apply(map, here);
+  block.store(output.view(), here);
+  if (statistics != nullptr) *statistics = block.statistics();
+  return output;
+}
+
+RandomMatrix<double> exact(const SpectralMap& map, const Matrix& input,
+                           SpectrumStatistics* statistics = nullptr) {
+  SpectralWorkspace workspace;
+  return applied(map, converted<double>(input), workspace, statistics);
+}
+
+template <class A, class B>
+double distance(const A& a, const B& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.data.size(); ++i) {
+    const double difference = double(a.data[i]) - double(b.data[i]);
+    sum += difference * difference;
+  }
+  return std::sqrt(sum);
+}
+
+// What plain bf16 code computes: every matrix rounded, sums in f32.
+Matrix direct_bf16(const SpectralMap& map, const Matrix& input) {
+  const bool tall = input.rows > input.cols;
+  Matrix x = tall ? transposed(input) : input;
+  const auto round = [](Matrix& m) {
+    for (float& v : m.data) v = bfloat16(v);
+  };
+  const auto product = [&](const Matrix& a, const Matrix& b) {
+    Matrix c = zero_matrix<float>(a.rows, b.cols);
+    for (std::int64_t i = 0; i < a.rows; ++i) {
+      for (std::int64_t p = 0; p < a.cols; ++p) {
+        for (std::int64_t j = 0; j < b.cols; ++j) c(i, j) += a(i, p) * b(p, j);
+      }
+    }
+    return c;
+  };
+  round(x);
+  double squares = 0;
+  for (const float v : x.data) squares += double(v) * double(v);
+  for (float& v : x.data) {
+    v = static_cast<float>(double(v) / (map.norm_margin * std::sqrt(squares)));
+  }
+  round(x);
+  for (const Quintic& q : map.sequence) {
+    Matrix a = product(x, transposed(x));
+    round(a);
+    Matrix b = product(a, a);
+    for (std::size_t i = 0; i < b.data.size(); ++i) {
+      b.data[i] =
+          static_cast<float>(q.b) * a.data[i] + static_cast<float>(q.c) * b.data[i];
+    }
+    round(b);
+    Matrix next = product(b, x);
+    for (std::size_t i = 0; i < next.data.size(); ++i) {
+      next.data[i] += static_cast<float>(q.a) * x.data[i];
+    }
+    round(next);
+    x = next;
+  }
+  return tall ? transposed(x) : x;
+}
+
+// Power law, logarithmic to 1e-4, rank 8 and noise, rank 8 alone.
+std::vector<std::pair<std::string, std::vector<double>>> spectra(std::int64_t m) {
+  std::vector<double> power, logarithmic, noisy, deficient;
+  for (std::int64_t i = 0; i < m; ++i) {
+    power.push_back(1.0 / static_cast<double>(i + 1));
+    logarithmic.push_back(
+        std::pow(10.0, -4.0 * static_cast<double>(i) / static_cast<double>(m - 1)));
+    noisy.push_back(i < 8 ? 1.0 : 1e-3);
+    deficient.push_back(i < 8 ? 1.0 : 0.0);
+  }
+  return {{"1/i", power},
+          {"to 1e-4", logarithmic},
+          {"rank 8 and noise", noisy},
+          {"rank 8", deficient}};
+}
+
+class BlockMaps : public testing::TestWithParam<CpuTarget> {
+ protected:
+  std::unique_ptr<BlockMap> block = make_block_map(GetParam());
+};
+
+TEST_P(BlockMaps, AccurateIsNeverFurtherOffThanPlainBf16) {
+  for (const auto& [rows, cols] :
+       std::vector<std::pair<int, int>>{{48, 160}, {160, 48}, {64, 64}, {96, 80}}) {
+    for (const auto& [name, values] : spectra(std::min(rows, cols))) {
+      const Matrix x = converted<float>(with_spectrum(rows, cols, values, 3).matrix());
+      std::vector<SpectralMap> maps = {muon_map(Precision::kAccurate)};
+      for (int k = 1; k <= 5; ++k) maps.push_back(pion_map(k, Precision::kAccurate));
+      for (std::size_t k = 0; k < maps.size(); ++k) {
+        SCOPED_TRACE(name + ", " + std::to_string(rows) + " x " + std::to_string(cols) +
+                     ", map " + std::to_string(k));
+        const auto expected = exact(maps[k], x);
+        const double plain = distance(direct_bf16(maps[k], x), expected);
+        EXPECT_LE(distance(through(*block, maps[k], x), expected), plain);
+      }
+    }
+  }
+}
+
+TEST_P(BlockMaps, StayWithinTheBoundAtEveryTileEdge) {
+  for (const Precision precision : {Precision::kFast, Precision::kAccurate}) {
+    for (const auto& [rows, cols] : std::vector<std::pair<int, int>>{{1, 1},
+                                                                     {1, 9},
+                                                                     {40, 1},
+                                                                     {2, 3},
+                                                                     {7, 5},
+                                                                     {15, 16},
+                                                                     {16, 17},
+                                                                     {31, 32},
+                                                                     {32, 33},
+                                                                     {33, 31},
+                                                                     {33, 65},
+                                                                     {64, 97},
+                                                                     {97, 64},
+                                                                     {5, 700},
+                                                                     {700, 5},
+                                                                     {63, 95},
+                                                                     {96, 63},
+                                                                     {130, 140}}) {
+      const Matrix x = gaussian_matrix<float>(rows, cols, 11);
+      for (const SpectralMap& map :
+           {pion_map(2, precision), pion_map(4, precision), muon_map(precision)}) {
+        SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(cols));
+        const auto expected = exact(map, x);
+        const std::vector<double> values = singular_values<float>(x.view());
+        EXPECT_LE(distance(through(*block, map, x), expected),
+                  rounding_bound(map, values, kUnitRoundoff16));
+      }
+    }
+  }
+}
+
+TEST_P(BlockMaps, DoNotDependOnTheScaleOfTheInput) {
+  const Matrix x = gaussian_matrix<float>(40, 100, 5);
+  for (const Precision precision : {Precision::kFast, Precision::kAccurate}) {
+    const SpectralMap map = pion_map(3, precision);
+    const Matrix expected = through(*block, map, x);
+    // powers of two near 1e30 and 1e-30; the guess of the magnitude stays 1
+    for (const float factor : {0x1p100f, 0x1p-100f, 0x1p60f, 0x1p-25f}) {
+      Matrix scaled = x;
+      for (float& v : scaled.data) v *= factor;
+      EXPECT_EQ(through(*block, map, scaled).data, expected.data) << factor;
+      EXPECT_EQ(through(*block, map, scaled, nullptr, factor).data, expected.data);
+    }
+  }
+}
+
+TEST_P(BlockMaps, ZeroGivesZeroAndNonFiniteIsRefused) {
+  SerialExecutor here;
+  Matrix x = zero_matrix<float>(33, 50);
+  const SpectralMap map = muon_map(Precision::kAccurate);
+  EXPECT_EQ(through(*block, map, x).data, x.data);
+  for (const float bad : {std::numeric_limits<float>::infinity(),
+                          std::numeric_limits<float>::quiet_NaN()}) {
+    x(32, 49) = bad;
+    BlockSource source;
+    source.gradient = x.view();
+    EXPECT_FALSE(block->load(source, 1.0, false, here));
+  }
+  // and it is none the worse for it
+  const Matrix y = gaussian_matrix<float>(20, 64, 2);
+  EXPECT_EQ(through(*block, map, y).data,
+            through(*make_block_map(GetParam()), map, y).data);
+}
+
+TEST_P(BlockMaps, StatisticsAreThoseOfTheDefinition) {
+  for (const auto& [rows, cols] : std::vector<std::pair<int, int>>{{40, 96}, {64, 64}}) {
+    const Matrix x = converted<float>(
+        with_spectrum(rows, cols, spectra(std::min(rows, cols))[0].second, 6).matrix());
+    const SpectralMap map = pion_map(3, Precision::kAccurate);
+    SpectrumStatistics got, expected;
+    through(*block, map, x, &got);
+    exact(map, x, &expected);
+    // rounding X to bf16 moves every entry by at most 2^-9
+    EXPECT_NEAR(got.frobenius_norm, expected.frobenius_norm,
+                0x1p-9 * expected.frobenius_norm);
+    EXPECT_NEAR(got.sigma_max, expected.sigma_max, 0x1p-8 * expected.sigma_max);
+    EXPECT_NEAR(got.stable_rank, expected.stable_rank, 0x1p-6 * expected.stable_rank);
+    EXPECT_NEAR(got.directions_passed, expected.directions_passed,
+                0x1p-6 * expected.directions_passed);
+    EXPECT_NEAR(got.energy_kept, expected.energy_kept, 0x1p-6 * expected.energy_kept);
+  }
+}
+
+// Takes tasks in threads of their own, in a scrambled order.
+class ManyThreads : public Executor {
+ public:
+  explicit ManyThreads(int count) : count_(count) {}
+  int threads() const override { return count_; }
+  void run(int tasks, FunctionRef<void(int, int)> work) override {
+    std::vector<std::thread> threads;
+    for (int t = 0; t < count_; ++t) {
+      threads.emplace_back([=, this] {
+        for (int task = tasks - 1 - t; task >= 0; task -= count_) work(task, t);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+
+ private:
+  int count_;
+};
+
+TEST_P(BlockMaps, EveryNumberOfThreadsGivesTheSameBits) {
+  for (const auto& [rows, cols] :
+       std::vector<std::pair<int, int>>{{96, 400}, {400, 96}, {130, 140}, {300, 299}}) {
+    const Matrix gradient = gaussian_matrix<float>(rows, cols, 21);
+    const SpectralMap map = pion_map(3, Precision::kFast);
+    std::vector<Matrix> weights, momenta;
+    for (const int threads : {1, 2, 3, 5}) {
+      ManyThreads many(threads);
+      Matrix momentum = gaussian_matrix<float>(rows, cols, 22);
+      Matrix weight = gaussian_matrix<float>(rows, cols, 23);
+      const BlockSource source{.gradient = gradient.view(),
+                               .momentum = momentum.view(),
+                               .mu = 0.9f,
+                               .share = 0.1f,
+                               .nesterov = true};
+      ASSERT_TRUE(block->load(source, 1.0, true, many));
+      block->apply(map, many);
+      block->update(weight.view(), 0.99, -0.1, many);
+      weights.push_back(weight);
+      momenta.push_back(momentum);
+    }
+    for (std::size_t i = 1; i < weights.size(); ++i) {
+      EXPECT_EQ(weights[i].data, weights[0].data);
+      EXPECT_EQ(momenta[i].data, momenta[0].data);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Targets, BlockMaps, testing::ValuesIn(supported_cpu_targets()),
+                         [](const auto& tested) {
+                           return std::string(cpu_target_name(tested.param));
+                         });
+
+}  // namespace
+}  // namespace pion

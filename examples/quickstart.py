@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One optimizer for a whole language model: `pip install '.[torch]'`, `python examples/quickstart.py`.
+"""One optimizer for a whole model, which learns to continue sequences of equal steps, in seconds.
 
-A model of two layers learns to continue sequences of equal steps, in seconds.
-"""
+pip install '.[torch]' && python examples/quickstart.py"""
 
 import torch
 from torch import nn
@@ -14,18 +13,15 @@ class Block(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.norm1, self.norm2 = nn.RMSNorm(width), nn.RMSNorm(width)
-        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
-            nn.Linear(width, width, bias=False) for _ in range(4)
-        )
+        square = [nn.Linear(width, width, bias=False) for _ in range(4)]
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = square
         self.up_proj = nn.Linear(width, 4 * width, bias=False)
         self.down_proj = nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x):
         h = self.norm1(x)
-        q, k, v = (
-            p(h).unflatten(-1, (4, -1)).transpose(1, 2)
-            for p in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        parts = (project(h) for project in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (part.unflatten(-1, (4, 16)).transpose(1, 2) for part in parts)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.o_proj(mixed.transpose(1, 2).flatten(2))
         return x + self.down_proj(nn.functional.silu(self.up_proj(self.norm2(x))))
@@ -54,7 +50,7 @@ routing = pion.route(
 print(routing)
 optimizer = pion.PionAdamW(routing, lr=3e-3, weight_decay=0.01)
 for step in range(200):
-    start, stride = torch.randint(64, (2, 32, 1)).unbind(0)
+    start, stride = torch.randint(64, (2, 32, 1))
     tokens = (start + (1 + stride % 8) * torch.arange(33)) % 64
     logits = model(tokens[:, :-1])
     loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())

@@ -87,17 +87,25 @@ class Slot {
     seed_ = seed;
   }
 
-  ParameterUpdate prepared() {
+  // The same with another gradient.
+  void gradient(Address gradient, int gradient_type) {
+    update_.gradient = pointer<const void>(gradient);
+    update_.gradient_type = static_cast<ElementType>(gradient_type);
+  }
+
+  // Lends the update to a step; take_back() must follow.
+  ParameterUpdate lend() {
     update_.rule = &rule_->rule;
     update_.step = static_cast<std::int64_t>(*step_) + 1;
     update_.seed =
         rounding_seed(seed_, ordinal_, static_cast<std::uint64_t>(counters_->rounds));
-    return update_;
+    return std::move(update_);
   }
+  void take_back(ParameterUpdate&& update) { update_ = std::move(update); }
 
-  // Takes over what the step did; appends warnings.
-  void finish(const UpdateStatistics& result, std::vector<std::string>& warnings) {
-    update_.result = result;
+  // Counts what the step did; appends warnings.
+  void finish(std::vector<std::string>& warnings) {
+    const UpdateStatistics& result = update_.result;
     ++counters_->rounds;
     if (!result.skipped) *step_ += 1;
     EmptyUpdateWatch watch;
@@ -143,12 +151,20 @@ class Stepper {
     const nb::gil_scoped_release without_python;
     const std::lock_guard lock(mutex_);
     updates_.clear();
-    for (Slot* slot : slots) updates_.push_back(slot->prepared());
+    for (Slot* slot : slots) updates_.push_back(slot->lend());
+    const auto take_back = [&] {
+      for (std::size_t i = 0; i < slots.size(); ++i)
+        slots[i]->take_back(std::move(updates_[i]));
+    };
     workspaces_.collect_spectrum = collect_spectrum;
-    step_all(updates_, *executor_, workspaces_);
-    for (std::size_t i = 0; i < slots.size(); ++i) {
-      slots[i]->finish(updates_[i].result, warnings);
+    try {
+      step_all(updates_, *executor_, workspaces_);
+    } catch (...) {
+      take_back();
+      throw;
     }
+    take_back();
+    for (Slot* slot : slots) slot->finish(warnings);
     return warnings;
   }
 
@@ -271,6 +287,8 @@ void bind_steps(nb::module_& module) {
            nb::arg("exp_avg_sq"), nb::arg("master"), nb::arg("step"), nb::arg("counters"),
            nb::arg("seed"),
            "Addresses for the next step: arrays that stay alive until it is done.")
+      .def("gradient", &Slot::gradient, nb::arg("gradient"), nb::arg("gradient_type"),
+           "Another gradient; all else as aimed before.")
       .def("result", [](const Slot& slot) { return numbers_of(slot.result()); });
 
   nb::class_<Stepper>(module, "Stepper", "A pool of threads that steps parameters.")

@@ -14,53 +14,68 @@ def step(work: list, collect: bool, statistics: list) -> list[str]:
     """Steps (cell, gradient, state) in place; returns warnings, appends statistics."""
     slots, kept, copies = [], [], []
     for cell, gradient, state in work:
-        parameter = cell.parameter
-        weight = parameter.detach().contiguous()
-        if weight.data_ptr() != parameter.data_ptr():
+        parameter = weight = cell.parameter
+        if not parameter.is_contiguous():
+            weight = parameter.detach().contiguous()
             copies.append((parameter, weight))
-        slots.append(aim(cell, weight, gradient, state, state.get("master"), kept))
+        slots.append(aim(cell, weight, gradient, state, kept, "master" in state))
     messages = stepper().step(slots, collect)
     for parameter, weight in copies:
         parameter.copy_(weight)
-    touched = [cell.parameter for cell, _, _ in work]
-    torch.autograd.graph.increment_version(touched)
+    torch.autograd.graph.increment_version([cell.parameter for cell, _, _ in work])
     if collect:
         statistics.extend(figures(cell) for cell, _, _ in work)
     return messages
 
 
-def aim(cell, weight, gradient, state: dict, master, kept: list) -> Slot:
+def aim(cell, weight, gradient, state: dict, kept: list, master: bool) -> Slot:
     """The cell's slot, aimed at these tensors. What must live until the step goes to `kept`."""
-    tag, _ = _TYPES[weight.dtype]
-    if cell.slot is None or cell.slot_type != tag:
+    tag, work = _TYPES[weight.dtype][0], work_type(weight)
+    lr = cell.group["lr"]
+    if isinstance(lr, torch.Tensor):
+        cell.plan.rule.lr = lr.item()
+    if gradient.dtype is not work and (
+        gradient.dtype is not torch.bfloat16 or work is torch.float64
+    ):
+        gradient = gradient.to(work)
+    if not gradient.is_contiguous():
+        gradient = gradient.contiguous()
+    kept.append(gradient)
+    if cell.slot_type == tag and cell.weight_address == weight.data_ptr():
+        # most steps: only the gradient is another
+        for key, tensor, address in cell.aimed:
+            if state.get(key) is not tensor or tensor.data_ptr() != address:
+                break
+        else:
+            cell.slot.gradient(gradient.data_ptr(), _TYPES[gradient.dtype][1])
+            return cell.slot
+    kept.append(weight)
+    _aim_anew(cell, weight, gradient, state, tag, work, master)
+    return cell.slot
+
+
+def _aim_anew(cell, weight, gradient, state: dict, tag: str, work, master: bool):
+    if cell.slot_type != tag:
         plan = cell.plan
         cell.slot = Slot(
             cell.name, plan.rule, plan.layout, *cell.shape, tag, plan.low_precision,
             plan.maximize, cell.ordinal,
         )  # fmt: skip
         cell.slot_type = tag
-    lr = cell.group["lr"]
-    if isinstance(lr, torch.Tensor):
-        cell.plan.rule.lr = lr.item()
-    work = work_type(weight)
-    if gradient.dtype != work and (gradient.dtype != torch.bfloat16 or work != torch.float32):
-        gradient = gradient.to(work)
-    gradient = gradient.contiguous()
-    kept += (weight, gradient)
-    slot = cell.slot
-    slot.aim(
-        weight.data_ptr(),
-        gradient.data_ptr(),
-        _TYPES[gradient.dtype][1],
-        _address(state, "momentum_buffer", weight, work, cell.name),
-        _address(state, "exp_avg", weight, work, cell.name),
-        _address(state, "exp_avg_sq", weight, work, cell.name),
-        _address(state, "master", weight, work, cell.name) if master is not None else 0,
-        _scalar(state, "step", torch.float32, 1, cell.name),
-        _scalar(state, "counters", torch.int64, 4, cell.name),
-        cell.plan.seed,
+    cell.weight_address = weight.data_ptr()
+    addresses = {
+        key: _address(state, key, weight, work, cell.name)
+        for key in ("momentum_buffer", "exp_avg", "exp_avg_sq", "master")
+    }
+    addresses["step"] = _scalar(state, "step", torch.float32, 1, cell.name)
+    addresses["counters"] = _scalar(state, "counters", torch.int64, 4, cell.name)
+    cell.aimed = [(key, state[key], address) for key, address in addresses.items() if address]
+    if not master:
+        addresses["master"] = 0
+    types = _TYPES[gradient.dtype][1]
+    cell.slot.aim(
+        weight.data_ptr(), gradient.data_ptr(), types, *addresses.values(), cell.plan.seed
     )
-    return slot
 
 
 def figures(cell) -> dict:

@@ -28,7 +28,7 @@ def offload(optimizer):
         for key, value in own.items():
             own[key] = value.cpu()
     optimizer.host = host
-    optimizer._cells.clear()
+    optimizer._runs.clear()
     return optimizer
 
 
@@ -146,7 +146,7 @@ class Host:
 
 def _host_slot(cell, gradient, state: dict, kept: list) -> Slot:
     """The master as an f32 (f64) weight of its own: low precision is only on the device."""
-    return cpu_step.aim(cell, state["master"], gradient, state, None, kept)
+    return cpu_step.aim(cell, state["master"], gradient, state, kept, master=False)
 
 
 def _version(parameter) -> tuple:

@@ -6,6 +6,7 @@ CPU parameters are stepped by the kernels, in place; the rest by torch operation
 
 import contextlib
 import warnings
+from typing import NamedTuple
 
 import torch
 
@@ -35,13 +36,27 @@ def force_torch_path():
 class Cell:
     """One parameter: what of it and its group stays the same from step to step."""
 
-    __slots__ = ("group", "name", "ordinal", "parameter", "plan", "shape", "slot", "slot_type")
+    __slots__ = (
+        *("group", "name", "numel", "ordinal", "parameter", "plan", "shape"),
+        *("aimed", "slot", "slot_type", "weight_address"),
+    )
 
     def __init__(self, parameter, group: dict, plan, name: str, ordinal: int):
         self.parameter, self.group, self.plan = parameter, group, plan
         self.name, self.ordinal = name, ordinal
-        self.shape = _checked_shape(parameter, plan, name)
-        self.slot = self.slot_type = None  # of cpu_step
+        _check_parameter(parameter, name)
+        self.shape, self.numel = _checked_shape(parameter, plan, name), parameter.numel()
+        # of cpu_step: the C++ side, and (key, tensor, address) of what it is aimed at
+        self.slot = self.slot_type = self.weight_address = None
+        self.aimed = ()
+
+
+class Run(NamedTuple):
+    """A group's plan, the ordinal of its first parameter, and a cell for every parameter."""
+
+    plan: group_keys.Plan
+    first: int
+    cells: list
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -58,8 +73,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _forget(self):
         """What can be made again from groups and state."""
-        self._plans = []  # by group
-        self._cells = {}  # by parameter
+        self._runs = []  # by group
         self._collect = False
         self._compiled = None
         self._statistics = []
@@ -120,29 +134,32 @@ class Optimizer(torch.optim.Optimizer):
     def named_cells(self):
         """(name, Cell) of every parameter, in order."""
         self._refresh()
-        return [(cell.name, cell) for cell in self._cells.values()]
+        return [(cell.name, cell) for run in self._runs for cell in run.cells]
 
     def _refresh(self):
         """Plans and cells of groups that have changed since the last step."""
-        ordinal = 0
-        del self._plans[len(self.param_groups) :]
+        first = 0
+        del self._runs[len(self.param_groups) :]
         for g, group in enumerate(self.param_groups):
-            where = f"step: group {g}"
+            if g == len(self._runs):
+                self._runs.append(None)
+            run, params = self._runs[g], group["params"]
             fingerprint = group_keys.fingerprint(group)
-            plan = self._plans[g] if g < len(self._plans) else None
-            if plan is None or plan.fingerprint != fingerprint:
-                plan = group_keys.Plan(group, fingerprint, where)
-                self._plans[g:] = [plan, *self._plans[g + 1 :]]
-            lr = group["lr"]
-            if not isinstance(lr, torch.Tensor):
-                plan.rule.lr = lr
-            for index, parameter in enumerate(group["params"]):
-                cell = self._cells.get(parameter)
-                if cell is None or cell.plan is not plan or cell.ordinal != ordinal:
-                    _check_parameter(parameter, self._name(g, index))
-                    name = self._name(g, index)
-                    self._cells[parameter] = Cell(parameter, group, plan, name, ordinal)
-                ordinal += 1
+            if (
+                run is None
+                or run.plan.fingerprint != fingerprint
+                or run.first != first
+                or len(run.cells) != len(params)
+                or any(c.parameter is not p for c, p in zip(run.cells, params, strict=True))
+            ):
+                plan = group_keys.Plan(group, fingerprint, f"step: group {g}")
+                cells = [
+                    Cell(p, group, plan, self._name(g, i), first + i) for i, p in enumerate(params)
+                ]
+                run = self._runs[g] = Run(plan, first, cells)
+            if not isinstance(group["lr"], torch.Tensor):
+                run.plan.rule.lr = group["lr"]
+            first += len(params)
 
     # the step
 
@@ -163,15 +180,12 @@ class Optimizer(torch.optim.Optimizer):
             return loss
         on_cpu, elsewhere = [], []
         for item in work:
-            kernels = item[0].parameter.device.type == "cpu" and not _forced_torch_path
+            cell, _, state = item
+            # a state that the kernels were aimed at is complete
+            if not cell.aimed or len(state) < len(cell.aimed):
+                self._fill(cell, state)
+            kernels = cell.parameter.is_cpu and not _forced_torch_path
             (on_cpu if kernels else elsewhere).append(item)
-        for cell, _, state in work:
-            states.fill(
-                state,
-                cell.parameter,
-                states.buffers_of(cell.plan.rule, cell.group),
-                states.needs_master(cell.parameter, cell.group),
-            )
         if on_cpu:
             self._report(cpu_step.step(on_cpu, self._collect, self._statistics))
         if elsewhere:
@@ -180,21 +194,38 @@ class Optimizer(torch.optim.Optimizer):
             )
         return loss
 
+    def _fill(self, cell: Cell, state: dict):
+        hosted = self.host is not None
+        states.fill(
+            state,
+            cell.parameter,
+            states.buffers_of(cell.plan.rule, cell.group),
+            hosted or states.needs_master(cell.parameter, cell.group),
+            "cpu" if hosted else None,
+        )
+
     def _work(self) -> list:
         """(cell, gradient, state) of every parameter that has a gradient."""
-        work = []
-        for group in self.param_groups:
-            for parameter in group["params"]:
+        work, state = [], self.state
+        for run in self._runs:
+            for cell in run.cells:
+                parameter = cell.parameter
                 gradient = parameter.grad
-                if gradient is None or parameter.numel() == 0:
+                if gradient is None:
                     continue
-                cell = self._cells[parameter]
-                if gradient.layout != torch.strided:
+                if gradient.layout is not torch.strided:
                     raise ValueError(
                         f"step: a gradient must be dense, got layout {gradient.layout} for "
                         f"{cell.name}; make the embedding with sparse=False"
                     )
-                work.append((cell, gradient, self.state[parameter]))
+                if parameter.numel() != cell.numel or gradient.numel() != cell.numel:
+                    raise ValueError(
+                        f"step: {cell.name} must keep its {cell.numel} entries, got a parameter "
+                        f"of {list(parameter.shape)} and a gradient of {list(gradient.shape)}; "
+                        "make the optimizer after changing the model"
+                    )
+                if cell.numel:
+                    work.append((cell, gradient, state[parameter]))
         return work
 
     def _report(self, messages: list[str]):
@@ -217,16 +248,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def init_state(self):
         """Makes the state of all parameters now, and not in their first step."""
-        self._refresh()
-        for cell in self._cells.values():
-            device = "cpu" if self.host is not None else None
-            states.fill(
-                self.state[cell.parameter],
-                cell.parameter,
-                states.buffers_of(cell.plan.rule, cell.group),
-                self.host is not None or states.needs_master(cell.parameter, cell.group),
-                device,
-            )
+        for _, cell in self.named_cells():
+            self._fill(cell, self.state[cell.parameter])
 
     # saving and loading
 

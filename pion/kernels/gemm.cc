@@ -173,6 +173,13 @@ void run_all(GemmCall<T> call, const GemmMemory<T>& memory, CpuTarget target) {
   }
 }
 
+// Whether a symmetric A is best read as its transpose: a small one needs no packing then,
+// a large one is packed faster by rows.
+template <class T>
+bool reads_transposed(const MatrixViewOf<const T>& a) {
+  return size(a.rows) <= kGemmInPlace;
+}
+
 // alpha op(A) op(B) + beta C without strides of an absent C.
 template <class T>
 GemmCall<T> call_of(T alpha, MatrixViewOf<const T> a, MatrixViewOf<const T> b, T beta,
@@ -221,7 +228,8 @@ void commuting_product(T alpha, MatrixViewOf<const T> a, MatrixViewOf<const T> b
   if (beta != T{0}) require_shape("commuting_product", "c", c, a.rows, a.rows);
   require_scratch("commuting_product", memory);
   GemmCall<T> call = call_of(alpha, a, b, beta, c, out);
-  call.a_transposed = call.symmetric = true;  // A is its transpose
+  call.symmetric = true;
+  call.a_transposed = reads_transposed(a);
   run_all(call, memory, target);
   if (delta == T{0}) return;
   for (std::int64_t i = 0; i < out.rows; ++i) out(i, i) += delta;
@@ -256,7 +264,7 @@ double product_update(T alpha, MatrixViewOf<const T> q, MatrixViewOf<const T> x,
   GemmCall<T> call = wide ? call_of<T>(alpha, q, x, decay, weight, weight)
                           : call_of<T>(alpha, x, q, decay, weight, weight);
   call.k = size(q.rows);
-  call.a_transposed = wide;  // Q is its transpose
+  call.a_transposed = wide && reads_transposed(q);
   return run_update(call, memory, target);
 }
 

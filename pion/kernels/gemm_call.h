@@ -13,8 +13,10 @@ namespace pion {
 inline constexpr std::size_t kGemmDepth = 256;
 inline constexpr std::size_t kGemmRows = 192;  // a multiple of every target's tile rows
 inline constexpr std::size_t kGemmCols = 512;  // and this of every target's tile columns
-inline constexpr std::size_t kGemmSumCols = 256;   // sums over several depths are kept in
-                                                   // kGemmRows x kGemmSumCols
+inline constexpr std::size_t kGemmSumCols = 256;  // sums over several depths are kept in
+                                                  // kGemmRows x kGemmSumCols
+// Up to this many rows and columns A is read where it is, if it lies depth by depth.
+inline constexpr std::size_t kGemmInPlace = 256;
 inline constexpr std::size_t kGemmAlignment = 64;  // bytes: a cache line
 inline constexpr std::size_t kGemmScratch =
     (kGemmRows + kGemmCols) * kGemmDepth + kGemmRows * kGemmSumCols + kGemmAlignment;

@@ -19,9 +19,7 @@ namespace pion::PION_TARGET {
 
 namespace {
 
-// Up to this many rows and columns A is read where it is, if it lies depth by depth.
-constexpr std::size_t kInPlace = 256;
-// Up to this many rows B is never copied then: B and its copy would fill L1.
+// Up to this many rows a small B is not copied: it and its copy would fill L1.
 constexpr std::size_t kRowsWithoutCopy = 64;
 // A that lies row by row is read where it is if B is no wider than this.
 constexpr std::size_t kReadByRow = 128;
@@ -229,7 +227,7 @@ struct Packed {
 // pay.
 template <class T>
 bool reads_left_in_place(const GemmCall<T>& call) {
-  return call.a_transposed && call.m <= kInPlace && call.n <= kInPlace;
+  return call.a_transposed && call.m <= kGemmInPlace && call.n <= kGemmInPlace;
 }
 
 // Whether B is: it must lie depth by depth and need no zeros beyond the last column. With
@@ -245,7 +243,7 @@ void set_right(const GemmCall<T>& call, std::size_t p, const Packed<T>& packed,
                Block<T>& block) {
   if (reads_right_in_place(call)) {
     const bool by_row = !call.a_transposed && call.n <= kReadByRow;
-    const bool near = call.m <= kRowsWithoutCopy && call.n <= kInPlace;
+    const bool near = call.m <= kRowsWithoutCopy && call.n <= kGemmInPlace;
     const bool copies = call.m > 8 && !near && !by_row;
     block.right = {call.b + p * call.b_stride + block.column, call.b_stride,
                    copies ? packed.right : nullptr};
@@ -315,7 +313,7 @@ TileEnd<T> end_of(const GemmCall<T>& call, bool first) {
                     .c_stride = call.c_stride,
                     .out = call.out,
                     .out_stride = call.out_stride,
-                    .far = call.n > kInPlace};
+                    .far = call.n > kGemmInPlace};
   if (!first) end.beta = T{1}, end.c = call.out, end.c_stride = call.out_stride;
   return end;
 }

@@ -204,55 +204,61 @@ void copy_block(const float* from, float* to) {
     _mm512_storeu_ps(to + e, _mm512_loadu_ps(from + e));
 }
 
-// W <- decay W + alpha product, and the sum of the squares of the product.
+// W <- decay W + alpha product for the 32 rows of one item, and the sum of the squares of
+// the product. Row by row over the whole group: rows of a weight are often 4 KiB apart, and
+// 32 of them at a time would fight for one set of the cache.
 class FinishUpdate {
  public:
-  static constexpr int kPieces = 8;  // of 4 rows
-
   explicit FinishUpdate(const TileUpdate& call) : call_(call) {}
 
-  void begin(std::size_t i, std::size_t j, std::size_t item, const float* product) {
-    row_ = i * kBlockEdge;
-    col_ = j * kBlockEdge;
+  void begin(std::size_t i, std::size_t group, std::size_t end, std::size_t item,
+             const float* blocks) {
+    row_ = 0;
+    rows_ = smaller(kBlockEdge, call_.rows - i * kBlockEdge);
+    cols_ = smaller(end * kBlockEdge, call_.cols) - group * kBlockEdge;
+    weight_ = call_.weight + i * kBlockEdge * call_.weight_stride + group * kBlockEdge;
+    blocks_ = blocks;
     item_ = item;
-    product_ = product;
-    masks_[0] = first_lanes(col_, call_.cols);
-    masks_[1] = first_lanes(col_ + 16, call_.cols);
     squares_ = _mm512_setzero_ps();
   }
 
-  void piece(int n) {
-    const __m512 alpha = _mm512_set1_ps(call_.alpha), decay = _mm512_set1_ps(call_.decay);
-    const std::size_t begin = static_cast<std::size_t>(n) * 4;
-    for (std::size_t r = begin; r < begin + 4 && row_ + r < call_.rows; ++r) {
-      float* weight = call_.weight + (row_ + r) * call_.weight_stride + col_;
-      // the hardware does not follow 32 rows at a time
-      _mm_prefetch(reinterpret_cast<const char*>(weight + kAhead), _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char*>(weight + kAhead + 16), _MM_HINT_T0);
-#pragma GCC unroll 2
-      for (int h = 0; h < 2; ++h) {
-        const __m512 o = _mm512_loadu_ps(product_ + r * kBlockEdge + 16 * h);
-        squares_ = _mm512_fmadd_ps(o, o, squares_);
-        __m512 w = _mm512_mul_ps(alpha, o);
-        if (call_.decay != 0) {
-          const __m512 old = _mm512_maskz_loadu_ps(masks_[h], weight + 16 * h);
-          w = _mm512_fmadd_ps(decay, old, w);
-        }
-        _mm512_mask_storeu_ps(weight + 16 * h, masks_[h], w);
-      }
+  void next_row() {
+    if (row_ < rows_) step_row(row_++);
+    if (row_ == rows_ && rows_ > 0) {
+      call_.squares[item_] = static_cast<double>(_mm512_reduce_add_ps(squares_));
+      rows_ = row_ = 0;
     }
-    if (n == kPieces - 1) {
-      call_.squares[item_] += static_cast<double>(_mm512_reduce_add_ps(squares_));
-    }
+  }
+  void complete() {
+    while (rows_ > 0) next_row();
   }
 
  private:
-  static constexpr std::size_t kAhead = 4 * kBlockEdge;  // columns
+  void step_row(std::size_t r) {
+    const __m512 alpha = _mm512_set1_ps(call_.alpha), decay = _mm512_set1_ps(call_.decay);
+    float* weight = weight_ + r * call_.weight_stride;
+    const float* row = blocks_ + r * kBlockEdge;
+    const float* ahead = weight + kRowsAhead * call_.weight_stride;
+    for (std::size_t col = 0; col < cols_; col += 16) {
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + col), _MM_HINT_T0);
+      const __mmask16 mask = first_lanes(col, cols_);
+      const __m512 o =
+          _mm512_loadu_ps(row + col / kBlockEdge * kBlockSize + col % kBlockEdge);
+      squares_ = _mm512_fmadd_ps(o, o, squares_);
+      __m512 w = _mm512_mul_ps(alpha, o);
+      if (call_.decay != 0) {
+        w = _mm512_fmadd_ps(decay, _mm512_maskz_loadu_ps(mask, weight + col), w);
+      }
+      _mm512_mask_storeu_ps(weight + col, mask, w);
+    }
+  }
+
+  static constexpr std::size_t kRowsAhead = 2;
 
   const TileUpdate& call_;
-  std::size_t row_ = 0, col_ = 0, item_ = 0;
-  const float* product_ = nullptr;
-  __mmask16 masks_[2];
+  std::size_t row_ = 0, rows_ = 0, cols_ = 0, item_ = 0;
+  float* weight_ = nullptr;
+  const float* blocks_ = nullptr;
   __m512 squares_;
 };
 
@@ -336,10 +342,24 @@ void round_gram(const TileSymmetric& call, std::size_t first, std::size_t last) 
 
 void update(const TileUpdate& call, std::size_t first_item, std::size_t last_item) {
   const TileRegisters registers;
-  BlockBuffer buffer;
-  for (std::size_t item = first_item; item < last_item; ++item) call.squares[item] = 0;
+  alignas(64) float buffers[2][kLargestGroup][kBlockSize];
+  const TileProduct& p = call.product;
   FinishUpdate finish(call);
-  multiply_items(call.product, first_item, last_item, buffer, finish);
+  for (std::size_t item = first_item; item < last_item; ++item) {
+    const std::size_t group = item / p.row_blocks * p.group, i = item % p.row_blocks;
+    const std::size_t end = smaller(group + p.group, p.col_blocks);
+    auto& blocks = buffers[item % 2];
+    for (std::size_t k0 = 0; k0 < p.k_tiles; k0 += kDepth) {
+      const std::size_t k1 = smaller(k0 + kDepth, p.k_tiles);
+      for (std::size_t j = group; j < end; ++j) {
+        multiply_block(p, i, j, k0, k1, k0 > 0, false, blocks[j - group],
+                       [&finish] { finish.next_row(); });
+      }
+    }
+    finish.complete();
+    finish.begin(i, group, end, item, blocks[0]);
+  }
+  finish.complete();
 }
 
 void advance(const TileAdvance& call, std::size_t first_item, std::size_t last_item) {

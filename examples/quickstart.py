@@ -13,14 +13,14 @@ class Block(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.norm1, self.norm2 = nn.RMSNorm(width), nn.RMSNorm(width)
-        square = [nn.Linear(width, width, bias=False) for _ in range(4)]
-        self.q_proj, self.k_proj, self.v_proj, self.o_proj = square
+        self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.v_proj, self.o_proj = nn.Linear(width, width), nn.Linear(width, width)
         self.up_proj = nn.Linear(width, 4 * width, bias=False)
         self.down_proj = nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x):
         h = self.norm1(x)
-        parts = (project(h) for project in (self.q_proj, self.k_proj, self.v_proj))
+        parts = (self.q_proj(h), self.k_proj(h), self.v_proj(h))
         q, k, v = (part.unflatten(-1, (4, 16)).transpose(1, 2) for part in parts)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.o_proj(mixed.transpose(1, 2).flatten(2))
@@ -31,14 +31,12 @@ class Model(nn.Module):
     def __init__(self, vocabulary: int = 64, width: int = 64):
         super().__init__()
         self.embed_tokens = nn.Embedding(vocabulary, width)
-        self.layers = nn.ModuleList([Block(width), Block(width)])
+        self.layers = nn.Sequential(Block(width), Block(width))
         self.norm = nn.RMSNorm(width)
         self.lm_head = nn.Linear(width, vocabulary, bias=False)
 
     def forward(self, tokens):
-        x = self.embed_tokens(tokens)
-        for layer in self.layers:
-            x = layer(x)
+        x = self.layers(self.embed_tokens(tokens))
         return self.lm_head(self.norm(x))
 
 
@@ -54,8 +52,8 @@ for step in range(200):
     tokens = (start + (1 + stride % 8) * torch.arange(33)) % 64
     logits = model(tokens[:, :-1])
     loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-    optimizer.zero_grad()
     loss.backward()
     optimizer.step()
+    optimizer.zero_grad()
     if step % 50 == 49:
         print(f"step {step:3d}  loss {loss.item():.3f}")

@@ -51,6 +51,8 @@ class Host:
         self.__init__()
 
     def step(self, optimizer, work: list) -> list[str]:
+        for _, sending in self._streams.values():
+            sending.synchronize()  # the last step's weights have left the staging memory
         messages = []
         chunks = _chunks(work)
         arriving = [self._fetch(chunk) for chunk in chunks[:1]]
@@ -71,8 +73,10 @@ class Host:
         kept, slots = [], []
         for cell, _, state in chunk:
             gradient, _, weight = self._staged[cell.parameter]
-            if weight is not None:
-                state["master"].copy_(weight)
+            if weight is not None:  # a loaded master that rounds to the weight stays
+                master = state["master"]
+                same = master.to(weight.dtype) == weight
+                master.copy_(torch.where(same, master, weight.to(master.dtype)))
             slots.append(_host_slot(cell, gradient, state, kept))
         messages = stepper().step(slots, optimizer._collect)
         if optimizer._collect:
@@ -98,14 +102,14 @@ class Host:
         parameter = cell.parameter
         states.fill(state, parameter, states.buffers_of(cell.plan.rule, cell.group), False, "cpu")
         known = self._versions.get(parameter) == _version(parameter) and "master" in state
-        if not known and "master" not in state:
-            work = states.work_type(parameter)
-            state["master"] = torch.empty(parameter.shape, dtype=work)
+        if "master" not in state:
+            state["master"] = torch.zeros(parameter.shape, dtype=states.work_type(parameter))
         staged = self._staging(parameter, gradient)
         staged[0].copy_(gradient, non_blocking=True)
-        gradient.record_stream(torch.cuda.current_stream()) if gradient.is_cuda else None
+        if gradient.is_cuda:  # its memory must not be reused before the copy is done
+            gradient.record_stream(torch.cuda.current_stream(gradient.device))
         weight = None
-        if not known and not _rounds_to(state["master"], parameter):
+        if not known:
             weight = staged[1]
             weight.copy_(parameter, non_blocking=True)
         self._staged[parameter] = (staged[0], staged[1], weight)
@@ -141,7 +145,6 @@ class Host:
         """What follows on the device sees the new weights."""
         for device, (_, sending) in self._streams.items():
             torch.cuda.current_stream(device).wait_stream(sending)
-            sending.synchronize()  # the staging memory is written again by the next step
 
 
 def _host_slot(cell, gradient, state: dict, kept: list) -> Slot:
@@ -151,11 +154,6 @@ def _host_slot(cell, gradient, state: dict, kept: list) -> Slot:
 
 def _version(parameter) -> tuple:
     return parameter._version, parameter.data_ptr()
-
-
-def _rounds_to(master, parameter) -> bool:
-    """Whether a loaded master belongs to the parameter as it is; looks at CPU parameters only."""
-    return parameter.device.type == "cpu" and torch.equal(master.to(parameter.dtype), parameter)
 
 
 def _chunks(work: list) -> list[list]:

@@ -37,7 +37,7 @@ class Cell:
     """One parameter: what of it and its group stays the same from step to step."""
 
     __slots__ = (
-        *("group", "name", "numel", "ordinal", "parameter", "plan", "shape"),
+        *("dtype", "group", "name", "numel", "ordinal", "parameter", "plan", "shape"),
         *("aimed", "slot", "slot_type", "weight_address"),
     )
 
@@ -45,6 +45,7 @@ class Cell:
         self.parameter, self.group, self.plan = parameter, group, plan
         self.name, self.ordinal = name, ordinal
         _check_parameter(parameter, name)
+        self.dtype = parameter.dtype
         self.shape, self.numel = _checked_shape(parameter, plan, name), parameter.numel()
         # of cpu_step: the C++ side, and (key, tensor, address) of what it is aimed at
         self.slot = self.slot_type = self.weight_address = None
@@ -150,7 +151,10 @@ class Optimizer(torch.optim.Optimizer):
                 or run.plan.fingerprint != fingerprint
                 or run.first != first
                 or len(run.cells) != len(params)
-                or any(c.parameter is not p for c, p in zip(run.cells, params, strict=True))
+                or any(
+                    c.parameter is not p or c.dtype is not p.dtype
+                    for c, p in zip(run.cells, params, strict=True)
+                )
             ):
                 plan = group_keys.Plan(group, fingerprint, f"step: group {g}")
                 cells = [
@@ -320,6 +324,8 @@ def _check_parameter(parameter: torch.Tensor, name: str):
             f"pion: a parameter must be float32, float64 or bfloat16, got {name} of "
             f"{str(parameter.dtype).removeprefix('torch.')}"
         )
+    if hasattr(parameter, "to_local"):  # a DTensor: its memory is a part of the weight
+        raise ValueError(f"pion: a parameter must be a plain tensor, got {name} as a DTensor")
     if parameter.layout != torch.strided:
         raise ValueError(
             f"pion: a parameter must be dense, got {name} with layout {parameter.layout}"

@@ -41,7 +41,8 @@ class _OneRule(Optimizer):
         group_keys.refuse(unsupported, where)
         if unsupported:
             raise TypeError(f"{where}: unknown option {', '.join(unsupported)}")
-        keys = {key: value for key, value in keys.items() if key not in ("self", "__class__")}
+        if isinstance(params, Routing):
+            raise TypeError(f"{where}: a routing has several rules; give it to pion.PionAdamW")
         group_keys.make_rule(keys | {"rule": rule}, where)
         super().__init__(params, keys, rule=rule)
 

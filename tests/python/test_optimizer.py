@@ -100,6 +100,36 @@ def test_unknown_arguments_are_type_errors():
             make([parameter((4, 4))], wieght_decay=0.1)
 
 
+def test_a_routing_belongs_to_the_optimizer_of_all_parameters():
+    with pytest.raises(TypeError, match="PionAdamW"):
+        pion.Pion(pion.route(mlp()))
+
+
+def test_a_model_that_has_changed_is_refused_before_memory_is_touched():
+    p = parameter((4, 4))
+    optimizer = pion.Muon([p])
+    run(optimizer, [p], 1)
+    p.data = p.data[:2].clone()
+    p.grad = None
+    p.grad = gaussian((2, 4), 1)
+    with pytest.raises(ValueError, match="after changing the model"):
+        optimizer.step()
+
+
+def test_a_model_may_change_its_type():
+    p = parameter((4, 4))
+    optimizer = pion.Muon([p], lr=0.1)
+    run(optimizer, [p], 1)
+    p.data = p.data.bfloat16()
+    p.grad = None
+    run(optimizer, [p], 1, first=1)
+    assert optimizer.state[p]["master"].dtype == torch.float32
+    p.data, p.grad = p.data.double(), None
+    p.grad = gaussian((4, 4), 3, torch.float64)
+    with pytest.raises(ValueError, match="momentum_buffer"):
+        optimizer.step()
+
+
 def test_a_bad_group_is_not_added():
     optimizer = pion.Muon([parameter((4, 4))])
     with pytest.raises(ValueError):

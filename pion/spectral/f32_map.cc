@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pion/spectral/f32_map.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "pion/kernels/block_load.h"
+#include "pion/kernels/sum_of_squares.h"
+#include "pion/spectral/normalization.h"
+
+namespace pion {
+
+namespace {
+
+// As in tile_map.cc: squares of the entries that count stay normal floats, and sums of
+// 2^26 of them finite.
+constexpr double kSmallestMagnitude = 0x1p-30, kLargestMagnitude = 0x1p40;
+
+constexpr std::uint32_t kInfinity = 0x7f800000;
+
+// Rows of a task: those of tall blocks are transposed in L1.
+constexpr std::int64_t kWideBand = 8, kTallBand = 32;
+
+// Entries of a transposed piece: 512 KiB, so that it is still in L2 when it is
+// multiplied; one depth of a product at least.
+constexpr std::int64_t kPiece = 128 * 1024;
+
+// Entries of a row that move with it where rows would lie 1, 2, 4 ... KiB apart: columns
+// of such a matrix share too few sets of L1.
+constexpr std::int64_t kPadding = 16;
+
+// 2^k that brings `magnitude` into [1/2, 1), as far as floats can hold it.
+double power_of_two_for(double magnitude) {
+  if (!(magnitude > 0.0) || !std::isfinite(magnitude)) return 1.0;
+  int exponent = 0;
+  std::frexp(magnitude, &exponent);
+  return std::ldexp(1.0, std::clamp(-exponent, -126, 126));
+}
+
+MatrixView padded(Scratch<float>& memory, std::int64_t rows, std::int64_t cols) {
+  const std::int64_t stride = cols + (cols % 256 == 0 ? kPadding : 0);
+  return {memory.at_least(static_cast<std::size_t>(rows * stride)).data(), rows, cols,
+          stride};
+}
+
+// <S, R> over all entries of two matrices.
+double inner_product(ConstMatrixView s, ConstMatrixView r) {
+  double total = 0;
+  for (std::int64_t i = 0; i < s.rows; ++i) {
+    double row = 0;
+    for (std::int64_t j = 0; j < s.cols; ++j) {
+      row += static_cast<double>(s(i, j)) * static_cast<double>(r(i, j));
+    }
+    total += row;
+  }
+  return total;
+}
+
+void copy(ConstMatrixView from, MatrixView to) {
+  const auto row = static_cast<std::size_t>(from.cols) * sizeof(float);
+  for (std::int64_t i = 0; i < from.rows; ++i) std::memcpy(to.row(i), from.row(i), row);
+}
+
+// Calls work(first, last) for bands of 16 rows, a cache line of a column.
+template <class Work>
+void run_bands(std::int64_t rows, Executor& executor, Work work) {
+  constexpr std::int64_t kBand = 16;
+  executor.run(static_cast<int>((rows + kBand - 1) / kBand), [&](int task, int) {
+    const std::int64_t first = task * kBand;
+    work(first, std::min(first + kBand, rows));
+  });
+}
+
+}  // namespace
+
+void F32Map::allocate() {
+  band_ = wide_ ? kWideBand : kTallBand;
+  const auto depth = static_cast<std::int64_t>(kGemmDepth);
+  chunk_ = wide_ || direct_
+               ? rows_
+               : std::min(rows_, std::max<std::int64_t>(1, kPiece / m_ / depth) * depth);
+  if (direct_) {
+    x_ = padded(x_memory_, m_, n_);
+    next_ = padded(next_memory_, m_, n_);
+    // rows of a tall X on their way to columns
+    if (!wide_) transposed_ = padded(transposed_memory_, n_, m_);
+    if (collect_) first_.at_least(static_cast<std::size_t>(m_ * x_.stride));
+  } else {
+    x_ = padded(x_memory_, rows_, cols_);
+    if (!wide_) transposed_ = padded(transposed_memory_, m_, chunk_);
+    if (collect_) first_.at_least(static_cast<std::size_t>(m_ * (m_ + kPadding)));
+  }
+  a_ = padded(a_memory_, m_, m_);
+  p_ = padded(p_memory_, m_, m_);
+  if (!direct_) {
+    t_ = padded(t_memory_, m_, m_);
+    q_ = padded(q_memory_, m_, m_);
+    q_next_ = padded(q_next_memory_, m_, m_);
+  }
+  const auto bands = static_cast<std::size_t>((rows_ + band_ - 1) / band_);
+  largest_.resize(std::max(bands, largest_.size()));
+}
+
+GemmMemory<float> F32Map::memory(Executor& executor) {
+  const auto threads = static_cast<std::size_t>(executor.threads());
+  return {packed_.at_least(threads * kGemmScratch), executor};
+}
+
+// Rows of the block; `first_column` of a transposed piece is theirs.
+void F32Map::load_rows(const BlockSource& source, float scale, bool update_momentum,
+                       std::int64_t row, std::int64_t rows, std::int64_t first_column,
+                       std::uint32_t& largest) {
+  const bool narrow = source.gradient.data == nullptr;
+  BlockLoad call{
+      .gradient = narrow ? nullptr : source.gradient.row(row),
+      .narrow_gradient = narrow ? &source.narrow_gradient.row(row)->bits : nullptr,
+      .gradient_stride = static_cast<std::size_t>(narrow ? source.narrow_gradient.stride
+                                                         : source.gradient.stride),
+      .momentum = source.momentum.data ? source.momentum.row(row) : nullptr,
+      .momentum_stride = static_cast<std::size_t>(source.momentum.stride),
+      .update_momentum = update_momentum,
+      .mu = source.mu,
+      .share = source.share,
+      .nesterov = source.nesterov,
+      .scale = scale,
+      .rows = static_cast<std::size_t>(rows),
+      .cols = static_cast<std::size_t>(cols_)};
+  const MatrixView& rows_of_x = direct_ && !wide_ ? transposed_ : x_;
+  call.x = rows_of_x.row(row), call.x_stride = static_cast<std::size_t>(rows_of_x.stride);
+  if (!wide_) {
+    const MatrixView& columns = direct_ ? x_ : transposed_;
+    call.transposed = columns.data + first_column;
+    call.transposed_stride = static_cast<std::size_t>(columns.stride);
+  }
+  largest = load_block(call, target_);
+}
+
+void F32Map::load_chunk(const BlockSource& source, float scale, bool update_momentum,
+                        std::int64_t row, std::int64_t rows, Executor& executor) {
+  executor.run(static_cast<int>((rows + band_ - 1) / band_), [&](int task, int) {
+    // a momentum that decays to nothing must not stay denormal, but a denormal D counts
+    const FlushDenormals flush(Denormals::kZeroResults);
+    const std::int64_t first = task * band_;
+    load_rows(source, scale, update_momentum, row + first, std::min(band_, rows - first),
+              first, largest_[static_cast<std::size_t>((row + first) / band_)]);
+  });
+}
+
+// Also the Gram matrix. Returns the bits of the largest |D|.
+std::uint32_t F32Map::load_all(const BlockSource& source, float scale,
+                               bool update_momentum, Executor& executor) {
+  Flushing flushing(executor);
+  const GemmMemory<float> packed = memory(flushing);
+  for (std::int64_t row = 0; row < rows_; row += chunk_) {
+    const std::int64_t rows = std::min(chunk_, rows_ - row);
+    load_chunk(source, scale, update_momentum, row, rows, executor);
+    const FlushDenormals flush;
+    const bool piece = !wide_ && !direct_;
+    const MatrixView x = piece ? transposed_.block(0, 0, m_, rows) : x_;
+    symmetric_product<float>(1, x, row == 0 ? 0.0f : 1.0f, a_, a_, packed, target_);
+  }
+  const auto bands = static_cast<std::ptrdiff_t>((rows_ + band_ - 1) / band_);
+  return *std::max_element(largest_.begin(), largest_.begin() + bands);
+}
+
+bool F32Map::load(const BlockSource& source, double magnitude, bool collect_statistics,
+                  Executor& executor) {
+  rows_ = source.rows();
+  cols_ = source.cols();
+  m_ = std::min(rows_, cols_);
+  n_ = std::max(rows_, cols_);
+  wide_ = rows_ <= cols_;
+  direct_ = 2 * n_ < 3 * m_;
+  collect_ = collect_statistics;
+  statistics_ = {};
+  zero_ = m_ == 0;
+  if (zero_) return true;
+  allocate();
+
+  scale_ = power_of_two_for(magnitude);
+  const std::uint32_t largest =
+      load_all(source, static_cast<float>(scale_), true, executor);
+  if (largest >= kInfinity) return false;
+  zero_ = largest == 0;
+  if (zero_) return true;
+  const double reached = static_cast<double>(std::bit_cast<float>(largest));
+  if (reached * scale_ < kSmallestMagnitude || reached * scale_ > kLargestMagnitude) {
+    scale_ = power_of_two_for(reached);
+    load_all(source, static_cast<float>(scale_), false, executor);
+  }
+  norm_ = std::sqrt(trace());
+  return true;
+}
+
+double F32Map::trace() const {
+  double sum = 0;
+  for (std::int64_t i = 0; i < m_; ++i) sum += static_cast<double>(a_(i, i));
+  return sum;
+}
+
+void F32Map::normalize(const SpectralMap& map) {
+  const bool spectral = map.normalization == Normalization::kSpectral;
+  double sigma = 1.0;  // over norm
+  if (spectral || collect_) {
+    const int steps = spectral ? kNormSteps<float> : kStatisticsSteps;
+    sigma = std::sqrt(largest_eigenvalue<float>(a_, steps, lanczos_)) / norm_;
+    statistics_.frobenius_norm = norm_ / scale_;
+    statistics_.sigma_max = sigma * norm_ / scale_;
+    statistics_.stable_rank = 1.0 / (sigma * sigma);
+  }
+  factor_ = 1.0 / (norm_ * map.norm_margin * (spectral ? sigma : 1.0));
+}
+
+void F32Map::apply(const SpectralMap& map, Executor& executor) {
+  if (zero_) return;
+  const FlushDenormals flush;
+  normalize(map);
+  Flushing flushing(executor);
+  if (direct_) {
+    iterate_directly(map, flushing);
+  } else {
+    iterate_gram(map, flushing);
+  }
+}
+
+void F32Map::scale_gram(double square, Executor& executor) {
+  const auto by = static_cast<float>(square);
+  run_bands(m_, executor, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      float* row = a_.row(i);
+      for (std::int64_t j = 0; j < m_; ++j) row[j] *= by;
+    }
+  });
+}
+
+void F32Map::iterate_gram(const SpectralMap& map, Executor& executor) {
+  const QuinticSequence& sequence = map.sequence;
+  const GemmMemory<float> packed = memory(executor);
+  const MatrixView first{first_.data(), m_, m_, a_.stride};
+  scale_gram(factor_ * factor_, executor);
+  if (collect_) copy(a_, first);
+  for (std::size_t k = 0; k < sequence.size(); ++k) {
+    const auto a = static_cast<float>(sequence[k].a),
+               b = static_cast<float>(sequence[k].b),
+               c = static_cast<float>(sequence[k].c);
+    commuting_product<float>(c, a_, a_, b, a_, p_, packed, target_);
+    if (k == 0) {  // Q = a I + P
+      copy(p_, q_);
+      for (std::int64_t i = 0; i < m_; ++i) q_(i, i) += a;
+    } else {
+      commuting_product<float>(1, p_, q_, a, q_, q_next_, packed, target_);
+      std::swap(q_, q_next_);
+    }
+    if (k + 1 == sequence.size()) break;
+    commuting_product<float>(1, p_, a_, a, a_, t_, packed, target_);
+    commuting_product<float>(1, p_, t_, a, t_, a_, packed, target_);
+  }
+  if (collect_) inner_ = inner_product(q_, first);
+}
+
+void F32Map::iterate_directly(const SpectralMap& map, Executor& executor) {
+  const GemmMemory<float> packed = memory(executor);
+  const MatrixView first{first_.data(), m_, n_, x_.stride};
+  if (collect_) copy(x_, first);
+  double factor = factor_;
+  for (std::size_t k = 0; k < map.sequence.size(); ++k, factor = 1.0) {
+    const Quintic& step = map.sequence[k];
+    if (k == 0) {
+      scale_gram(factor * factor, executor);
+    } else {
+      symmetric_product<float>(1, x_, 0, {}, a_, packed, target_);
+    }
+    commuting_product<float>(static_cast<float>(step.c), a_, a_,
+                             static_cast<float>(step.b), a_, p_, packed, target_);
+    product<float>(static_cast<float>(factor), p_, x_,
+                   static_cast<float>(factor * step.a), x_, next_, packed, target_);
+    std::swap(x_, next_);
+  }
+  if (collect_) inner_ = factor_ * inner_product(first, x_);
+}
+
+double F32Map::update(MatrixView weight, double decay, double alpha, Executor& executor) {
+  if (zero_) {
+    for (std::int64_t i = 0; i < rows_; ++i) {
+      float* row = weight.row(i);
+      for (std::int64_t j = 0; j < cols_; ++j) {
+        row[j] = decay == 0 ? 0.0f : static_cast<float>(decay) * row[j];
+      }
+    }
+    return 0.0;
+  }
+  const FlushDenormals flush;
+  Flushing flushing(executor);
+  double squares;
+  if (direct_) {
+    squares = move_directly(weight, decay, alpha, flushing);
+  } else {
+    squares = product_update<float>(static_cast<float>(alpha * factor_), q_, x_,
+                                    static_cast<float>(decay), weight, memory(flushing),
+                                    target_) *
+              factor_ * factor_;
+  }
+  if (collect_) {
+    statistics_.directions_passed = squares;
+    const double normalized = factor_ * norm_;  // ||factor X||_F
+    statistics_.energy_kept =
+        squares > 0 ? std::min(1.0, inner_ * inner_ / (normalized * normalized * squares))
+                    : 0.0;
+  }
+  return squares;
+}
+
+// X is O after the direct iteration.
+double F32Map::move_directly(MatrixView weight, double decay, double alpha,
+                             Executor& executor) {
+  const std::span<double> sums = squares_.at_least(static_cast<std::size_t>(m_));
+  run_bands(m_, executor, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const std::span<const float> row(x_.row(i), static_cast<std::size_t>(n_));
+      sums[static_cast<std::size_t>(i)] = sum_of_squares(row, target_);
+    }
+  });
+  const std::int64_t step = wide_ ? 1 : x_.stride;
+  const auto d = static_cast<float>(decay), s = static_cast<float>(alpha);
+  run_bands(rows_, executor, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const float* o = wide_ ? x_.row(i) : x_.data + i;
+      float* to = weight.row(i);
+      for (std::int64_t j = 0; j < cols_; ++j) {
+        to[j] = d == 0 ? s * o[j * step] : d * to[j] + s * o[j * step];
+      }
+    }
+  });
+  double squares = 0;
+  for (const double sum : sums) squares += sum;
+  return squares;
+}
+
+}  // namespace pion

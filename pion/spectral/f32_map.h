@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "pion/kernels/cpu_target.h"
+#include "pion/kernels/gemm.h"
+#include "pion/spectral/block_map.h"
+#include "pion/spectral/flush_denormals.h"
+#include "pion/spectral/largest_eigenvalue.h"
+#include "pion/spectral/scratch.h"
+
+namespace pion {
+
+// A BlockMap in f32 throughout, for targets without bf16 products: kFast and kAccurate
+// are the same.
+//
+// Where the long side is at least 1.5 times the short one, m, the map runs in Gram space,
+// on (m x m) matrices alone. With A = X X^T / norm^2, Q = I and P = b A + c A^2 for every
+// (a, b, c):
+//
+//   Q <- a Q + P Q,  T = a A + P A,  A <- a T + P T       and once at the end   O = Q X
+//
+// All of them are polynomials of one matrix, so half of each product is enough. A tall X
+// is (n x m) and stands on the left: O = X Q. Nearly square matrices run
+//
+//   X <- a X + P X
+//
+// with tall ones transposed. Errors and costs: docs/kernels.md.
+class F32Map : public BlockMap {
+ public:
+  explicit F32Map(CpuTarget target) : target_(target) {}
+
+  bool load(const BlockSource& source, double magnitude, bool collect_statistics,
+            Executor& executor) override;
+  void apply(const SpectralMap& map, Executor& executor) override;
+  double update(MatrixView weight, double decay, double alpha,
+                Executor& executor) override;
+  SpectrumStatistics statistics() const override { return statistics_; }
+
+ private:
+  // Denormals become zero in the tasks, too, which may run on threads of their own.
+  class Flushing : public Executor {
+   public:
+    explicit Flushing(Executor& executor) : executor_(executor) {}
+    int threads() const override { return executor_.threads(); }
+    void run(int tasks, FunctionRef<void(int, int)> work) override {
+      executor_.run(tasks, [&](int task, int thread) {
+        const FlushDenormals flush;
+        work(task, thread);
+      });
+    }
+
+   private:
+    Executor& executor_;
+  };
+
+  void allocate();
+  GemmMemory<float> memory(Executor& executor);
+  void load_rows(const BlockSource& source, float scale, bool update_momentum,
+                 std::int64_t row, std::int64_t rows, std::int64_t first_column,
+                 std::uint32_t& largest);
+  void load_chunk(const BlockSource& source, float scale, bool update_momentum,
+                  std::int64_t row, std::int64_t rows, Executor& executor);
+  std::uint32_t load_all(const BlockSource& source, float scale, bool update_momentum,
+                         Executor& executor);
+  double trace() const;
+  void normalize(const SpectralMap& map);
+  void scale_gram(double square, Executor& executor);
+  void iterate_gram(const SpectralMap& map, Executor& executor);
+  void iterate_directly(const SpectralMap& map, Executor& executor);
+  double move_directly(MatrixView weight, double decay, double alpha, Executor& executor);
+
+  const CpuTarget target_;
+
+  // the block at hand
+  std::int64_t rows_ = 0, cols_ = 0;
+  std::int64_t m_ = 0, n_ = 0;         // short and long side
+  std::int64_t band_ = 0, chunk_ = 0;  // rows of a task of load, and of a Gram matrix
+  bool wide_ = true;                   // rows <= cols
+  bool direct_ = false;                // nearly square
+  bool collect_ = false;
+  bool zero_ = false;
+  double scale_ = 1;   // X = scale D
+  double norm_ = 0;    // ||X||_F
+  double factor_ = 1;  // O = Q factor X
+  double inner_ = 0;   // <factor X, O>
+  SpectrumStatistics statistics_;
+
+  MatrixView x_;                       // as D, but (m x n) if direct
+  MatrixView next_;                    // of the direct iteration
+  MatrixView transposed_;              // (m x chunk), a piece of a tall X
+  MatrixView a_, p_, t_, q_, q_next_;  // (m x m)
+
+  Scratch<float> x_memory_, next_memory_, transposed_memory_, first_;
+  Scratch<float> a_memory_, p_memory_, t_memory_, q_memory_, q_next_memory_;
+  Scratch<float> packed_;               // kGemmScratch a thread
+  Scratch<double> squares_;             // one per task
+  std::vector<std::uint32_t> largest_;  // one per band
+  LanczosScratch lanczos_;
+};
+
+}  // namespace pion

@@ -45,7 +45,8 @@ struct Numbers {
 };
 
 bool same_bits(Numbers& a, Numbers& b) {
-  return a.bytes() == b.bytes() && std::memcmp(a.data(), b.data(), a.bytes()) == 0;
+  return a.bytes() == b.bytes() &&
+         (a.bytes() == 0 || std::memcmp(a.data(), b.data(), a.bytes()) == 0);
 }
 
 struct Parameter {

@@ -160,7 +160,7 @@ template <class T, class G>
 UpdateStatistics elementwise_step(const ElementwiseScalars& scalars, NonFinite policy,
                                   const ElementwiseRun<T>& run, const G* gradient,
                                   std::size_t n, const char* where) {
-  // the state of entries without gradient decays to denormals, which are 100 times slower
+  // the state of entries without gradient decays to denormals, which are slow
   const FlushDenormals flush;
   if (n == 0) return {};
   GradientRun<G> entries{gradient};

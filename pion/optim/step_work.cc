@@ -146,7 +146,7 @@ void raise_nonfinite(const ParameterUpdate& update) {
 double step_chunk(const ParameterUpdate& update, const ElementwiseScalars& scalars,
                   std::size_t entries, std::size_t index, bool zero_nonfinite,
                   StepWorkspaces::Thread& thread) {
-  // the state of entries without gradient decays to denormals, which are 100 times slower
+  // the state of entries without gradient decays to denormals, which are slow
   const FlushDenormals flush;
   const Chunk chunk = chunk_of(index, entries);
   return with_types(update, [&]<class T, class G>() {

@@ -9,7 +9,6 @@ namespace pion {
 // Deals tasks 0, 1, 2, ... to threads like cards, and lets who is done take from the
 // others. A thread so meets the same tasks in every round, with its data still in the
 // cache of its core.
-// cores.
 class TaskLists {
  public:
   explicit TaskLists(int threads)

@@ -28,15 +28,6 @@ def cut(shape, index):
     return gaussian(shape, 1)[index], lambda step: gaussian(shape, 10 + step)[index]
 
 
-@pytest.fixture(params=["kernels", "torch"])
-def path(request):
-    if request.param == "kernels":
-        yield request.param
-        return
-    with pion.force_torch_path():
-        yield request.param
-
-
 def close(path, a, b):
     # one batch of several blocks may be multiplied in another order than one block: rounding of
     # f32, behind the filter's slope (at most 12) and three steps of 0.1 * 0.2 * sqrt(64) = 0.16

@@ -66,7 +66,7 @@ CHILD = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import torch, pion
-from test_checkpoint import made, run
+from checkpoint_test import made, run
 model, optimizer, parameters = made()
 for step in range(10):
     run(optimizer, parameters, 1, first=step)

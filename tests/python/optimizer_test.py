@@ -3,17 +3,17 @@
 
 Pains of users (see the names of the tests) and where their proof is:
 
-    1 wrong parameters orthogonalized      test_routing.py
-    2 a filter that passes nothing         test_numerics.py: test_a_filter_that_passes_nothing_...
-    3 scale and learning rate              test_numerics.py: test_the_update_has_the_size_...
-    4 heads                                test_shapes.py
-    5 more than two dimensions             test_shapes.py
-    6 steps on the CPU, offloading         test_offload.py, test_paths.py
-    7 many small matrices                  test_paths.py: test_many_small_matrices_...
-    8 resume                               test_checkpoint.py
-    9 distributed                          test_distributed.py
-    10 numerics, aliasing, NaN             test_numerics.py
-    11 gradient clipping                   test_numerics.py: test_clipping_gradients_...
+    1 wrong parameters orthogonalized      routing_test.py
+    2 a filter that passes nothing         numerics_test.py: test_a_filter_that_passes_nothing_...
+    3 scale and learning rate              numerics_test.py: test_the_update_has_the_size_...
+    4 heads                                shapes_test.py
+    5 more than two dimensions             shapes_test.py
+    6 steps on the CPU, offloading         offload_test.py, paths_test.py
+    7 many small matrices                  paths_test.py: test_many_small_matrices_...
+    8 resume                               checkpoint_test.py
+    9 distributed                          distributed_test.py
+    10 numerics, aliasing, NaN             numerics_test.py
+    11 gradient clipping                   numerics_test.py: test_clipping_gradients_...
     12 plugging in                         this file, and the hosts' own
 """
 

@@ -359,8 +359,10 @@ def _check_finite(work: list):
     asked = [(cell, g) for cell, g, _ in work if cell.group["nonfinite"] == "raise"]
     if not asked:
         return
-    for cell, gradient in asked:
-        if not torch.isfinite(gradient).all():
+    device = asked[0][1].device
+    flags = [torch.isfinite(gradient).all().to(device) for _, gradient in asked]
+    for (cell, _), finite in zip(asked, torch.stack(flags).tolist(), strict=True):
+        if not finite:
             raise ValueError(
                 f"step: every gradient must be finite, got NaN or Inf in that of {cell.name}; "
                 'nothing was written. To go on without such parameters, set nonfinite to "skip"'

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "pion/spectral/block_map.h"
 #include "pion/spectral/spectral_map.h"
 #include "tests/random_matrix.h"
 
@@ -77,6 +78,32 @@ TEST(Allocation, NoneAfterTheFirstCall) {
     expect_no_allocation_after_the_first_call<float>(normalization);
     expect_no_allocation_after_the_first_call<double>(normalization);
     expect_no_allocation_after_the_first_call<bfloat16>(normalization);
+  }
+}
+
+TEST(Allocation, BlockMapsKeepWhatTheyHave) {
+  SpectralMap map = {.sequence = high_pass_sequence(2, 5),
+                     .normalization = Normalization::kSpectral,
+                     .precision = Precision::kAccurate};
+  const auto pool = make_thread_pool(2);
+  for (const CpuTarget target : supported_cpu_targets()) {
+    const auto block = make_block_map(target);
+    std::size_t after_first = 0;
+    for (int call = 0; call < 3; ++call) {
+      // wide, tall, and nearly square both ways
+      for (const auto& [rows, cols] : {std::pair{60, 150}, std::pair{150, 60},
+                                       std::pair{80, 100}, std::pair{100, 80}}) {
+        static const RandomMatrix<float> input = gaussian_matrix<float>(150, 150, 43);
+        static RandomMatrix<float> weight = gaussian_matrix<float>(150, 150, 44);
+        BlockSource source;
+        source.gradient = input.view().block(0, 0, rows, cols);
+        ASSERT_TRUE(block->load(source, 1.0, true, *pool));
+        block->apply(map, *pool);
+        block->update(weight.view().block(0, 0, rows, cols), 0.99, -0.1, *pool);
+      }
+      if (call == 0) after_first = allocations;
+    }
+    EXPECT_EQ(allocations, after_first) << cpu_target_name(target);
   }
 }
 

@@ -3,6 +3,7 @@
 // c A^2) X with A = X X^T, decay, update.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "lab/bench/sides.h"
@@ -55,11 +56,15 @@ Side batched_side(const Problem& problem, std::string name, at::ScalarType type,
         move(each.weight, peer_map(copy, each.sequence, inside), rule, each.shape);
         continue;
       }
-      const at::Tensor blocks = cut_in_blocks(direction, each.shape)
-                                    .to(type, /*non_blocking=*/false, /*copy=*/true,
-                                        at::MemoryFormat::Contiguous);
-      move(each.weight, join_blocks(peer_map(blocks, each.sequence, inside), each.shape),
-           rule, each.shape);
+      // tall blocks are turned by the copy, so that products read along rows
+      const bool tall = each.shape.rows > each.shape.cols;
+      const at::Tensor cut = cut_in_blocks(direction, each.shape);
+      const at::Tensor wide = (tall ? cut.mT() : cut)
+                                  .to(type, /*non_blocking=*/false, /*copy=*/true,
+                                      at::MemoryFormat::Contiguous);
+      const at::Tensor mapped = peer_map(wide, each.sequence, inside);
+      move(each.weight, join_blocks(tall ? mapped.mT() : mapped, each.shape), rule,
+           each.shape);
     }
   };
   const auto weights = [all] {
@@ -71,7 +76,7 @@ Side batched_side(const Problem& problem, std::string name, at::ScalarType type,
 }
 
 // torch.optim.Muon knows no heads: each is a parameter of its own.
-Side optim_muon_side(const Problem& problem) {
+Side per_head_side(const Problem& problem, std::string name) {
   struct Heads {
     std::vector<std::vector<Tensors>> of;  // of every parameter
   };
@@ -108,7 +113,7 @@ Side optim_muon_side(const Problem& problem) {
     }
     return result;
   };
-  return {{"optim_muon", step}, weights};
+  return {{std::move(name), step}, weights};
 }
 
 // LibTorch's multi-tensor steps, the ones of torch.optim with fused=True.
@@ -174,8 +179,13 @@ at::Tensor peer_map(const at::Tensor& input, const QuinticSequence& sequence,
 std::vector<Side> peer_sides(const Problem& problem, bool with_f32) {
   if (!is_matrix_rule(problem.rule)) return {fused_side(problem)};
   std::vector<Side> sides;
-  if (std::holds_alternative<MuonRule>(problem.rule))
-    sides.push_back(optim_muon_side(problem));
+  const auto& shapes = problem.workload.parameters;
+  if (std::holds_alternative<MuonRule>(problem.rule)) {
+    sides.push_back(per_head_side(problem, "optim_muon"));
+  } else if (std::any_of(shapes.begin(), shapes.end(),
+                         [](const ParameterShape& each) { return each.heads > 1; })) {
+    sides.push_back(per_head_side(problem, "per_head_bf16"));
+  }
   sides.push_back(batched_side(problem, "plain_bf16", at::kBFloat16, false));
   sides.push_back(batched_side(problem, "addmm_bf16", at::kBFloat16, true));
   if (with_f32) sides.push_back(batched_side(problem, "addmm_f32", at::kFloat, true));

@@ -26,6 +26,7 @@ Side pion_side(const Problem& problem, Precision precision);
 // Peers, of ATen operations. For matrix rules:
 //
 //   optim_muon      torch.optim.Muon's step, each head a parameter of its own (Muon only)
+//   per_head_bf16   the same with Pion's map (Pion only, where there are heads)
 //   plain_bf16      A = X X^T; B = b A + c A A; X = a X + B X in bf16, the heads of a
 //                   parameter as one batched product
 //   addmm_bf16      the same with the sums inside the products (addmm, baddbmm)

@@ -18,7 +18,7 @@ using Json = nlohmann::ordered_json;
 std::string text(double value, int digits = 3) {
   char buffer[32];
   // no exponents where people compare columns
-  if (value >= std::pow(10.0, digits) && value < 1e9) {
+  if (value >= std::pow(10.0, digits) - 0.5 && value < 1e9) {
     std::snprintf(buffer, sizeof buffer, "%.0f", value);
   } else {
     std::snprintf(buffer, sizeof buffer, "%.*g", digits, value);

@@ -172,9 +172,10 @@ std::vector<Part> layout_parts(const HeadLayout& layout, const MatrixShape& shap
 }
 
 // s O of the blocks.
-at::Tensor scaled(const at::Tensor& output, const MatrixRule& rule) {
+at::Tensor scaled(const at::Tensor& output, const MatrixRule& rule, bool transposed) {
   const std::int64_t rows = output.size(1), cols = output.size(2);
-  const double scale = rule_scale(rule, rows, cols);
+  const double scale =
+      transposed ? rule_scale(rule, cols, rows) : rule_scale(rule, rows, cols);
   if (rule.scale != Scale::kUnitRms) return output * scale;
   const at::Tensor size = at::linalg_vector_norm(output, 2, at::IntArrayRef{1, 2}, true);
   const double entries = static_cast<double>(rows) * static_cast<double>(cols);
@@ -235,7 +236,8 @@ at::Tensor step_matrix(Work& work, const MatrixRule& rule, bool collect) {
     // what will not be written need not be decomposed: an SVD of NaN may throw
     const at::Tensor clean = work.finite.defined() ? at::where(work.finite, d, 0) : d;
     const at::Tensor output = aten_spectral_map(map, clean);
-    updates.push_back(part.join(scaled(output, rule), shape.count));
+    const bool transposed = step.options->layout().transposed;
+    updates.push_back(part.join(scaled(output, rule, transposed), shape.count));
     if (!collect) continue;
     directions += static_cast<double>(d.size(0) * std::min(d.size(1), d.size(2)));
     blocks.push_back(block_statistics(clean, output, shape.count));

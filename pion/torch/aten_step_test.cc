@@ -74,6 +74,9 @@ TEST(AtenStep, ScalesAgree) {
   }
   expect_same(MuonOptions(0.1).scale(Scale::kUnitRms).scale_factor(0.3).heads(2),
               {12, 8});
+  auto stored_in_out = MuonOptions(0.1).scale(Scale::kOriginal);
+  stored_in_out.set_layout({.transposed = true});
+  expect_same(stored_in_out, {8, 12});
 }
 
 TEST(AtenStep, BlocksAgree) {

@@ -23,8 +23,9 @@ struct Training {
     for (auto& p : parameters) p.requires_grad_();
     const auto bf16 = MuonOptions(lr).low_precision(LowPrecision::kStochastic);
     std::vector<Group> groups;
-    groups.push_back(
-        {{parameters[0]}, std::make_unique<PionOptions>(PionOptions(lr).heads(2))});
+    auto heads = PionOptions(lr).scale(Scale::kOriginal);
+    heads.set_layout({.heads = {2}, .transposed = true});
+    groups.push_back({{parameters[0]}, std::make_unique<PionOptions>(heads)});
     groups.push_back({{parameters[1]}, std::make_unique<AdamWOptions>(lr)});
     groups.push_back({{parameters[2]}, std::make_unique<SgdOptions>(lr)});
     groups.push_back({{parameters[3]}, std::make_unique<MuonOptions>(lr)});

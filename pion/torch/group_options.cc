@@ -87,6 +87,7 @@ void GroupOptions::serialize(torch::serialize::OutputArchive& archive) const {
   archive.write("head_axis", torch::IValue(static_cast<std::int64_t>(layout_.axis)));
   archive.write("split_sizes", torch::IValue(layout_.sizes));
   archive.write("split_heads", torch::IValue(layout_.heads));
+  archive.write("transposed", torch::IValue(layout_.transposed));
   archive.write("low_precision",
                 torch::IValue(static_cast<std::int64_t>(low_precision_)));
   archive.write("fold", torch::IValue(static_cast<std::int64_t>(fold_)));
@@ -113,7 +114,8 @@ void GroupOptions::serialize(torch::serialize::InputArchive& archive) {
   with_torch_errors([&] { check_rule(rule, "load"); });
   HeadLayout layout{static_cast<int>(read_integer(archive, "head_axis", 0, 1)),
                     read_integers(archive, "split_sizes"),
-                    read_integers(archive, "split_heads")};
+                    read_integers(archive, "split_heads"),
+                    read_flag(archive, "transposed")};
   const auto low_precision =
       static_cast<LowPrecision>(read_integer(archive, "low_precision", 0, 2));
   const auto fold = static_cast<Fold>(read_integer(archive, "fold", 0, 2));

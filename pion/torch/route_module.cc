@@ -113,7 +113,8 @@ std::unique_ptr<Optimizer> make_optimizer(const torch::nn::Module& module,
     const Route& one = *by_name.at(own.name);
     std::unique_ptr<GroupOptions> options = make_options(one.rule);
     if (is_matrix_rule(one.rule)) {
-      options->set_layout(one.heads);
+      // the matrices of a stack are its blocks already
+      options->set_layout(one.role == Role::kExpertStack ? HeadLayout{} : one.heads);
       options->set_fold(fold_of(one.role));
     }
     auto group = std::find_if(groups.begin(), groups.end(),

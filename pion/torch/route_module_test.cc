@@ -6,6 +6,9 @@
 
 #include <set>
 
+#include "pion/torch/one_rule.h"
+#include "pion/torch/options.h"
+
 namespace pion {
 namespace {
 
@@ -111,6 +114,27 @@ TEST(MakeOptimizer, GroupsByRuleAndHeadsAndStepsTiedParametersOnce) {
   for (const auto& one : optimizer->statistics()) names.insert(one.name);
   EXPECT_EQ(names.count("embed_tokens.weight"), 1u);
   EXPECT_EQ(names.count("conv.weight"), 1u);
+}
+
+struct ExpertsImpl : torch::nn::Module {
+  torch::Tensor down = register_parameter("down_proj", torch::randn({4, 8, 6}));
+};
+TORCH_MODULE(Experts);
+
+TEST(MakeOptimizer, StepsEveryExpertOfAStackAsOneMatrix) {
+  struct Mixture : torch::nn::Module {
+    Experts experts = register_module("experts", Experts());
+  } model;
+  const Routing routing = route(model);
+  ASSERT_EQ(routing.routes[0].role, Role::kExpertStack);
+  const auto optimizer = make_optimizer(model, routing);
+  torch::Tensor stack = model.experts->down;
+  torch::Tensor alone = stack.detach()[2].clone().requires_grad_();
+  Pion single({alone}, PionOptions(std::get<PionRule>(routing.routes[0].rule).lr));
+  stack.mutable_grad() = torch::randn_like(stack);
+  alone.mutable_grad() = stack.grad()[2].clone();
+  optimizer->step(), single.step();
+  EXPECT_TRUE(stack.detach()[2].equal(alone));
 }
 
 TEST(MakeOptimizer, RefusesARoutingOfAnotherModel) {

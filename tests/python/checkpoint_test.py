@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import torch
-from judges import gaussian, mlp, parameter, run, state_of
+from judges import mlp, parameter, run, state_of
 
 import pion
 
@@ -278,6 +278,3 @@ def test_groups_survive_json(tmp_path):
         p.data.copy_(q)
     for a, b in zip(run(again, others, 2), run(optimizer, parameters, 2), strict=True):
         assert torch.equal(a, b)
-
-
-__all__ = ["gaussian", "made", "run"]

@@ -8,8 +8,6 @@ import pathlib
 
 import torch
 
-import pion
-
 VECTORS = pathlib.Path(__file__).resolve().parent.parent / "vectors"
 UNIT = 2.0**-24  # rounding of f32
 CLASSIC = (3.4445, -4.7750, 2.0315)
@@ -38,7 +36,7 @@ def cases(rule: str) -> list[dict]:
     return [case for case in document["cases"] if case["rule"] == rule]
 
 
-def run(optimizer, parameters, steps: int, first: int = 0, closure_like=None):
+def run(optimizer, parameters, steps: int, first: int = 0):
     """Steps on gradients that depend on the step and the parameter's index alone."""
     for step in range(first, first + steps):
         for index, p in enumerate(parameters):
@@ -73,9 +71,3 @@ def mlp(widths=(8, 16, 16, 4), seed: int = 0) -> torch.nn.Sequential:
     for fan_in, fan_out in itertools.pairwise(widths):
         layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
     return torch.nn.Sequential(*layers[:-1])
-
-
-__all__ = [
-    "CLASSIC", "UNIT", "VECTORS", "cases", "composed", "exact_map", "gaussian", "mlp", "numbers",
-    "parameter", "pion", "run", "state_of",
-]  # fmt: skip

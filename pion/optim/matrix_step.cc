@@ -147,17 +147,21 @@ const MatrixRule& check_arguments(MatrixViewOf<T> weight, MatrixViewOf<const G> 
   return *shared;
 }
 
-// The scan of an f32 step, a row at a time where rows are apart.
+// The scan of an f32 step: by chunks from the last to the first, so that sums do not
+// depend on who takes them and the step begins with what is in the cache.
 template <class G>
-GradientScan scan_rows(MatrixViewOf<const G> gradient, NonFinite policy) {
+GradientScan scan_chunks(MatrixViewOf<const G> gradient, NonFinite policy) {
   const FlushDenormals flush;
-  RunScan found;
   const bool contiguous = gradient.stride == gradient.cols;
   const std::int64_t runs = contiguous ? 1 : gradient.rows;
   const auto size = static_cast<std::size_t>(contiguous ? gradient.rows * gradient.cols
                                                         : gradient.cols);
-  for (std::int64_t i = 0; i < runs; ++i) {
-    found.add(scan_run<float, G>({gradient.row(i)}, size));
+  RunScan found;
+  for (std::int64_t i = runs; i-- > 0;) {
+    for (std::size_t c = chunk_count(size); c-- > 0;) {
+      const Chunk chunk = chunk_of(c, size);
+      found.add(scan_run<float, G>({gradient.row(i) + chunk.first}, chunk.size));
+    }
   }
   // the slow scan counts the finite entries, or finds the one to complain of
   if (!found.finite) return scan_gradient<float>(gradient, policy, kWhere);
@@ -186,7 +190,7 @@ UpdateStatistics blockwise_step(MatrixView weight, MatrixViewOf<const G> gradien
                                 const HeadLayout& layout,
                                 MatrixStepWorkspace& workspace) {
   const NonFinite policy = matrix_rule(rule)->nonfinite;
-  const GradientScan scan = scan_rows(gradient, policy);
+  const GradientScan scan = scan_chunks(gradient, policy);
   if (scan.skip) return {.skipped = true};
   if (!workspace.momentum_is_finite && !all_finite(momentum)) {
     if (policy == NonFinite::kSkip) return {.skipped = true};

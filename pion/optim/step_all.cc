@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "pion/optim/block_tasks.h"
 #include "pion/optim/step_checks.h"
 #include "pion/optim/step_work.h"
 
@@ -49,6 +50,7 @@ double map_flops(const ParameterUpdate& update) {
 void add_matrix_tasks(StepPlan& plan, std::size_t i) {
   Item& item = plan.items[i];
   const auto count = static_cast<std::size_t>(item.update->count);
+  if (item.by_blocks) return add_block_tasks(plan, i);
   item.matrices = plan.results.size();
   plan.results.resize(item.matrices + count);
   const double cost = item.cost / static_cast<double>(count);
@@ -116,8 +118,7 @@ void add_item(StepPlan& plan, ParameterUpdate& update, const ParameterUpdate* pr
   plan.items.push_back({&update, entries, cost});
   Item& item = plan.items.back();
   const NonFinite policy = nonfinite_policy(*update.rule);
-  item.scan_first = policy == NonFinite::kRaise ||
-                    (matrix && update.count > 1 && policy == NonFinite::kSkip);
+  item.scan_first = policy == NonFinite::kRaise || (matrix && update.count > 1);
   if (!matrix) add_scalars(plan, item, previous);
 }
 
@@ -143,7 +144,9 @@ void make_plan(StepPlan& plan, std::span<ParameterUpdate> updates, std::size_t t
     Item& item = plan.items[i];
     const bool matrix = is_matrix_rule(*item.update->rule);
     item.split = !matrix && threads > 1 && item.cost > share && item.cost > kSplitCost;
-    item.scan_first |= item.split;
+    item.by_blocks = matrix && threads > 1 && item.cost > share &&
+                     item.cost > kSplitCost && may_step_by_blocks(*item.update);
+    item.scan_first |= item.split || item.by_blocks;
     item.chunks = plan.scanned.size();
     if (item.scan_first) {
       plan.scanned.resize(item.chunks + chunk_count(item.entries));
@@ -160,6 +163,7 @@ void make_plan(StepPlan& plan, std::span<ParameterUpdate> updates, std::size_t t
   }
   add_whole_tasks(plan);
   sort_by_cost(plan.tasks);
+  form_teams(plan, total, threads);
 }
 
 // What the scans found, item by item: throws, or marks what is skipped or zeroed.
@@ -195,6 +199,10 @@ void run_task(StepPlan& plan, const Task& task, StepWorkspaces::Thread& thread) 
   }
   const Item& item = plan.items[task.item];
   if (item.skipped) return;
+  if (task.kind == Kind::kBlock) {
+    SerialExecutor here;
+    return run_block(plan, task, thread, here);
+  }
   if (task.kind == Kind::kMatrix) {
     plan.results[item.matrices + task.first] =
         step_matrix(*item.update, task.first, thread);
@@ -229,14 +237,18 @@ void run_scans(StepPlan& plan, Executor& executor, StepWorkspaces& workspaces) {
   }
 }
 
-void fill_results(const StepPlan& plan) {
+void fill_results(StepPlan& plan, bool collect_spectrum) {
   for (const Item& item : plan.items) {
     UpdateStatistics& result = item.update->result;
     if (item.skipped) {
       result = {.skipped = true};
     } else if (is_matrix_rule(*item.update->rule)) {
       const auto count = static_cast<std::size_t>(item.update->count);
+      if (item.by_blocks) merge_block_results(plan, item, collect_spectrum);
       result = combine(std::span(plan.results).subspan(item.matrices, count));
+      if (item.scan_first && !result.skipped) {
+        result.gradient_norm = std::sqrt(item.gradient_squares);
+      }
     } else if (item.split) {
       double squares = 0;
       for (std::size_t c = 0; c < chunk_count(item.entries); ++c) {
@@ -263,8 +275,12 @@ void step_all(std::span<ParameterUpdate> updates, Executor& executor,
   }
   run_scans(plan, executor, workspaces);
   judge_scans(plan);
+  for (const Task& task : plan.team_tasks) {
+    if (plan.items[task.item].skipped) continue;
+    run_block(plan, task, workspaces.threads.front(), executor);
+  }
   run_tasks(plan, plan.tasks, executor, workspaces);
-  fill_results(plan);
+  fill_results(plan, workspaces.collect_spectrum);
 }
 
 }  // namespace pion

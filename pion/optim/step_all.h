@@ -33,9 +33,11 @@ struct ParameterUpdate {
   void* exp_avg_sq = nullptr;  // AdamW
   float* master = nullptr;     // bf16 weights under kMasterCopy
   LowPrecision low_precision = LowPrecision::kMasterCopy;  // bf16 weights
-  std::uint64_t seed = 0;   // kStochastic: of this parameter and step
-  std::int64_t step = 1;    // number of this step, from 1
-  bool maximize = false;    // steps along the gradient
+  std::uint64_t seed = 0;  // kStochastic: of this parameter and step
+  std::int64_t step = 1;   // number of this step, from 1
+  bool maximize = false;   // steps along the gradient
+  // Vouched for: zeros, or what a step left behind. Spares matrix rules a look at it.
+  bool momentum_is_finite = false;
   UpdateStatistics result;  // written
 };
 

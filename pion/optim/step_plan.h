@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "pion/optim/elementwise_step.h"
+#include "pion/optim/matrix_step.h"
 #include "pion/optim/update_statistics.h"
 
 namespace pion {
@@ -28,12 +29,18 @@ struct StepPlan {
     bool zero_nonfinite = false;
     double gradient_squares = 0;  // of items that were scanned first
     bool skipped = false;
+    // matrix rules: stepped by blocks, which are plan.blocks[blocks, blocks +
+    // block_count) of every matrix and have their results from `block_results` on, matrix
+    // by matrix
+    bool by_blocks = false;
+    std::size_t blocks = 0, block_count = 0, block_results = 0;
   };
   enum class Kind {
     kScan,    // chunks [first, last) of `item`: look at the gradient
     kChunks,  // chunks [first, last) of `item`: step
     kWhole,   // whole[first, last): parameters under element-wise rules
-    kMatrix   // matrix `first` of `item`
+    kMatrix,  // matrix `first` of `item`
+    kBlock    // block `last` of matrix `first` of `item`
   };
   struct Task {
     Kind kind;
@@ -46,13 +53,18 @@ struct StepPlan {
   std::vector<ElementwiseScalars> scalars;
   std::vector<std::size_t> whole;  // items
   std::vector<Task> scans, tasks;
+  std::vector<Task>
+      team_tasks;  // blocks that take all threads together, before the others
   std::vector<RunScan> scanned;           // by chunk
   std::vector<double> squares;            // of the update, by chunk
   std::vector<UpdateStatistics> results;  // by matrix
+  std::vector<Block> blocks, layout_blocks;
+  std::vector<BlockResult> block_results;
 
   void clear() {
     items.clear(), scalars.clear(), whole.clear(), scans.clear(), tasks.clear();
     scanned.clear(), squares.clear(), results.clear();
+    team_tasks.clear(), blocks.clear(), block_results.clear();
   }
 };
 

@@ -191,6 +191,7 @@ UpdateStatistics step_matrix(const ParameterUpdate& update, std::size_t matrix,
                              StepWorkspaces::Thread& thread) {
   const auto n = static_cast<std::size_t>(update.rows * update.cols);
   const std::size_t first = matrix * n;
+  thread.matrix.momentum_is_finite = update.momentum_is_finite;
   return with_types(update, [&]<class T, class G>() {
     if constexpr (std::is_same_v<T, float>) {
       if (update.weight_type == ElementType::kBf16) {

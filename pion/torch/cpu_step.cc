@@ -87,6 +87,8 @@ ParameterUpdate update_of(const ParameterStep& step, const Contiguous& tensors) 
   update.seed = step.seed;
   update.step = *state.step.data_ptr<std::int64_t>() + 1;
   update.maximize = step.options->maximize();
+  // zeros before the first step
+  update.momentum_is_finite = state.momentum_is_finite || update.step == 1;
   return update;
 }
 
@@ -109,6 +111,7 @@ void cpu_step(std::span<ParameterStep> steps, bool collect_spectrum,
     ParameterStep& step = steps[i];
     step.result = updates[i].result;
     if (step.result.skipped) continue;
+    step.state->momentum_is_finite = true;
     const at::Tensor& weight = tensors[i].weight;
     if (!weight.is_alias_of(step.parameter)) step.parameter.detach().copy_(weight);
     ++*step.state->step.data_ptr<std::int64_t>();

@@ -21,6 +21,7 @@ struct ParameterState : torch::optim::OptimizerCloneableParamState<ParameterStat
   torch::Tensor step;                 // i64 scalar: steps taken, without skipped ones
   EmptyUpdateWatch watch;
   bool warned_of_skip = false;
+  bool momentum_is_finite = false;  // a step has left it behind
   std::int64_t rounds =
       0;  // steps begun, skipped ones too: the counter of stochastic rounding
 };

@@ -313,7 +313,7 @@ TileEnd<T> end_of(const GemmCall<T>& call, bool first) {
                     .c_stride = call.c_stride,
                     .out = call.out,
                     .out_stride = call.out_stride,
-                    .far = call.n > kGemmInPlace};
+                    .far = call.squares != nullptr || call.n > kGemmInPlace};
   if (!first) end.beta = T{1}, end.c = call.out, end.c_stride = call.out_stride;
   return end;
 }

@@ -14,10 +14,6 @@ namespace pion {
 
 namespace {
 
-// As in tile_map.cc: squares of the entries that count stay normal floats, and sums of
-// 2^26 of them finite.
-constexpr double kSmallestMagnitude = 0x1p-30, kLargestMagnitude = 0x1p40;
-
 constexpr std::uint32_t kInfinity = 0x7f800000;
 
 // Rows of a task: those of tall blocks are transposed in L1.
@@ -30,14 +26,6 @@ constexpr std::int64_t kPiece = 128 * 1024;
 // Entries of a row that move with it where rows would lie 1, 2, 4 ... KiB apart: columns
 // of such a matrix share too few sets of L1.
 constexpr std::int64_t kPadding = 16;
-
-// 2^k that brings `magnitude` into [1/2, 1), as far as floats can hold it.
-double power_of_two_for(double magnitude) {
-  if (!(magnitude > 0.0) || !std::isfinite(magnitude)) return 1.0;
-  int exponent = 0;
-  std::frexp(magnitude, &exponent);
-  return std::ldexp(1.0, std::clamp(-exponent, -126, 126));
-}
 
 MatrixView padded(Scratch<float>& memory, std::int64_t rows, std::int64_t cols) {
   const std::int64_t stride = cols + (cols % 256 == 0 ? kPadding : 0);

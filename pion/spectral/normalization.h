@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// How often the norms of spectral maps look again.
+// How f32 maps keep clear of under- and overflow, and how often norms look again.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <type_traits>
 
 namespace pion {
@@ -10,5 +12,18 @@ namespace pion {
 template <class A>
 inline constexpr int kNormSteps = std::is_same_v<A, double> ? 256 : 64;
 inline constexpr int kStatisticsSteps = 32;
+
+// Entries scaled for f32 may be off from 1 by this much: squares of the ones that count
+// stay normal floats, and sums of 2^26 of them finite.
+inline constexpr double kSmallestMagnitude = 0x1p-30, kLargestMagnitude = 0x1p40;
+
+// 2^k that brings `magnitude` into [1/2, 1), as far as floats can hold it; 1 if it is no
+// positive number.
+inline double power_of_two_for(double magnitude) {
+  if (!(magnitude > 0.0) || !std::isfinite(magnitude)) return 1.0;
+  int exponent = 0;
+  std::frexp(magnitude, &exponent);
+  return std::ldexp(1.0, std::clamp(-exponent, -126, 126));
+}
 
 }  // namespace pion

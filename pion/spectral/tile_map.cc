@@ -12,10 +12,6 @@ namespace pion {
 
 namespace {
 
-// The scaled entries may be off from 1 by this much: squares of the ones that count stay
-// normal floats, and sums of 2^26 of them finite.
-constexpr double kSmallestMagnitude = 0x1p-30, kLargestMagnitude = 0x1p40;
-
 constexpr std::uint32_t kInfinity = 0x7f800000;
 
 // Tiles of a chunk along n: 128 KiB a layout where m allows, so that a chunk stays in L2
@@ -24,14 +20,6 @@ constexpr std::size_t kChunkTiles = 16, kChunkRows = 2048;
 
 std::size_t blocks_of(std::int64_t n) {
   return (static_cast<std::size_t>(n) + kBlockEdge - 1) / kBlockEdge;
-}
-
-// 2^k that brings `magnitude` into [1/2, 1), as far as floats can hold it.
-double power_of_two_for(double magnitude) {
-  if (!(magnitude > 0.0) || !std::isfinite(magnitude)) return 1.0;
-  int exponent = 0;
-  std::frexp(magnitude, &exponent);
-  return std::ldexp(1.0, std::clamp(-exponent, -126, 126));
 }
 
 }  // namespace

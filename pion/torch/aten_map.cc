@@ -39,10 +39,13 @@ at::Tensor polynomial(const SpectralMap& map, at::Tensor x) {
     x = x / at::where(sigma > 0, sigma, 1);
   }
   if (map.norm_margin != 1.0) x = x / map.norm_margin;
+  const at::ScalarType type = x.scalar_type();
+  if (map.precision == Precision::kFast && type == at::kFloat) x = x.to(at::kBFloat16);
   for (const Quintic& p : map.sequence) {
     const at::Tensor gram = x.bmm(x.transpose(1, 2));
     x = at::baddbmm(x, at::baddbmm(gram, gram, gram, p.b, p.c), x, p.a, 1);
   }
+  x = x.to(type);
   return transposed ? x.transpose(1, 2) : x;
 }
 

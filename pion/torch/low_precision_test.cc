@@ -88,8 +88,9 @@ TEST(LowPrecision, MomentumIsF32AndF64StaysF64) {
 // 30 steps in f64 and f32: f32 rounds |w| < 4 thrice a step, and directions by at most
 // 0.2 sqrt(16) lr times 1e-4 (see torch_judges_test.cc).
 TEST(LowPrecision, F64AgreesWithF32) {
-  const auto f64 = train(start(torch::kDouble), MuonOptions(1e-2), 30);
-  const auto f32 = train(start(torch::kFloat), MuonOptions(1e-2), 30);
+  const auto options = MuonOptions(1e-2).precision(Precision::kF32);
+  const auto f64 = train(start(torch::kDouble), options, 30);
+  const auto f32 = train(start(torch::kFloat), options, 30);
   EXPECT_LE((f64 - f32).abs().max().item<double>(),
             30 * (12 * 0x1p-24 + 0.8 * 1e-2 * 1e-4));
 }

@@ -30,6 +30,7 @@ torch::Tensor numbers(at::IntArrayRef shape, std::uint32_t seed) {
 std::unique_ptr<GroupOptions> options_of(const Json& one) {
   std::unique_ptr<GroupOptions> options =
       make_options(make_rule(one["rule"].get<std::string>()));
+  if (one["rule"] == "muon") options->set("precision", "f32");  // judged in double
   for (const auto& [key, value] : one["keys"].items()) {
     if (key == "betas") {
       options->set("beta1", value[0].get<double>()).set("beta2", value[1].get<double>());

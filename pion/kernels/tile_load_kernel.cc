@@ -54,6 +54,29 @@ struct Averaging {
   }
 };
 
+// What comes so many pairs of rows later: the hardware follows a row of 2 KiB only when
+// it is almost over.
+constexpr std::size_t kPairsAhead = 2;
+
+void prefetch_lines(const void* at) {
+  const auto* bytes = static_cast<const char*>(at);
+  _mm_prefetch(bytes, _MM_HINT_T0);
+  _mm_prefetch(bytes + 64, _MM_HINT_T0);
+}
+
+void prefetch_pair(const TileLoad& call, std::size_t pair, std::size_t col) {
+  for (std::size_t row = 2 * pair; row < 2 * pair + 2; ++row) {
+    const std::size_t at = row * call.gradient_stride + col;
+    if (call.gradient_is_bf16) {
+      _mm_prefetch(static_cast<const char*>(call.gradient) + 2 * at, _MM_HINT_T0);
+    } else {
+      prefetch_lines(static_cast<const float*>(call.gradient) + at);
+    }
+    if (call.momentum != nullptr)
+      prefetch_lines(call.momentum + row * call.momentum_stride + col);
+  }
+}
+
 // Columns [32 k, 32 k + 32) of rows 2p and 2p + 1 to their places.
 void store_pair(const TileLoad& call, std::size_t p, std::size_t k,
                 const __m512 (&d)[4]) {
@@ -91,6 +114,7 @@ std::uint32_t load_tiles(const TileLoad& call) {
       const std::size_t col = 32 * k;
       const __mmask16 low = first_lanes(col, call.cols),
                       high = first_lanes(col + 16, call.cols);
+      prefetch_pair(call, p + kPairsAhead, col);
       __m512 d[4] = {zero, zero, zero, zero};
       for (std::size_t r = 0; r < 2 && 2 * p + r < call.rows; ++r) {
         d[2 * r] = direction(2 * p + r, col, low);

@@ -79,6 +79,7 @@ class Slot {
     update_.gradient = pointer<const void>(gradient);
     update_.gradient_type = static_cast<ElementType>(gradient_type);
     update_.momentum = pointer<void>(momentum);
+    update_.momentum_is_finite = false;
     update_.exp_avg = pointer<void>(exp_avg);
     update_.exp_avg_sq = pointer<void>(exp_avg_sq);
     update_.master = pointer<float>(master);
@@ -97,6 +98,7 @@ class Slot {
   ParameterUpdate lend() {
     update_.rule = &rule_->rule;
     update_.step = static_cast<std::int64_t>(*step_) + 1;
+    if (update_.step == 1) update_.momentum_is_finite = true;  // zeros
     update_.seed =
         rounding_seed(seed_, ordinal_, static_cast<std::uint64_t>(counters_->rounds));
     return std::move(update_);
@@ -108,6 +110,7 @@ class Slot {
     const UpdateStatistics& result = update_.result;
     ++counters_->rounds;
     if (!result.skipped) *step_ += 1;
+    update_.momentum_is_finite = !result.skipped;
     EmptyUpdateWatch watch;
     watch.restore(static_cast<int>(counters_->empty_in_a_row),
                   counters_->warned_of_empty != 0);

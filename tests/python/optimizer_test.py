@@ -11,10 +11,10 @@ Pains of users (see the names of the tests) and where their proof is:
     6 steps on the CPU, offloading         offload_test.py, paths_test.py
     7 many small matrices                  paths_test.py: test_many_small_matrices_...
     8 resume                               checkpoint_test.py
-    9 distributed                          distributed_test.py
+    9 distributed                          open: a DTensor is refused
     10 numerics, aliasing, NaN             numerics_test.py
     11 gradient clipping                   numerics_test.py: test_clipping_gradients_...
-    12 plugging in                         this file, and the hosts' own
+    12 plugging in                         this file; the hosts' own are open
 """
 
 import copy

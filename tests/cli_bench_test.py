@@ -137,14 +137,16 @@ def test_errors_alone_measure_no_time(folder):
     assert "accurate is no worse" in text
 
 
-def test_what_is_outside_the_map_is_a_difference(folder):
+def test_what_is_outside_the_map_is_timed_by_itself(folder):
     words = ["--group", "outside", "--quick", *FAST, "--json", "o.json"]
     pion("bench", *words, cwd=folder, check=0)
-    (row,) = json.loads((folder / "o.json").read_text())["rows"]
-    assert row.keys() == ROW | {"whole", "map"}
-    difference = max(0, row["whole"]["min_ms"] - row["map"]["min_ms"])
-    assert row["pion"]["min_ms"] == pytest.approx(difference, abs=2e-4 * row["whole"]["min_ms"])
-    assert {peer["name"] for peer in row["peers"]} == {"4 ATen operations", "7 ATen operations"}
+    data = json.loads((folder / "o.json").read_text())
+    if not data["machine"]["bf16"]:
+        pytest.skip("the target has no bf16")
+    (row,) = data["rows"]
+    assert row.keys() == ROW
+    assert row["pion"]["min_ms"] > 0
+    assert [peer["name"] for peer in row["peers"]] == ["7 ATen operations"]
 
 
 def test_a_limited_target_is_recorded(folder):

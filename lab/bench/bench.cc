@@ -14,6 +14,7 @@
 #include "lab/bench/map_errors.h"
 #include "lab/bench/roofline.h"
 #include "lab/bench/sides.h"
+#include "pion/kernels/cpu_target.h"
 #include "pion/optim/matrix_step.h"
 
 namespace pion::bench {
@@ -121,28 +122,18 @@ class Session {
     return rows;
   }
 
-  // pion's time is the difference of a step and its map. The map has the norm and the
-  // conversions in it, so the peer is the four ATen operations that are left.
   std::vector<Json> outside_rows(const RowSet& set, const Problem& problem) {
-    std::vector<Json> rows;
-    for (const Precision precision : set.precisions) {
-      const std::vector<Contender> contenders =
-          outside_map_contenders(problem, precision);
-      const std::vector<Timing> timings = interleave(contenders, options_.seconds);
-      Timing rest = timings[0];
-      rest.min_ms = std::max(0.0, timings[0].min_ms - timings[1].min_ms);
-      rest.median_ms = std::max(0.0, timings[0].median_ms - timings[1].median_ms);
-      Json row = row_of(set, problem, precision);
-      row["pion"] = timing_json(rest);
-      row["whole"] = timing_json(timings[0]);
-      row["map"] = timing_json(timings[1]);
-      add_peers(row, rest, std::span(contenders).subspan(2),
-                std::span(timings).subspan(2));
-      add_roofline(row, set, SgdRule{}, precision, rest);
-      row["error"] = row["direct_bf16_error"] = nullptr;
-      rows.push_back(std::move(row));
-    }
-    return rows;
+    if (!has_bf16(cpu_target())) return {};  // the passes of the f32 kernels are others
+    const Precision precision = set.precisions.front();
+    const std::vector<Contender> contenders = outside_map_contenders(problem);
+    const std::vector<Timing> timings = interleave(contenders, options_.seconds);
+    Json row = row_of(set, problem, precision);
+    row["pion"] = timing_json(timings.front());
+    add_peers(row, timings.front(), std::span(contenders).subspan(1),
+              std::span(timings).subspan(1));
+    add_roofline(row, set, SgdRule{}, precision, timings.front());
+    row["error"] = row["direct_bf16_error"] = nullptr;
+    return {std::move(row)};
   }
 
   static Json row_of(const RowSet& set, const Problem& problem, Precision precision) {

@@ -4,8 +4,11 @@
 #include <memory>
 #include <stdexcept>
 #include <utility>
+#include <vector>
 
 #include "lab/bench/sides.h"
+#include "pion/kernels/elementwise.h"
+#include "pion/kernels/tiles.h"
 #include "pion/optim/matrix_step.h"
 #include "pion/torch/optimizer.h"
 
@@ -58,38 +61,81 @@ Side pion_side(const Problem& problem, Precision precision) {
 
 namespace {
 
-// pion's map of one f32 matrix, its memory kept.
-Contender map_contender(const at::Tensor& input, const SpectralMap& map) {
-  struct Kept {
-    at::Tensor input, output;
-    SpectralMap map;
-    SpectralWorkspace workspace;
-  };
-  auto kept = std::make_shared<Kept>(
-      Kept{input.contiguous(), at::empty_like(input.contiguous()), map, {}});
-  return {"pion map", [kept] {
-            const std::int64_t rows = kept->input.size(0), cols = kept->input.size(1);
-            const MatrixViewOf<const float> x{kept->input.const_data_ptr<float>(), rows,
-                                              cols, cols};
-            const MatrixViewOf<float> o{kept->output.data_ptr<float>(), rows, cols, cols};
-            apply_spectral_map<float>(kept->map, {&x, 1}, {&o, 1}, kept->workspace);
-          }};
-}
+// What a blockwise step does to the caller's memory, with the kernels that do it: the
+// scan of the gradient; momentum, look-ahead and bf16 tiles; decay and update at the end
+// of a product, here of the least depth, 32.
+struct Passes {
+  at::Tensor weight, gradient, momentum;
+  MatrixRule rule;
+  std::vector<Bf16Bits> left, right;
+  std::vector<double> squares;
 
-// lerp_, lerp, mul_, add_; with `normalized` also bfloat16, norm, div_ between them.
-Contender aten_contender(const Problem& problem, bool normalized) {
+  explicit Passes(const Problem& problem)
+      : weight(problem.weights.front().clone()),
+        gradient(problem.gradients.front().clone()),
+        momentum(at::zeros_like(weight)),
+        rule(*matrix_rule(problem.rule)) {
+    const std::size_t tiles = 4 * kTileSize * blocks(0) * blocks(1);
+    left.resize(tiles);
+    right.resize(tiles);
+  }
+  std::size_t size(int side) const { return static_cast<std::size_t>(weight.size(side)); }
+  std::size_t blocks(int side) const {
+    return (size(side) + kBlockEdge - 1) / kBlockEdge;
+  }
+
+  void step() {
+    const TileKernels& kernels = tile_kernels(cpu_target());
+    const std::size_t cols = size(1);
+    gradient_squares({.f32 = gradient.const_data_ptr<float>()}, size(0) * cols);
+    kernels.load({.gradient = gradient.const_data_ptr<float>(),
+                  .gradient_stride = cols,
+                  .momentum = momentum.data_ptr<float>(),
+                  .momentum_stride = cols,
+                  .update_momentum = true,
+                  .mu = static_cast<float>(rule.momentum),
+                  .share = static_cast<float>(1 - rule.momentum),
+                  .nesterov = rule.nesterov,
+                  .scale = 1,
+                  .rows = size(0),
+                  .cols = cols,
+                  .left = left.data(),
+                  .left_step = blocks(1) * kTileSize,
+                  .right = right.data(),
+                  .right_step = blocks(0) * kTileSize});
+    TileUpdate update{.product = {.left = left.data(),
+                                  .left_step = blocks(1) * kTileSize,
+                                  .right = right.data(),
+                                  .right_step = blocks(0) * kTileSize,
+                                  .k_tiles = 1,
+                                  .row_blocks = blocks(0),
+                                  .col_blocks = blocks(1),
+                                  .symmetric = false},
+                      .decay = static_cast<float>(1 - rule.lr * rule.weight_decay),
+                      .alpha = static_cast<float>(-rule.lr),
+                      .weight = weight.data_ptr<float>(),
+                      .weight_stride = cols,
+                      .rows = size(0),
+                      .cols = cols};
+    const std::size_t items = item_count(update.product);
+    squares.resize(items);
+    update.squares = squares.data();
+    kernels.update(update, 0, items);
+  }
+};
+
+// lerp_, lerp, bfloat16, norm, div_, mul_, add_.
+Contender aten_contender(const Problem& problem) {
   const MatrixRule rule = *matrix_rule(problem.rule);
   const at::Tensor weight = problem.weights.front().clone();
   const at::Tensor gradient = problem.gradients.front().clone();
   const at::Tensor momentum = at::zeros_like(weight);
-  return {normalized ? "7 ATen operations" : "4 ATen operations", [=] {
+  return {"7 ATen operations", [=] {
             const at::NoGradGuard no_grad;
             momentum.lerp_(gradient, 1 - rule.momentum);
-            at::Tensor direction = gradient.lerp(momentum, rule.momentum);
-            if (normalized) {
-              direction = direction.to(at::kBFloat16);
-              direction.div_(direction.norm());
-            }
+            const at::Tensor direction =
+                gradient.lerp(momentum, rule.momentum).to(at::kBFloat16);
+            direction.div_(direction.norm());
             weight.mul_(1 - rule.lr * rule.weight_decay);
             weight.add_(direction, -rule.lr);
           }};
@@ -97,18 +143,14 @@ Contender aten_contender(const Problem& problem, bool normalized) {
 
 }  // namespace
 
-std::vector<Contender> outside_map_contenders(const Problem& problem,
-                                              Precision precision) {
+std::vector<Contender> outside_map_contenders(const Problem& problem) {
   const std::vector<ParameterShape>& shapes = problem.workload.parameters;
   if (shapes.size() != 1 || shapes.front().heads != 1)
     throw std::invalid_argument(
         "outside_map_contenders: the workload must be one matrix without heads, got \"" +
         problem.workload.text + "\"");
-  const SpectralMap map = rule_map(with_precision(problem.rule, precision),
-                                   shapes.front().rows, shapes.front().cols);
-  return {pion_side(problem, precision).contender,
-          map_contender(problem.gradients.front(), map), aten_contender(problem, false),
-          aten_contender(problem, true)};
+  auto passes = std::make_shared<Passes>(problem);
+  return {{"pion passes", [passes] { passes->step(); }}, aten_contender(problem)};
 }
 
 }  // namespace pion::bench

@@ -68,7 +68,7 @@ void add_rows(const Group& group, const std::string& shape, const Choice& choice
         choice.precisions.empty() ? group.precisions : choice.precisions;
     if (!matrix || precisions.empty()) precisions = {Precision::kF32};
     for (const int threads : options.threads) {
-      if (group.outside_map && threads != 1) continue;  // a map alone has one thread
+      if (group.outside_map && threads != 1) continue;  // the passes are timed on one
       rows.push_back({&group, read_workload(shape), rule, precisions, threads});
     }
   }

@@ -40,11 +40,9 @@ std::vector<Side> peer_sides(const Problem& problem, bool with_f32);
 at::Tensor peer_map(const at::Tensor& input, const QuinticSequence& sequence,
                     bool inside);
 
-// Four contenders that tell what a step costs beside its map: pion's whole step, its map
-// alone from f32 to f32, the ATen operations that such a difference leaves (lerp_, lerp,
-// mul_, add_), and those with norm, division and conversion to bf16, which pion's map
-// makes itself.
-std::vector<Contender> outside_map_contenders(const Problem& problem,
-                                              Precision precision);
+// What a step costs beside its map: pion's passes over memory, by its bf16 kernels, and
+// the ATen operations lerp_, lerp, bfloat16, norm, div_, mul_, add_. Needs a target with
+// bf16.
+std::vector<Contender> outside_map_contenders(const Problem& problem);
 
 }  // namespace pion::bench

@@ -18,7 +18,8 @@ namespace pion {
 //   O = orthogonalize(D / ||D||_F)            Newton-Schulz, see muon_sequence
 //   W <- (1 - lr weight_decay) W - lr s O     s: see Scale; the source's own is kOriginal
 //
-// Differs from the source: f32, not bf16, and Moonlight's scale unless told otherwise.
+// Differs from the source: precision is a choice (Precision), where the source has bf16
+// throughout, and the scale is Moonlight's unless told otherwise.
 struct MuonRule : MatrixRule {
   MuonRule() { nesterov = true; }
   std::string coefficients = "classic";  // see muon_sequence

@@ -37,8 +37,8 @@ struct Cutoff {
 //
 // Differs from the source: the filter is set by `cutoff` (what lies above it goes to 1,
 // what lies below to 0) unless promotion_steps asks for the published map, whose default,
-// 0, passes at most one direction and usually none; the scale is Moonlight's; f32, not
-// bf16.
+// 0, passes at most one direction and usually none; the scale is Moonlight's;
+// precision is a choice (Precision), where the source has bf16 throughout.
 struct PionRule : MatrixRule {
   Cutoff cutoff;
   double edge_factor = 2.0;  // for "noise_edge"; > 0

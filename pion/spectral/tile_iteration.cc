@@ -214,7 +214,8 @@ void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
   if (collect_) std::memcpy(first_x_.data(), x_.data(), entries * sizeof(float));
   const bool exact = map.precision != Precision::kFast;
   const Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact);
-  const Tiles p = tiles(p_tiles_, exact);
+  // P's own rounding matters only where the map magnifies much
+  const Tiles p = tiles(p_tiles_, exact && growth(map.sequence) > kMostlySingleGrowth);
   double factor = factor_;
   for (std::size_t k = 0; k < map.sequence.size(); ++k, factor = 1.0) {
     const Quintic& step = map.sequence[k];

@@ -2,7 +2,6 @@
 #include "pion/spectral/f32_map.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -13,8 +12,6 @@
 namespace pion {
 
 namespace {
-
-constexpr std::uint32_t kInfinity = 0x7f800000;
 
 // Rows of a task: those of tall blocks are transposed in L1.
 constexpr std::int64_t kWideBand = 8, kTallBand = 32;
@@ -167,19 +164,13 @@ bool F32Map::load(const BlockSource& source, double magnitude, bool collect_stat
   if (zero_) return true;
   allocate();
 
-  scale_ = power_of_two_for(magnitude);
-  const std::uint32_t largest =
-      load_all(source, static_cast<float>(scale_), true, executor);
-  if (largest >= kInfinity) return false;
-  zero_ = largest == 0;
-  if (zero_) return true;
-  const double reached = static_cast<double>(std::bit_cast<float>(largest));
-  if (reached * scale_ < kSmallestMagnitude || reached * scale_ > kLargestMagnitude) {
-    scale_ = power_of_two_for(reached);
-    load_all(source, static_cast<float>(scale_), false, executor);
-  }
-  norm_ = std::sqrt(trace());
-  return true;
+  const ScaledLoad loaded = load_scaled(magnitude, [&](float scale, bool first) {
+    return load_all(source, scale, first, executor);
+  });
+  scale_ = loaded.scale;
+  zero_ = loaded.zero;
+  if (loaded.finite && !zero_) norm_ = std::sqrt(trace());
+  return loaded.finite;
 }
 
 double F32Map::trace() const {

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <type_traits>
 
 namespace pion {
@@ -24,6 +26,29 @@ inline double power_of_two_for(double magnitude) {
   int exponent = 0;
   std::frexp(magnitude, &exponent);
   return std::ldexp(1.0, std::clamp(-exponent, -126, 126));
+}
+
+// How X came into f32.
+struct ScaledLoad {
+  bool finite, zero;
+  double scale;  // X = scale D; a power of two
+};
+
+// pass(scale, first) takes X = scale D from memory and returns the bits of the largest
+// |D|. It is called a second time, with first = false, if the guess of |D| was too far
+// off.
+template <class Pass>
+ScaledLoad load_scaled(double magnitude, Pass pass) {
+  constexpr std::uint32_t kInfinity = 0x7f800000;
+  double scale = power_of_two_for(magnitude);
+  const std::uint32_t largest = pass(static_cast<float>(scale), true);
+  if (largest >= kInfinity || largest == 0) return {largest == 0, largest == 0, scale};
+  const double reached = static_cast<double>(std::bit_cast<float>(largest));
+  if (reached * scale < kSmallestMagnitude || reached * scale > kLargestMagnitude) {
+    scale = power_of_two_for(reached);
+    pass(static_cast<float>(scale), false);
+  }
+  return {true, false, scale};
 }
 
 }  // namespace pion

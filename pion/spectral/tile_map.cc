@@ -2,7 +2,6 @@
 #include "pion/spectral/tile_map.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -11,8 +10,6 @@
 namespace pion {
 
 namespace {
-
-constexpr std::uint32_t kInfinity = 0x7f800000;
 
 // Tiles of a chunk along n: 128 KiB a layout where m allows, so that a chunk stays in L2
 // from its load to its product; at least the depth of one pass of the product, 16.
@@ -178,18 +175,13 @@ bool TileMap::load(const BlockSource& source, double magnitude, bool collect_sta
   statistics_ = {};
   allocate();
 
-  scale_ = power_of_two_for(magnitude);
-  std::uint32_t largest = load_all(source, static_cast<float>(scale_), true, executor);
-  if (largest >= kInfinity) return false;
-  zero_ = largest == 0;
-  if (zero_) return true;
-  const double reached = static_cast<double>(std::bit_cast<float>(largest));
-  if (reached * scale_ < kSmallestMagnitude || reached * scale_ > kLargestMagnitude) {
-    scale_ = power_of_two_for(reached);
-    load_all(source, static_cast<float>(scale_), false, executor);
-  }
-  norm_ = std::sqrt(trace());
-  return true;
+  const ScaledLoad loaded = load_scaled(magnitude, [&](float scale, bool first) {
+    return load_all(source, scale, first, executor);
+  });
+  scale_ = loaded.scale;
+  zero_ = loaded.zero;
+  if (loaded.finite && !zero_) norm_ = std::sqrt(trace());
+  return loaded.finite;
 }
 
 double TileMap::trace() const {

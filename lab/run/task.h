@@ -39,7 +39,10 @@ class Task {
   // Holds the key that TaskInfo::score names.
   virtual Json evaluate() = 0;
 
-  // Something to look at: {"kind": "snake_game", "frames": [...]} or null.
+  // Something to look at, or null:
+  //   {"kind": "snake_game", "frames": [...]}
+  //   {"kind": "answers", "items": [{"prompt", "reference", "before": answer, "after":
+  //   answer}]}, answer = {"text", "correct", "formatted", "right_unformatted"}
   virtual Json sample() { return nullptr; }
 
   // All state besides model and optimizer: random generators, environments, running

@@ -16,6 +16,17 @@ namespace pion::lab {
 class Task;  // lab/run/task.h
 using Json = nlohmann::ordered_json;
 
+// A metric that comparisons show beside the score, in the task's order of importance.
+struct MetricColumn {
+  std::string metric;  // "format_rate"
+  std::string title;   // "format rate"
+  enum class Source {
+    kEvaluation,  // of the final evaluation
+    kUpdates,     // mean over the last tenth of the updates
+    kOptimizer,   // mean over matrices and statistics of the last tenth: "update_rms", ...
+  } source = Source::kEvaluation;
+};
+
 struct TaskInfo {
   std::string name;         // "snake"
   std::string description;  // one line
@@ -23,6 +34,7 @@ struct TaskInfo {
   std::string score;  // the evaluation metric that comparisons use, e.g. "score_mean"
   bool higher_is_better = true;
   std::string curve;     // the update metric to plot, e.g. "return_mean"
+  std::vector<MetricColumn> columns = {};  // besides the score; the loss last
   std::string progress;  // the metric on the x axis, e.g. "env_steps"; "" means updates
   std::function<std::unique_ptr<Task>(const Recipe&)>
       make;  // may use recipe.integer("seed")

@@ -2,6 +2,8 @@
 // Verifiers: is an answer right, and does it have the form that was asked for?
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -14,39 +16,52 @@ struct Attempt {
   std::string_view prompt;     // text
   std::string_view response;   // text that the model produced
   std::string_view reference;  // Problem::answer
-  std::string_view extra;      // Problem::extra
+  std::string_view extra;      // Problem::extra, JSON or empty
 };
 
 struct Verdict {
-  bool correct = false;    // the formatted answer equals the reference
-  bool formatted = false;  // the answer stands where it was asked for (in a box, after ####)
-  bool right_unformatted = false;  // right, but only when the form is ignored (last number)
-  double reward = 0;               // correctness and format, weighted; finite
+  bool correct = false;  // the formatted answer equals the reference
+  bool formatted =
+      false;  // the answer stands where it was asked for (in a box, after ####)
+  bool right_unformatted =
+      false;            // right, but only when the form is ignored (last number)
+  bool failed = false;  // no verdict: the worker hung, died or sent rubbish
+  double reward = 0;    // correctness and format, weighted; finite
 };
 
-// How a verdict's parts become the reward.
+// reward = correct * score + format * (1 if formatted else 0). The score is 1 for a right
+// answer and 0 for a wrong one, except where a scorer gives partial credit:
+// reasoning-gym's score, and what a user's function returns.
 struct RewardWeights {
   double correct = 1.0;
   double format = 0.0;
 };
 
+struct VerifierOptions {
+  RewardWeights weights;         // finite
+  double timeout_seconds = 5.0;  // of one attempt in a worker; > 0
+  double failed_reward = 0.0;    // reward of an attempt whose worker failed
+  int workers = 1;               // processes that share a batch; in [1, 64]
+  // Told once of every kind of failure. Called from judge's thread; default: standard
+  // error.
+  std::function<void(const std::string&)> warn;
+};
+
 class Verifier {
  public:
   virtual ~Verifier() = default;
+  // One verdict an attempt, in order. Throws nothing on account of an attempt.
   virtual std::vector<Verdict> judge(std::span<const Attempt> attempts) = 0;
   // Attempts since the start whose verdict a worker failed to give (hung, died, rubbish).
   virtual std::int64_t failures() const { return 0; }
 };
 
-// name: "boxed", "hash" (####), "last_number": built in, numbers compared exactly;
-// "math_verify": LaTeX by the package of that name; "reasoning_gym"; "my_module:score": a
-// user's own function. The last three run in a worker process. Throws std::invalid_argument
-// for an unknown name or a worker that does not start (with its message).
-struct VerifierOptions {
-  RewardWeights weights;
-  double timeout_seconds = 5.0;  // of one attempt in a worker
-  double failed_reward = 0.0;    // reward of an attempt whose worker failed
-};
-std::unique_ptr<Verifier> make_verifier(const std::string& name, const VerifierOptions& options);
+// name: "boxed", "hash" (####), "last_number": built in, numbers compared exactly
+// (answer.h, number.h); "math_verify": LaTeX by the package of that name;
+// "reasoning_gym"; "my_module:score": a user's own function. The last three run in
+// Python, see worker.h. Throws std::invalid_argument for an unknown name or a worker that
+// does not start (with its message).
+std::unique_ptr<Verifier> make_verifier(const std::string& name,
+                                        const VerifierOptions& options);
 
 }  // namespace pion::lab

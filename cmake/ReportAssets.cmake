@@ -5,7 +5,7 @@
 set(PION_REPORT_ASSETS_DIR ${PROJECT_BINARY_DIR}/report_assets)
 set(page_dir ${PROJECT_SOURCE_DIR}/lab/report/page)
 set(page_scripts ${page_dir}/theme.js ${page_dir}/curves.js ${page_dir}/rates.js
-    ${page_dir}/layers.js ${page_dir}/game.js ${page_dir}/tables.js ${page_dir}/main.js)
+    ${page_dir}/layers.js ${page_dir}/exhibits.js ${page_dir}/game.js ${page_dir}/tables.js ${page_dir}/main.js)
 
 find_program(PION_REPORT_PYTHON NAMES python3 python DOC "Python with vl-convert-python"
              HINTS ${PROJECT_SOURCE_DIR}/.venv/bin)

@@ -245,3 +245,75 @@ def write_regression(directory: Path) -> None:
     summary = {"recipe": "planted_low_rank", "task": "low_rank", "score": "excess_loss", "higher_is_better": False, "command": "pion compare planted_low_rank",
                "optimizers": ["sgd", "muon", "pion"], "lr_key": "optimizer.matrices.lr", "grid": {}, "seeds": [1, 2], "best": {"sgd": 0.01, "muon": 0.01, "pion": 0.01}, "runs": runs}  # fmt: skip
     (directory / "compare.json").write_text(json.dumps(summary))
+
+
+def answers_sample(rng: random.Random, skill: float) -> dict:
+    """Sums, answered before and after training: right, wrong, and right without the box."""
+    items = []
+    for i in range(8):
+        a, b = 10 + 7 * i % 80, 11 + 13 * i % 70
+        right = f"{a}+{b}={a + b},\\boxed{{{a + b}}}"
+        wrong = f"{a}+{b}={a + b - 10},\\boxed{{{a + b - 10}}}"
+        bare = f"{a}+{b}={a + b}"
+        before = {"text": wrong, "correct": False, "formatted": True, "right_unformatted": False}
+        if i % 3 == 0:
+            before = {"text": bare, "correct": False, "formatted": False, "right_unformatted": True}
+        after = dict(before)
+        if rng.random() < skill:
+            after = {"text": right, "correct": True, "formatted": True, "right_unformatted": False}
+        items.append(
+            {"prompt": f"{a}+{b}:", "reference": str(a + b), "before": before, "after": after}
+        )
+    return {"kind": "answers", "items": items}
+
+
+def language_lines(rng: random.Random, updates: int, level: float) -> list[dict]:
+    lines = []
+    for step in range(updates + 1):
+        reward = 0.45 + level * step / updates + rng.gauss(0, 0.03)
+        if step:
+            metrics = {"reward_mean": reward, "loss": rng.gauss(0, 0.01), "entropy": 0.1}
+            lines.append(
+                {"kind": "update", "step": step, "wall_seconds": 0.5 * step, "metrics": metrics}
+            )
+        if step % 10 == 0:
+            metrics = {
+                "accuracy": reward + 0.1,
+                "sampled_accuracy": reward,
+                "format_rate": 0.9 + 0.1 * step / updates,
+                "right_unformatted_rate": 0.05 * (1 - step / updates),
+            }
+            lines.append({"kind": "evaluation", "step": step, "metrics": metrics})
+            parameters = [
+                {"name": "model.embed_tokens.weight", "rule": "sgd", "update_rms": 1e-6},
+                {"name": LAYERS[0], "rule": "pion", "update_rms": 1e-5 * rng.uniform(1, 2)},
+            ]
+            if step:
+                lines.append({"kind": "optimizer", "step": step, "parameters": parameters})
+    return lines
+
+
+def write_language(directory: Path) -> None:
+    """Reinforcement learning of a language model: answers, columns, and what curves hide."""
+    rng = random.Random(11)
+    best = {"adamw": 3e-5, "muon": 1e-4, "pion": 1e-4}
+    columns = [
+        {"metric": "reward_mean", "title": "reward mean"},
+        {"metric": "format_rate", "title": "format rate"},
+        {"metric": "nowhere", "title": "never measured"},
+        {"metric": "loss", "title": "loss"},
+    ]
+    runs = []
+    for optimizer, lr in best.items():
+        for seed in (1, 2, 3):
+            level = 0.2 + 0.02 * rng.random()
+            run = directory / f"{optimizer}-{seed}"
+            run.mkdir(parents=True)
+            write_lines(run / "metrics.jsonl", language_lines(rng, 60, level))
+            (run / "sample.json").write_text(json.dumps(answers_sample(rng, level + 0.4)))
+            metrics = {"reward_mean": 0.45 + level, "format_rate": 0.99, "loss": -1e-3}
+            runs.append({"dir": run.name, "optimizer": optimizer, "lr": lr, "seed": seed, "phase": "final", "status": "complete",
+                         "score": 0.55 + level, "wall_seconds": 30.0, "metrics": metrics})  # fmt: skip
+    summary = {"recipe": "rlvr_arithmetic", "task": "rlvr", "score": "accuracy", "higher_is_better": True, "command": "pion compare rlvr_arithmetic",
+               "optimizers": list(best), "lr_key": "optimizer.matrices.lr", "grid": {}, "seeds": [1, 2, 3], "best": best, "columns": columns, "runs": runs}  # fmt: skip
+    (directory / "compare.json").write_text(json.dumps(summary))

@@ -73,6 +73,7 @@ def runs(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     report_fixture.write_comparison(root / "comparison")
     report_fixture.write_regression(root / "regression")
+    report_fixture.write_language(root / "language")
     report_fixture.write_run(root / "single", "pion", 0.02, 1)
     report_fixture.write_run(root / "unfinished", "muon", 0.01, 1, status="unfinished")
     report_fixture.write_run(root / "failed", "pion", 0.02, 1, score=None, status="failed")
@@ -251,6 +252,28 @@ def test_control_task_without_a_game(browser, runs, tmp_path, width, scheme):
     assert browser.evaluate("document.querySelector('#curve-controls input').checked"), (
         "losses over decades start logarithmic"
     )
+
+
+@pytest.mark.parametrize("width,scheme", [(1400, "light"), (480, "dark")])
+def test_language_model_shows_answers_and_what_curves_hide(browser, runs, tmp_path, width, scheme):
+    check_page(browser, rendered(runs / "language", tmp_path / "language.html"), width, scheme)
+    assert {"measures", "answers", "exhibits"} <= set(visible_sections(browser))
+    measures = browser.evaluate("document.getElementById('measure-table').innerText")
+    assert "reward mean" in measures and "never measured" not in measures
+    assert marks(browser, "exhibit-sampled_greedy", "g.mark-line path") == 6
+    assert marks(browser, "exhibit-loss_reward", "g.mark-symbol.role-mark path") == 3 * 60
+    assert marks(browser, "exhibit-matrices_embeddings", "g.mark-line path") == 6
+    text = browser.evaluate("document.body.innerText")
+    # the curves of the fixture: greedy is sampled + 0.1, and no form is lost at the end
+    assert "sampled at the end: AdamW 0.100, Muon 0.100, Pion 0.100" in text
+    assert "without the form at the end: AdamW 0.000, Muon 0.000, Pion 0.000" in text
+    assert browser.evaluate("document.querySelectorAll('#answer-list .answer').length") == 4
+    assert "right, without the form" in browser.evaluate(
+        "document.querySelector('#answer-list').innerText"
+    )
+    click(browser, "answer-controls", "2")
+    assert "17+24:" in browser.evaluate("document.querySelector('.prompt').textContent")
+    assert browser.errors() == []
 
 
 @pytest.mark.parametrize(

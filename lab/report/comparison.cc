@@ -19,6 +19,8 @@ ComparedRun parse_run(const Json& entry) {
   run.seed = number(entry, "seed");
   run.score = number(entry, "score");
   run.wall_seconds = number(entry, "wall_seconds");
+  for (const auto& [name, value] : member(entry, "metrics").items())
+    if (value.is_number()) run.metrics[name] = value.get<double>();
   return run;
 }
 
@@ -114,6 +116,8 @@ Comparison parse_comparison(std::string_view json) {
   comparison.progress = text(file, "progress");
   comparison.higher_is_better =
       number(file, "higher_is_better") != 0.0;  // absent: higher
+  for (const Json& column : member(file, "columns"))
+    comparison.columns.push_back({text(column, "metric"), text(column, "title")});
   for (const Json& entry : member(file, "runs"))
     comparison.runs.push_back(parse_run(entry));
   for (const Json& name : member(file, "optimizers")) {

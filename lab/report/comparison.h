@@ -15,6 +15,12 @@ namespace pion::lab::report {
 struct ComparedRun {
   std::string directory, optimizer, phase, status, error;  // phase: "tune" or "final"
   double lr = kNan, seed = kNan, score = kNan, wall_seconds = kNan;
+  std::map<std::string, double> metrics;  // of the columns below; finite ones only
+};
+
+// A metric that the comparison shows beside the score.
+struct Column {
+  std::string metric, title;
 };
 
 // One optimizer at its tuned rate.
@@ -35,6 +41,7 @@ struct Comparison {
   std::string curve,
       progress;  // metrics to plot and for the x axis; "" if the file is silent
   bool higher_is_better = true;
+  std::vector<Column> columns;  // in order of importance
   std::vector<ComparedRun> runs;
   std::vector<Entrant> entrants;  // in the file's order
 };

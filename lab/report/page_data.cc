@@ -194,6 +194,9 @@ Json page_data(const Comparison& comparison, const std::map<int, RunRecord>& rec
   page["optimizers"] = optimizer_rows(comparison);
   page["curves"] = learning_curves(comparison, records);
   page["rates"] = learning_rates(comparison);
+  page["measures"] = measures(comparison);
+  page["exhibits"] = exhibits(comparison, records);
+  page["answers"] = sample_answers(comparison, records);
   page["games"] = played_games(comparison, records);
   page["layers"] = layer_statistics(comparison, records);
   page["warnings"] = warnings(comparison, records);

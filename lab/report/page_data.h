@@ -16,6 +16,10 @@ Json learning_curves(const Comparison& comparison,
 Json layer_statistics(const Comparison& comparison,
                       const std::map<int, RunRecord>& records);
 Json played_games(const Comparison& comparison, const std::map<int, RunRecord>& records);
+Json sample_answers(const Comparison& comparison,
+                    const std::map<int, RunRecord>& records);
+Json measures(const Comparison& comparison);
+Json exhibits(const Comparison& comparison, const std::map<int, RunRecord>& records);
 
 // The run of the entrant with the best score among `records`, or the first; -1 without
 // any.

@@ -24,11 +24,14 @@ function header() {
 
 header();
 resultTable();
+measureTable();
+sampleAnswers();
 warningTable();
 routingTable();
 setUp();
 playedGames();
 await learningCurves();
 await learningRates();
+await exhibits();
 await layerStatistics();
 document.documentElement.dataset.ready = 'true';

@@ -21,9 +21,9 @@ struct Problem {
   std::vector<std::int32_t> prompt;    // tokens, chat template applied; not empty
   std::vector<std::int32_t> solution;  // tokens of a worked answer with its stop token,
                                        // for SFT; may be empty
-  std::string answer;  // what the verifier compares with, UTF-8
-  std::string extra;   // JSON for verifiers that need more; may be empty
-  std::string text;    // the prompt as people read it, without template
+  std::string answer;                  // what the verifier compares with, UTF-8
+  std::string extra;                   // JSON for verifiers that need more; may be empty
+  std::string text;                    // the prompt as people read it, without template
 };
 
 // The bytes of every token: decoding needs no tokenizer.

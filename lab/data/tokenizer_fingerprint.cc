@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <stdexcept>
+
+#include "lab/data/problem_set.h"
+
+namespace pion::lab {
+namespace {
+
+using Json = nlohmann::json;
+
+// id -> token of the model's vocabulary and of the tokens added to it.
+std::map<std::int64_t, std::string> all_tokens(const Json& tokenizer) {
+  std::map<std::int64_t, std::string> tokens;
+  const Json& vocabulary = tokenizer.at("model").at("vocab");
+  if (vocabulary.is_array()) {  // Unigram: [token, score] in the order of ids
+    for (std::size_t id = 0; id < vocabulary.size(); ++id)
+      tokens[static_cast<std::int64_t>(id)] = vocabulary[id].at(0).get<std::string>();
+  } else {
+    for (const auto& [token, id] : vocabulary.items())
+      tokens[id.get<std::int64_t>()] = token;
+  }
+  if (const auto added = tokenizer.find("added_tokens"); added != tokenizer.end())
+    for (const Json& each : *added)
+      tokens[each.at("id").get<std::int64_t>()] = each.at("content").get<std::string>();
+  return tokens;
+}
+
+}  // namespace
+
+std::string tokenizer_fingerprint(std::string_view tokenizer_json,
+                                  const std::string& where) {
+  std::map<std::int64_t, std::string> tokens;
+  try {
+    tokens = all_tokens(Json::parse(tokenizer_json));
+  } catch (const Json::exception& error) {
+    throw std::invalid_argument(where + ": is no tokenizer.json: " + error.what());
+  }
+  // FNV-1a, G. Fowler, L. Noll, K. Vo: www.isthe.com/chongo/tech/comp/fnv
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  const auto add = [&](std::string_view text) {
+    for (const char c : text)
+      hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  };
+  for (const auto& [id, token] : tokens) {
+    add(std::to_string(id));
+    add(" ");
+    add(token);
+    add("\n");
+  }
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string text;
+  for (int shift = 60; shift >= 0; shift -= 4) text += kDigits[hash >> shift & 15];
+  return text;
+}
+
+void require_tokenizer_fits(const ProblemSet& problems, std::int64_t vocab_size,
+                            const std::filesystem::path& model_folder) {
+  const std::string remedy =
+      "; prepare the problems with --tokenizer " + model_folder.string();
+  if (problems.vocabulary().size() > vocab_size)
+    throw std::invalid_argument(problems.name() + ": the problems' vocabulary has " +
+                                std::to_string(problems.vocabulary().size()) +
+                                " tokens, the model in " + model_folder.string() +
+                                " knows " + std::to_string(vocab_size) + remedy);
+  const std::filesystem::path path = model_folder / "tokenizer.json";
+  if (problems.fingerprint().empty() || !std::filesystem::exists(path)) return;
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  const std::string theirs = tokenizer_fingerprint(text.str(), path.string());
+  if (theirs != problems.fingerprint())
+    throw std::invalid_argument(problems.name() +
+                                ": the problems' tokens are of another tokenizer (" +
+                                problems.fingerprint() + ") than " + path.string() +
+                                " (" + theirs + ")" + remedy);
+}
+
+}  // namespace pion::lab

@@ -26,5 +26,6 @@ T* pointer(std::uintptr_t address) {
 void bind_rules(nanobind::module_& module);
 void bind_steps(nanobind::module_& module);
 void bind_routing(nanobind::module_& module);
+void bind_jax_ffi(nanobind::module_& module);  // where XLA's headers were found
 
 }  // namespace pion::python

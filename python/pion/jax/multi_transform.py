@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One transformation for all parameters of a model: matrices by Muon or Pion, the rest by Adam."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pion.jax.dimensions import layout_of, name_of, numbers_by_path, numbers_of
+from pion.jax.transform import muon, pion
+
+_RULES = {"muon": muon, "pion": pion}
+
+
+def multi_transform_with_muon(
+    muon_lr, aux_lr, *, rule="muon", momentum=None, nesterov=None, weight_decay=0.0, scale=None,
+    b1=0.9, b2=0.999, eps=1e-8, aux_weight_decay=0.0, dimension_numbers=None, labels=None,
+    mu_dtype=None, backend="auto", **keys,
+) -> optax.GradientTransformationExtraArgs:  # fmt: skip
+    """A matrix rule for parameters of two dimensions or more, Adam for the others.
+
+    dimension_numbers  as in muon(); a leaf None leaves that parameter to Adam. Shape alone cannot
+                       tell embeddings and output layers, which belong to Adam, from hidden layers
+    labels             in place of that: a tree or prefix of "matrix" and "rest", or a callable
+                       that makes one from the parameters
+    rule               "muon" or "pion", with its keys
+    """
+    where = "pion.jax.multi_transform_with_muon"
+    if rule not in _RULES:
+        raise ValueError(f'{where}: rule must be "muon" or "pion", got {rule!r}')
+    matrices = _RULES[rule](
+        muon_lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, scale=scale,
+        dimension_numbers=dimension_numbers, mu_dtype=mu_dtype, backend=backend, **keys,
+    )  # fmt: skip
+    rest = optax.adam(aux_lr, b1, b2, eps)
+    if not (isinstance(aux_weight_decay, int | float) and aux_weight_decay == 0):
+        rest = optax.adamw(aux_lr, b1, b2, eps, weight_decay=aux_weight_decay)
+
+    def label(params):
+        if labels is not None:
+            return _checked_labels(where, labels(params) if callable(labels) else labels, params)
+        known = numbers_by_path(where, dimension_numbers, params)
+
+        def of(path, leaf):
+            if known is None:
+                return "matrix" if jnp.ndim(leaf) >= 2 else "rest"
+            numbers = numbers_of(where, known, path)
+            if numbers is None:
+                return "rest"
+            layout_of(where, name_of(path), jnp.shape(leaf), numbers)
+            return "matrix"
+
+        return jax.tree_util.tree_map_with_path(of, params)
+
+    return optax.partition({"matrix": matrices, "rest": rest}, label)
+
+
+def _checked_labels(where, labels, params):
+    for found in jax.tree.leaves(labels):
+        if found not in ("matrix", "rest"):
+            raise ValueError(f'{where}: labels must be "matrix" or "rest", got {found!r}')
+    return jax.tree.broadcast(labels, params)
+
+
+def chain_with_muon(
+    muon_lr, aux_lr, max_grad_norm, momentum=0.95, nesterov=True, *, eps=1e-5, scale="original",
+    **keys,
+) -> optax.GradientTransformationExtraArgs:  # fmt: skip
+    """What a PureJaxRL training loop chains: gradients are clipped by their global norm, then
+    matrices are stepped by Muon and the rest by Adam. Defaults are the preset "purejaxrl": Muon
+    with the scale of its authors, Adam with eps 1e-5. Other arguments: multi_transform_with_muon.
+    """
+    if isinstance(max_grad_norm, int | float) and not max_grad_norm > 0:
+        raise ValueError(
+            f"pion.jax.chain_with_muon: max_grad_norm must be > 0, got {max_grad_norm}; take "
+            "multi_transform_with_muon for gradients as they are"
+        )
+    return optax.chain(
+        optax.clip_by_global_norm(max_grad_norm),
+        multi_transform_with_muon(
+            muon_lr, aux_lr, momentum=momentum, nesterov=nesterov, eps=eps, scale=scale, **keys
+        ),
+    )

@@ -10,7 +10,7 @@ namespace {
 bool is_wrapper(std::string_view part) {
   for (const std::string_view wrapper :
        {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module",
-        "base_layer", "parametrizations"}) {
+        "base_layer", "original_module", "parametrizations"}) {
     if (part == wrapper) return true;
   }
   return false;
@@ -58,12 +58,17 @@ bool ParameterName::inside(std::initializer_list<std::string_view> words) const 
 ParameterName take_apart(std::string_view name) {
   ParameterName result;
   std::string part;
+  bool copied = false;  // peft's trained copy: "lm_head.modules_to_save.<adapter>.weight"
   for (std::size_t i = 0; i <= name.size(); ++i) {
     if (i < name.size() && name[i] != '.' && name[i] != '/') {
       part += static_cast<char>(std::tolower(static_cast<unsigned char>(name[i])));
       continue;
     }
-    if (!part.empty() && !is_wrapper(part)) result.parts.push_back(part);
+    const bool copy = part == "modules_to_save";
+    if (!part.empty() && !is_wrapper(part) && !copy && !copied) {
+      result.parts.push_back(part);
+    }
+    copied = copy;
     part.clear();
   }
   result.bias = !result.parts.empty() && ends_with_bias(result.parts.back());

@@ -37,8 +37,10 @@ void RoleFinder::check_flattened(
   for (const ParameterDescription& p : parameters) {
     const ParameterName name = take_apart(p.name);
     const bool named_flat = p.name.find("flat_param") != std::string::npos;
-    // sharded in place (FSDP1 with use_orig_params): a projection's weight lost its rows
+    // sharded in place (FSDP1 with use_orig_params): a projection's weight lost its rows;
+    // the magnitudes of DoRA never had any
     const bool lost_rows = p.shape.size() == 1 && !name.bias &&
+                           !contains(p.name, {"magnitude"}) &&
                            (is_linear_type(plain_module_type(p.module_type)) ||
                             is_one_of(name.leaf, kSelfEvident));
     if (named_flat || lost_rows) {

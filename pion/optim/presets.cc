@@ -24,10 +24,11 @@ Routing paper_rlvr(const std::vector<ParameterDescription>& parameters,
   return route(parameters, options);
 }
 
-// "action_head", "action_expert", "gemma_expert"; not a mixture's "experts".
+// "action_head", "action_expert", "gemma_expert", "dit" (transformers' PI0); not a
+// mixture's "experts".
 bool in_action_module(const std::string& name) {
   for (const std::string& part : take_apart(name).parts) {
-    if (part.find("action") != std::string::npos || part == "expert" ||
+    if (part.find("action") != std::string::npos || part == "expert" || part == "dit" ||
         part.ends_with("_expert")) {
       return true;
     }
@@ -62,7 +63,8 @@ Routing paper_vla(const std::vector<ParameterDescription>& parameters,
     throw std::invalid_argument(
         "route_preset: \"paper-vla\" must find matrices of an action module (a part of "
         "the name "
-        "with \"action\" or ending in \"expert\"), got none; take \"field-notes\" for "
+        "with \"action\", ending in \"expert\", or \"dit\"), got none; take "
+        "\"field-notes\" for "
         "Muon alone, "
         "or name the module by overrides");
   }

@@ -223,11 +223,21 @@ TEST(RoutingZoo, LoraAdapters) {
   const std::string layer = "base_model.model.model.layers.0.self_attn.q_proj.";
   const std::string base = layer + "base_layer.weight",
                     a = layer + "lora_A.default.weight",
-                    b = layer + "lora_B.default.weight";
+                    b = layer + "lora_B.default.weight",
+                    dora = layer + "lora_magnitude_vector.default.weight";
   expect_roles("lora",
                {{base.c_str(), {2048, 1024}, "Linear", Role::kAttentionQ, {16}},
                 {a.c_str(), {8, 1024}, "Linear", Role::kAdapterA},
-                {b.c_str(), {2048, 8}, "Linear", Role::kHiddenMatrix}},
+                {b.c_str(), {2048, 8}, "Linear", Role::kHiddenMatrix},
+                {dora.c_str(), {2048}, "DoraLinearLayer", Role::kVector},
+                {"base_model.model.lm_head.original_module.weight",
+                 {256, 1024},
+                 "Linear",
+                 Role::kHead},
+                {"base_model.model.lm_head.modules_to_save.default.weight",
+                 {256, 1024},
+                 "Linear",
+                 Role::kHead}},
                with_heads(16, 8, 128));
 }
 

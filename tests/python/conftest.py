@@ -6,6 +6,7 @@ import pytest
 
 def pytest_configure(config):
     config.addinivalue_line("markers", 'slow: builds or installs; leave out with -m "not slow"')
+    config.addinivalue_line("markers", "hosts: needs script/requirements-hosts.txt, else skipped")
 
 
 @pytest.fixture(params=["kernels", "torch"])

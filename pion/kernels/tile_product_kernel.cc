@@ -204,62 +204,70 @@ void copy_block(const float* from, float* to) {
     _mm512_storeu_ps(to + e, _mm512_loadu_ps(from + e));
 }
 
-// W <- decay W + alpha product for the 32 rows of one item, and the sum of the squares of
-// the product. Row by row over the whole group: rows of a weight are often 4 KiB apart, and
-// 32 of them at a time would fight for one set of the cache.
+// W <- decay W + alpha product, and the sum of the squares of the product by item. Block
+// by block while the result is in L1: with whole rows of eight blocks it made a way to L2
+// and back.
 class FinishUpdate {
  public:
+  static constexpr int kPieces = 4;  // of 8 rows
+
   explicit FinishUpdate(const TileUpdate& call) : call_(call) {}
 
-  void begin(std::size_t i, std::size_t group, std::size_t end, std::size_t item,
-             const float* blocks) {
-    row_ = 0;
-    rows_ = smaller(kBlockEdge, call_.rows - i * kBlockEdge);
-    cols_ = smaller(end * kBlockEdge, call_.cols) - group * kBlockEdge;
-    weight_ = call_.weight + i * kBlockEdge * call_.weight_stride + group * kBlockEdge;
-    blocks_ = blocks;
-    item_ = item;
-    squares_ = _mm512_setzero_ps();
+  void begin(std::size_t i, std::size_t j, std::size_t item, const float* block) {
+    if (item != item_) next_item(item);
+    const std::size_t row = i * kBlockEdge, col = j * kBlockEdge;
+    block_ = block;
+    rows_ = smaller(kBlockEdge, call_.rows - row);
+    low_ = first_lanes(col, call_.cols);
+    high_ = first_lanes(col + 16, call_.cols);
+    weight_ = call_.weight + row * call_.weight_stride + col;
   }
 
-  void next_row() {
-    if (row_ < rows_) step_row(row_++);
-    if (row_ == rows_ && rows_ > 0) {
-      call_.squares[item_] = static_cast<double>(_mm512_reduce_add_ps(squares_));
-      rows_ = row_ = 0;
-    }
+  void piece(int n) {
+    const auto first = static_cast<std::size_t>(8 * n);
+    for (std::size_t r = first; r < smaller(first + 8, rows_); ++r) step_row(r);
   }
-  void complete() {
-    while (rows_ > 0) next_row();
-  }
+
+  void complete() { next_item(kNone); }
 
  private:
   void step_row(std::size_t r) {
     const __m512 alpha = _mm512_set1_ps(call_.alpha), decay = _mm512_set1_ps(call_.decay);
     float* weight = weight_ + r * call_.weight_stride;
-    const float* row = blocks_ + r * kBlockEdge;
-    const float* ahead = weight + kRowsAhead * call_.weight_stride;
-    for (std::size_t col = 0; col < cols_; col += 16) {
-      _mm_prefetch(reinterpret_cast<const char*>(ahead + col), _MM_HINT_T0);
-      const __mmask16 mask = first_lanes(col, cols_);
-      const __m512 o =
-          _mm512_loadu_ps(row + col / kBlockEdge * kBlockSize + col % kBlockEdge);
-      squares_ = _mm512_fmadd_ps(o, o, squares_);
-      __m512 w = _mm512_mul_ps(alpha, o);
-      if (call_.decay != 0) {
-        w = _mm512_fmadd_ps(decay, _mm512_maskz_loadu_ps(mask, weight + col), w);
-      }
-      _mm512_mask_storeu_ps(weight + col, mask, w);
+    _mm_prefetch(reinterpret_cast<const char*>(weight + kAhead), _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(weight + kAhead + 16), _MM_HINT_T1);
+    const __m512 o0 = _mm512_loadu_ps(block_ + r * kBlockEdge),
+                 o1 = _mm512_loadu_ps(block_ + r * kBlockEdge + 16);
+    squares_[0] = _mm512_fmadd_ps(o0, o0, squares_[0]);
+    squares_[1] = _mm512_fmadd_ps(o1, o1, squares_[1]);
+    __m512 w0 = _mm512_mul_ps(alpha, o0), w1 = _mm512_mul_ps(alpha, o1);
+    if (call_.decay != 0) {
+      w0 = _mm512_fmadd_ps(decay, _mm512_maskz_loadu_ps(low_, weight), w0);
+      w1 = _mm512_fmadd_ps(decay, _mm512_maskz_loadu_ps(high_, weight + 16), w1);
     }
+    _mm512_mask_storeu_ps(weight, low_, w0);
+    _mm512_mask_storeu_ps(weight + 16, high_, w1);
   }
 
-  static constexpr std::size_t kRowsAhead = 2;
+  void next_item(std::size_t item) {
+    if (item_ != kNone) {
+      call_.squares[item_] = static_cast<double>(
+          _mm512_reduce_add_ps(_mm512_add_ps(squares_[0], squares_[1])));
+    }
+    item_ = item;
+    squares_[0] = squares_[1] = _mm512_setzero_ps();
+  }
+
+  static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
+  // Into L2, not L1: rows of a weight are often some KiB apart and share its sets.
+  static constexpr std::size_t kAhead = 2 * kBlockEdge;
 
   const TileUpdate& call_;
-  std::size_t row_ = 0, rows_ = 0, cols_ = 0, item_ = 0;
+  std::size_t item_ = kNone, rows_ = 0;
+  __mmask16 low_ = 0, high_ = 0;
   float* weight_ = nullptr;
-  const float* blocks_ = nullptr;
-  __m512 squares_;
+  const float* block_ = nullptr;
+  __m512 squares_[2] = {};
 };
 
 // x <- alpha product + beta x, and its tiles.
@@ -342,23 +350,9 @@ void round_gram(const TileSymmetric& call, std::size_t first, std::size_t last) 
 
 void update(const TileUpdate& call, std::size_t first_item, std::size_t last_item) {
   const TileRegisters registers;
-  alignas(64) float buffers[2][kLargestGroup][kBlockSize];
-  const TileProduct& p = call.product;
+  BlockBuffer buffer;
   FinishUpdate finish(call);
-  for (std::size_t item = first_item; item < last_item; ++item) {
-    const std::size_t group = item / p.row_blocks * p.group, i = item % p.row_blocks;
-    const std::size_t end = smaller(group + p.group, p.col_blocks);
-    auto& blocks = buffers[item % 2];
-    for (std::size_t k0 = 0; k0 < p.k_tiles; k0 += kDepth) {
-      const std::size_t k1 = smaller(k0 + kDepth, p.k_tiles);
-      for (std::size_t j = group; j < end; ++j) {
-        multiply_block(p, i, j, k0, k1, k0 > 0, false, blocks[j - group],
-                       [&finish] { finish.next_row(); });
-      }
-    }
-    finish.complete();
-    finish.begin(i, group, end, item, blocks[0]);
-  }
+  multiply_items(call.product, first_item, last_item, buffer, finish);
   finish.complete();
 }
 

@@ -30,12 +30,15 @@ _LAZY = {
     "route": "routing",
     "bind_names": "routing",
     "offload": "offloading",
+    "distribute": "distributed",
+    "gather_state": "distributed",
     "save_state": "checkpoint",
     "load_state": "checkpoint",
 }
 
 if TYPE_CHECKING:
     from pion.checkpoint import load_state, save_state
+    from pion.distributed import distribute, gather_state
     from pion.offloading import offload
     from pion.optimizer import EmptyUpdateWarning, Optimizer, force_torch_path
     from pion.optimizers import LowPassMuon, LowRankMuon, Muon, Pion, PionAdamW
@@ -52,7 +55,9 @@ __all__ = [
     "Routing",
     "bind_names",
     "cpu_target",
+    "distribute",
     "force_torch_path",
+    "gather_state",
     "load_state",
     "offload",
     "presets",

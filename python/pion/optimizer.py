@@ -13,8 +13,8 @@ import torch
 from pion import cpu_step, torch_step
 from pion import groups as group_keys
 from pion import state as states
+from pion.cell import Cell, check_finite, check_parameter, checked_shape, shard_of
 
-_TYPES = (torch.float32, torch.float64, torch.bfloat16)
 _forced_torch_path = False
 
 
@@ -31,25 +31,6 @@ def force_torch_path():
         yield
     finally:
         _forced_torch_path = before
-
-
-class Cell:
-    """One parameter: what of it and its group stays the same from step to step."""
-
-    __slots__ = (
-        *("dtype", "group", "name", "numel", "ordinal", "parameter", "plan", "shape"),
-        *("aimed", "slot", "slot_type", "weight_address"),
-    )
-
-    def __init__(self, parameter, group: dict, plan, name: str, ordinal: int):
-        self.parameter, self.group, self.plan = parameter, group, plan
-        self.name, self.ordinal = name, ordinal
-        _check_parameter(parameter, name)
-        self.dtype = parameter.dtype
-        self.shape, self.numel = _checked_shape(parameter, plan, name), parameter.numel()
-        # of cpu_step: the C++ side, and (key, tensor, address) of what it is aimed at
-        self.slot = self.slot_type = self.weight_address = None
-        self.aimed = ()
 
 
 class Run(NamedTuple):
@@ -78,7 +59,9 @@ class Optimizer(torch.optim.Optimizer):
         self._collect = False
         self._compiled = None
         self._statistics = []
+        self._variants = {}  # plans of groups for parts of a parameter, by distributed_shards
         self.host = None  # set by pion.offload
+        self.replicas = None  # set by pion.distribute
 
     # groups
 
@@ -99,12 +82,22 @@ class Optimizer(torch.optim.Optimizer):
         added = self.param_groups[-1]
         try:
             for index, parameter in enumerate(added["params"]):
-                _check_parameter(parameter, self._name(len(self.param_groups) - 1, index))
+                check_parameter(parameter, self._name(len(self.param_groups) - 1, index))
                 name = self._name(len(self.param_groups) - 1, index)
-                _checked_shape(parameter, plan, name)
+                checked_shape(parameter, plan, name)
+                shard_of(parameter, name)
         except ValueError:
             self.param_groups.pop()
             raise
+        self._fill_sharded(added, plan)
+
+    def _fill_sharded(self, group: dict, plan):
+        """State of DTensors is made at once: a distributed checkpoint is read into what is there."""
+        for parameter in group["params"]:
+            if states.is_sharded(parameter) and not parameter.is_meta:
+                buffers = states.buffers_of(plan.rule, group)
+                master = states.needs_master(parameter, group)
+                states.fill(self.state[parameter], parameter.detach(), buffers, master)
 
     def _rule_of(self, group: dict, where: str) -> str:
         """The group's rule; use_muon and use_pion are other ways to name one."""
@@ -176,13 +169,23 @@ class Optimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._refresh()
-        work = self._work()
-        _check_finite(work)
         self._statistics = []
+        if self.replicas is None and not any(c.shard for run in self._runs for c in run.cells):
+            work = self._work()
+            check_finite(work)
+            messages = self.step_items(work)
+        else:
+            from pion import distributed_step
+
+            messages = distributed_step.step(self)
+        self._report(messages)
+        return loss
+
+    def step_items(self, work: list) -> list[str]:
+        """Steps (cell, gradient, state) of plain tensors in place; returns warnings."""
         if self.host is not None:
-            self._report(self.host.step(self, work))
-            return loss
-        on_cpu, elsewhere = [], []
+            return self.host.step(self, work)
+        on_cpu, elsewhere, messages = [], [], []
         for item in work:
             cell, _, state = item
             # a state that the kernels were aimed at is complete
@@ -191,12 +194,10 @@ class Optimizer(torch.optim.Optimizer):
             kernels = cell.parameter.is_cpu and not _forced_torch_path
             (on_cpu if kernels else elsewhere).append(item)
         if on_cpu:
-            self._report(cpu_step.step(on_cpu, self._collect, self._statistics))
+            messages += cpu_step.step(on_cpu, self._collect, self._statistics)
         if elsewhere:
-            self._report(
-                torch_step.step(elsewhere, self._collect, self._statistics, self._compiled)
-            )
-        return loss
+            messages += torch_step.step(elsewhere, self._collect, self._statistics, self._compiled)
+        return messages
 
     def _fill(self, cell: Cell, state: dict):
         hosted = self.host is not None
@@ -257,7 +258,19 @@ class Optimizer(torch.optim.Optimizer):
 
     # saving and loading
 
+    def state_dict(self):
+        """As torch.optim's. Where ranks share the work (pion.distribute) call
+        pion.gather_state(optimizer) on all of them first."""
+        self.check_whole("state_dict")
+        return super().state_dict()
+
+    def check_whole(self, where: str):
+        """Raises ValueError if other ranks hold a part of the state."""
+        if self.replicas is not None:
+            self.replicas.check_whole(where)
+
     def __getstate__(self):
+        self.check_whole("copy")
         kept = {"_rule": self._rule, "_collect": self._collect, "host": self.host}
         return super().__getstate__() | kept | self._own_attributes()
 
@@ -266,9 +279,10 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        host, collect = self.__dict__.get("host"), self.__dict__.get("_collect", False)
+        kept = {key: self.__dict__.get(key) for key in ("host", "replicas")}
+        collect = self.__dict__.get("_collect", False)
         self._forget()
-        self.host, self._collect = host, collect
+        self.__dict__.update(kept, _collect=collect)
         for own in self.state.values():
             for key, value in own.items():
                 if isinstance(value, states.Kept):
@@ -282,6 +296,8 @@ class Optimizer(torch.optim.Optimizer):
             super().load_state_dict(state_dict)
         finally:
             hook.remove()
+        if self.replicas is not None:
+            self.replicas.loaded()
 
     def _adopt(self, state_dict):
         groups = state_dict["param_groups"]
@@ -303,7 +319,7 @@ class Optimizer(torch.optim.Optimizer):
                 zip(saved["params"], own["params"], strict=True)
             ):
                 name = self._name(g, index)
-                _checked_shape(parameter, plan, name)
+                checked_shape(parameter, plan, name)
                 if key not in state_dict["state"]:
                     continue
                 fields = states.adopted(
@@ -316,54 +332,3 @@ class Optimizer(torch.optim.Optimizer):
                 state[key] = {field: states.Kept(value) for field, value in fields.items()}
             converted.append(group)
         return {**state_dict, "state": state, "param_groups": converted}
-
-
-def _check_parameter(parameter: torch.Tensor, name: str):
-    if parameter.dtype not in _TYPES:
-        raise ValueError(
-            f"pion: a parameter must be float32, float64 or bfloat16, got {name} of "
-            f"{str(parameter.dtype).removeprefix('torch.')}"
-        )
-    if hasattr(parameter, "to_local"):  # a DTensor: its memory is a part of the weight
-        raise ValueError(f"pion: a parameter must be a plain tensor, got {name} as a DTensor")
-    if parameter.layout != torch.strided:
-        raise ValueError(
-            f"pion: a parameter must be dense, got {name} with layout {parameter.layout}"
-        )
-
-
-def _checked_shape(parameter: torch.Tensor, plan, name: str) -> tuple[int, int, int]:
-    """(count, rows, cols) as the rule sees the parameter."""
-    if not plan.rule.is_matrix:
-        return 1, 1, parameter.numel()
-    if parameter.dim() < 2:
-        raise ValueError(
-            f"pion: a parameter under rule {plan.rule.name} must have two dimensions or more, "
-            f"got {name} of shape {list(parameter.shape)}; put it in a group of rule "
-            '"adamw" or "sgd", as pion.PionAdamW(pion.route(model)) does'
-        )
-    shape = group_keys.matrix_shape(parameter.shape, plan.fold)
-    if parameter.numel() == 0:
-        return shape
-    try:
-        blocks = plan.layout.blocks(shape[1], shape[2])
-        for rows, cols in {(b[2], b[3]) for b in blocks}:
-            plan.rule.map(rows, cols)
-    except ValueError as error:
-        raise ValueError(f"{error} (parameter {name} of shape {list(parameter.shape)})") from None
-    return shape
-
-
-def _check_finite(work: list):
-    """Under nonfinite "raise" everything is looked at before anything is written."""
-    asked = [(cell, g) for cell, g, _ in work if cell.group["nonfinite"] == "raise"]
-    if not asked:
-        return
-    device = asked[0][1].device
-    flags = [torch.isfinite(gradient).all().to(device) for _, gradient in asked]
-    for (cell, _), finite in zip(asked, torch.stack(flags).tolist(), strict=True):
-        if not finite:
-            raise ValueError(
-                f"step: every gradient must be finite, got NaN or Inf in that of {cell.name}; "
-                'nothing was written. To go on without such parameters, set nonfinite to "skip"'
-            )

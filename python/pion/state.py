@@ -46,15 +46,38 @@ def needs_master(parameter: torch.Tensor, group: dict) -> bool:
     return parameter.dtype == torch.bfloat16 and group["low_precision"] == "master"
 
 
+def is_sharded(tensor) -> bool:
+    """Whether it is a DTensor, whose memory is a part of the whole on every rank."""
+    return hasattr(tensor, "to_local")
+
+
+def zeros(parameter: torch.Tensor, device) -> torch.Tensor:
+    """A buffer for the parameter, laid out as it is: a DTensor for a DTensor."""
+    if is_sharded(parameter):
+        from pion import distributed_shards
+
+        return distributed_shards.zeros(parameter, work_type(parameter))
+    return torch.zeros(parameter.shape, dtype=work_type(parameter), device=device)
+
+
+def _copied(value: torch.Tensor, parameter: torch.Tensor, device) -> torch.Tensor:
+    """The saved buffer as one for the parameter; either may be a DTensor."""
+    if is_sharded(parameter) or is_sharded(value):
+        from pion import distributed_shards
+
+        return distributed_shards.copied(value, parameter, work_type(parameter), device)
+    buffer = torch.empty(parameter.shape, dtype=work_type(parameter), device=device)
+    return buffer.copy_(value)
+
+
 def fill(state: dict, parameter: torch.Tensor, buffers: tuple, master: bool, device=None):
     """Makes what `state` lacks: zeros, and a copy of the parameter as master."""
     device = parameter.device if device is None else device
-    work = work_type(parameter)
     for name in buffers:
         if name not in state:
-            state[name] = torch.zeros(parameter.shape, dtype=work, device=device)
+            state[name] = zeros(parameter, device)
     if master and "master" not in state:
-        state["master"] = torch.empty(parameter.shape, dtype=work, device=device).copy_(parameter)
+        state["master"] = _copied(parameter.detach(), parameter, device)
     if "step" not in state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=device)
     if "counters" not in state:
@@ -152,10 +175,7 @@ def adopted(saved: dict, parameter: torch.Tensor, needed: tuple, name: str, devi
                     f"load_state_dict: {key} of {name} must have shape {list(parameter.shape)}, "
                     f"got {list(value.shape)}; the file belongs to another model"
                 )
-            value = value.detach()
-            state[key] = torch.empty(
-                parameter.shape, dtype=work_type(parameter), device=device
-            ).copy_(value)
+            state[key] = _copied(value.detach(), parameter, device)
     missing = [key for key in needed if key not in state]
     if state and missing:
         raise ValueError(

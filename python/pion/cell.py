@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cell: what an optimizer knows of one parameter between steps; and what a parameter and its
+gradient must be."""
+
+import torch
+
+from pion import groups as group_keys
+from pion import state as states
+
+_TYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+class Cell:
+    """One parameter: what of it and its group stays the same from step to step."""
+
+    __slots__ = (
+        *("dtype", "group", "name", "numel", "ordinal", "parameter", "plan", "shape"),
+        *("aimed", "slot", "slot_type", "weight_address"),
+        *("shard", "shard_cells"),
+    )
+
+    def __init__(self, parameter, group: dict, plan, name: str, ordinal: int):
+        self.parameter, self.group, self.plan = parameter, group, plan
+        self.name, self.ordinal = name, ordinal
+        check_parameter(parameter, name)
+        self.dtype = parameter.dtype
+        self.shape, self.numel = checked_shape(parameter, plan, name), parameter.numel()
+        # of cpu_step: the C++ side, and (key, tensor, address) of what it is aimed at
+        self.slot = self.slot_type = self.weight_address = None
+        self.aimed = ()
+        # of a DTensor: what of it lies here; cells for that and for the whole, made by
+        # distributed_step
+        self.shard, self.shard_cells = shard_of(parameter, name), {}
+
+
+def check_parameter(parameter: torch.Tensor, name: str):
+    if parameter.dtype not in _TYPES:
+        raise ValueError(
+            f"pion: a parameter must be float32, float64 or bfloat16, got {name} of "
+            f"{str(parameter.dtype).removeprefix('torch.')}"
+        )
+    if parameter.layout != torch.strided:
+        raise ValueError(
+            f"pion: a parameter must be dense, got {name} with layout {parameter.layout}"
+        )
+
+
+def shard_of(parameter: torch.Tensor, name: str):
+    if not states.is_sharded(parameter):
+        return None
+    from pion import distributed_shards
+
+    return distributed_shards.Shard(parameter, name)
+
+
+def checked_shape(parameter: torch.Tensor, plan, name: str) -> tuple[int, int, int]:
+    """(count, rows, cols) as the rule sees the parameter."""
+    if not plan.rule.is_matrix:
+        return 1, 1, parameter.numel()
+    if parameter.dim() < 2:
+        raise ValueError(
+            f"pion: a parameter under rule {plan.rule.name} must have two dimensions or more, "
+            f"got {name} of shape {list(parameter.shape)}; put it in a group of rule "
+            '"adamw" or "sgd", as pion.PionAdamW(pion.route(model)) does'
+        )
+    shape = group_keys.matrix_shape(parameter.shape, plan.fold)
+    if parameter.numel() == 0:
+        return shape
+    try:
+        blocks = plan.layout.blocks(shape[1], shape[2])
+        for rows, cols in {(b[2], b[3]) for b in blocks}:
+            plan.rule.map(rows, cols)
+    except ValueError as error:
+        raise ValueError(f"{error} (parameter {name} of shape {list(parameter.shape)})") from None
+    return shape
+
+
+def check_finite(work: list):
+    """Under nonfinite "raise" everything is looked at before anything is written."""
+    asked = [(cell, g) for cell, g, _ in work if cell.group["nonfinite"] == "raise"]
+    if not asked:
+        return
+    device = asked[0][1].device
+    flags = [torch.isfinite(gradient).all().to(device) for _, gradient in asked]
+    for (cell, _), finite in zip(asked, torch.stack(flags).tolist(), strict=True):
+        if not finite:
+            raise ValueError(
+                f"step: every gradient must be finite, got NaN or Inf in that of {cell.name}; "
+                'nothing was written. To go on without such parameters, set nonfinite to "skip"'
+            )

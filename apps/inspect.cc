@@ -3,21 +3,25 @@
 #include "lab/run/inspect.h"
 
 #include <iostream>
+#include <stdexcept>
 
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
+#include "lab/data/problem_set.h"
 
 namespace pion::apps {
 
 int inspect(const Invocation& invocation) {
   CLI::App app(
       "Shows which rule every parameter of a model would take, and the matrices' "
-      "spectra.",
+      "spectra; of a file of problems its sizes and first problems.",
       "pion inspect");
   std::string model, config, preset;
   bool spectra = false;
-  app.add_option("MODEL", model,
-                 "a .safetensors file, an index .json of shards, or a directory with one")
+  app.add_option(
+         "MODEL", model,
+         "a .safetensors file, an index .json of shards, a directory with one, or a "
+         "file of `python -m pion.prepare`")
       ->required();
   app.add_option("--config", config,
                  "config.json with the head counts [the one beside the model]");
@@ -26,6 +30,14 @@ int inspect(const Invocation& invocation) {
       "--spectra", spectra,
       "singular values: largest, ranks, and what Pion's default cutoff would pass");
   if (parse(app, invocation.words, nullptr)) return kSuccess;
+  if (lab::is_problem_file(model)) {
+    if (spectra || !config.empty() || !preset.empty())
+      throw std::invalid_argument(
+          "pion inspect: --config, --preset and --spectra are for models; " + model +
+          " holds problems");
+    std::cout << lab::describe_problem_set(*lab::open_problem_set(model));
+    return kSuccess;
+  }
   std::cout << lab::inspect(
       {.model = model, .config = config, .preset = preset, .spectra = spectra});
   return kSuccess;

@@ -8,6 +8,7 @@ namespace pion::lab {
 namespace {
 
 constexpr std::int64_t kMeasured = 10000;  // problems whose lengths are looked at
+constexpr std::size_t kExtraShown = 120;   // bytes
 
 struct Lengths {
   std::int64_t shortest = 0, longest = 0, total = 0, count = 0;
@@ -58,7 +59,11 @@ void write_split(std::ostream& page, const ProblemSet& problems, Split split,
     write_indented(page, "solution",
                    vocabulary.decode(std::span<const std::int32_t>(problem.solution)));
     write_indented(page, "answer  ", problem.answer);
-    if (!problem.extra.empty()) write_indented(page, "extra   ", problem.extra);
+    if (!problem.extra.empty())
+      write_indented(page, "extra   ",
+                     problem.extra.size() <= kExtraShown
+                         ? problem.extra
+                         : problem.extra.substr(0, kExtraShown) + " ...");
   }
 }
 

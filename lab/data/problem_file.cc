@@ -155,7 +155,7 @@ class ProblemFile : public ProblemSet {
     std::vector<std::string> tokens;
     tokens.reserve(rows.count());
     for (std::size_t i = 0; i < rows.count(); ++i) tokens.push_back(rows.text(i));
-    vocabulary_ = Vocabulary(std::move(tokens));
+    vocabulary_ = Vocabulary(std::move(tokens), read_leading_blank());
     stop_tokens_ = columns_.token_list("stop_tokens");
     const std::vector<std::int64_t> pad = columns_.token_list("pad_token");
     if (pad.size() > 1) columns_.fail("metadata \"pad_token\" must name at most one");
@@ -164,6 +164,15 @@ class ProblemFile : public ProblemSet {
     for (const std::int64_t token : stop_tokens_) check_token(token, "a stop token");
     for (const std::int64_t token : pad) check_token(token, "the padding");
     for (const char* key : {"name", "verifier", "tokenizer"}) columns_.metadata(key);
+  }
+
+  LeadingBlank read_leading_blank() const {
+    const std::string& strip = columns_.metadata("strip");
+    if (strip == "none") return LeadingBlank::kKept;
+    if (strip == "space") return LeadingBlank::kOneDropped;
+    if (strip == "first_token") return LeadingBlank::kDroppedFromFirstToken;
+    columns_.fail("metadata \"strip\" must be none, space or first_token, got \"" +
+                  strip + "\"");
   }
 
   void read_splits() {

@@ -26,17 +26,23 @@ struct Problem {
   std::string text;                    // the prompt as people read it, without template
 };
 
-// The bytes of every token: decoding needs no tokenizer.
+// What decoding drops at the beginning of a text, where a tokenizer puts a blank before
+// it.
+enum class LeadingBlank { kKept, kOneDropped, kDroppedFromFirstToken };
+
+// The bytes of every token: decoding joins them and needs no tokenizer.
 class Vocabulary {
  public:
   Vocabulary() = default;
-  explicit Vocabulary(std::vector<std::string> tokens);  // special tokens are ""
+  explicit Vocabulary(std::vector<std::string> tokens,  // special tokens are ""
+                      LeadingBlank leading_blank = LeadingBlank::kKept);
   std::int64_t size() const { return static_cast<std::int64_t>(tokens_.size()); }
   std::string decode(std::span<const std::int64_t> tokens) const;  // ids outside: skipped
   std::string decode(std::span<const std::int32_t> tokens) const;
 
  private:
   std::vector<std::string> tokens_;
+  LeadingBlank leading_blank_ = LeadingBlank::kKept;
 };
 
 // Reading is safe from several threads.

@@ -101,9 +101,11 @@ struct TileUpdate {
 struct TileAdvance {
   TileProduct product;
   float alpha, beta;
-  float* x;         // blocks
-  Bf16Bits* left;   // left tiles, left_step = col_blocks tiles
-  Bf16Bits* right;  // right tiles, right_step = row_blocks tiles
+  float* x;        // blocks; or null, with beta = 0
+  Bf16Bits* left;  // left tiles
+  std::size_t left_step;
+  Bf16Bits* right;  // right tiles
+  std::size_t right_step;
 };
 
 #define PION_TILE_KERNELS                                                               \

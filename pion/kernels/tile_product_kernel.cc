@@ -282,15 +282,14 @@ class FinishAdvance {
   }
 
   void begin(std::size_t i, std::size_t j, std::size_t, float* product) {
-    const std::size_t cols = call_.product.col_blocks;
-    const std::size_t left_step = cols * kTileSize,
-                      right_step = call_.product.row_blocks * kTileSize;
+    const std::size_t at = i * call_.product.col_blocks + j;
     block_.product = product;
-    block_.out = call_.x + (i * cols + j) * kBlockSize;
+    block_.out = call_.x == nullptr ? nullptr : call_.x + at * kBlockSize;
     block_.c = call_.beta == 0 ? nullptr : block_.out;
-    block_.left = {call_.left + 2 * i * left_step + j * kTileSize, nullptr, left_step};
-    block_.right = {call_.right + 2 * j * right_step + i * kTileSize, nullptr,
-                    right_step};
+    block_.left = {call_.left + 2 * i * call_.left_step + j * kTileSize, nullptr,
+                   call_.left_step};
+    block_.right = {call_.right + 2 * j * call_.right_step + i * kTileSize, nullptr,
+                    call_.right_step};
   }
 
   void piece(int n) const {

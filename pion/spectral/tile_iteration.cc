@@ -60,8 +60,8 @@ TileProduct TileMap::short_product(const Tiles& left, const Tiles& right) const 
 // Q X, or X Q for tall blocks.
 TileProduct TileMap::long_product(const Tiles& q) const {
   const std::size_t step = m_blocks_ * kTileSize;
-  TileProduct product{.left_step = step,
-                      .right_step = step,
+  TileProduct product{.left_step = wide_ ? step : left_step_,
+                      .right_step = wide_ ? right_step_ : step,
                       .k_tiles = m_blocks_,
                       .row_blocks = row_blocks_,
                       .col_blocks = col_blocks_,
@@ -233,7 +233,9 @@ void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
                            .beta = static_cast<float>(factor * step.a),
                            .x = x_.data(),
                            .left = other_left_.data(),
-                           .right = other_right_.data()};
+                           .left_step = left_step_,
+                           .right = other_right_.data(),
+                           .right_step = right_step_};
     run_items(item_count(call.product), executor,
               [&](std::size_t first, std::size_t last) {
                 kernels_.advance(call, first, last);
@@ -255,16 +257,15 @@ void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
 }
 
 void TileMap::gram_of_kept(Executor& executor) {
-  const std::size_t whole = n_blocks_ * kTileSize;
   for (std::size_t chunk = 0; chunk * chunk_tiles_ < n_blocks_; ++chunk) {
     const std::size_t k0 = chunk * chunk_tiles_;
     const std::size_t tiles = std::min(chunk_tiles_, n_blocks_ - k0);
     const std::size_t tasks = wide_ ? m_blocks_ : tiles;
     executor.run(static_cast<int>(tasks), [&](int index, int) {
       const auto task = static_cast<std::size_t>(index);
-      const Bf16Bits* left = kept_left_.data() + 2 * task * whole + k0 * kTileSize;
+      const Bf16Bits* left = kept_left_.data() + 2 * task * left_step_ + k0 * kTileSize;
       const Bf16Bits* right = kept_right_.data() + (k0 + task) * kTileSize;
-      transpose_piece(left, whole, right, whole, tiles, task);
+      transpose_piece(left, left_step_, right, right_step_, tiles, task);
     });
     add_gram(chunk, executor);
   }

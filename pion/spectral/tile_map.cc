@@ -15,6 +15,10 @@ namespace {
 // from its load to its product; at least the depth of one pass of the product, 16.
 constexpr std::size_t kChunkTiles = 16, kChunkRows = 2048;
 
+// Strips of right tiles lie this much further apart than they are long: those of 128 rows
+// would all begin in one set of L1, and a load writes one line of each.
+constexpr std::size_t kStripPadding = 32;
+
 std::size_t blocks_of(std::int64_t n) {
   return (static_cast<std::size_t>(n) + kBlockEdge - 1) / kBlockEdge;
 }
@@ -24,16 +28,18 @@ std::size_t blocks_of(std::int64_t n) {
 TileMap::TileMap(CpuTarget target) : kernels_(tile_kernels(target)) {}
 
 void TileMap::allocate() {
-  const std::size_t long_side = kTileSize * 2 * row_blocks_ * col_blocks_;
+  const std::size_t left_side = 2 * row_blocks_ * left_step_,
+                    right_side = 2 * col_blocks_ * right_step_;
   const std::size_t short_side = kTileSize * 2 * m_blocks_ * m_blocks_;
   const std::size_t piece = kTileSize * 2 * m_blocks_ * chunk_tiles_;
-  if (direct_ || !wide_) kept_left_.at_least(long_side);
-  if (direct_ || wide_) kept_right_.at_least(long_side);
+  if (direct_ || !wide_) kept_left_.at_least(left_side);
+  if (direct_ || wide_) kept_right_.at_least(right_side);
   if (direct_) {
-    other_left_.at_least(long_side);
-    other_right_.at_least(long_side);
-    x_.at_least(long_side);
-    if (collect_) first_x_.at_least(long_side);
+    other_left_.at_least(left_side);
+    other_right_.at_least(right_side);
+    const std::size_t entries = row_blocks_ * col_blocks_ * kBlockSize;
+    x_.at_least(entries);
+    if (collect_) first_x_.at_least(entries);
   } else {
     chunk_.at_least(piece);
   }
@@ -59,9 +65,7 @@ void TileMap::load_rows(const BlockSource& source, float scale, bool update_mome
   const std::int64_t cols =
       wide_ ? std::min<std::int64_t>(tiles * kBlockEdge, cols_ - col) : cols_;
   const bool narrow = source.gradient.data == nullptr;
-  const std::size_t whole_left = col_blocks_ * kTileSize,
-                    whole_right = row_blocks_ * kTileSize,
-                    piece = chunk_tiles_ * kTileSize;
+  const std::size_t piece = chunk_tiles_ * kTileSize;
   TileLoad call{
       .gradient = narrow ? static_cast<const void*>(&source.narrow_gradient(row, col))
                          : &source.gradient(row, col),
@@ -78,15 +82,15 @@ void TileMap::load_rows(const BlockSource& source, float scale, bool update_mome
       .rows = static_cast<std::size_t>(rows),
       .cols = static_cast<std::size_t>(cols)};
   if (direct_ || !wide_) {
-    call.left = kept_left_.data() + 2 * row_block * whole_left + col_block * kTileSize;
-    call.left_step = whole_left;
+    call.left = kept_left_.data() + 2 * row_block * left_step_ + col_block * kTileSize;
+    call.left_step = left_step_;
   } else {
     call.left = chunk_.data() + 2 * row_block * piece;
     call.left_step = piece;
   }
   if (direct_ || wide_) {
-    call.right = kept_right_.data() + 2 * col_block * whole_right + row_block * kTileSize;
-    call.right_step = whole_right;
+    call.right = kept_right_.data() + 2 * col_block * right_step_ + row_block * kTileSize;
+    call.right_step = right_step_;
   } else {
     call.right = chunk_.data() + task * kTileSize;
     call.right_step = piece;
@@ -120,10 +124,9 @@ void TileMap::transpose_piece(const Bf16Bits* left, std::size_t left_step,
 void TileMap::add_gram(std::size_t chunk, Executor& executor) {
   const std::size_t k0 = chunk * chunk_tiles_, piece = chunk_tiles_ * kTileSize;
   const std::size_t tiles = std::min(chunk_tiles_, n_blocks_ - k0);
-  const std::size_t whole = n_blocks_ * kTileSize;
   const Bf16Bits* own = chunk_.data();
   if (direct_) own = (wide_ ? kept_left_ : kept_right_).data() + k0 * kTileSize;
-  const std::size_t own_step = direct_ ? whole : piece;
+  const std::size_t own_step = !direct_ ? piece : wide_ ? left_step_ : right_step_;
   const TileGram call{.product = {.left = wide_ ? own : transposed_.data(),
                                   .left_step = wide_ ? own_step : piece,
                                   .right = wide_ ? transposed_.data() : own,
@@ -168,6 +171,8 @@ bool TileMap::load(const BlockSource& source, double magnitude, bool collect_sta
   direct_ = 2 * std::max(rows_, cols_) < 3 * std::min(rows_, cols_);
   row_blocks_ = blocks_of(rows_);
   col_blocks_ = blocks_of(cols_);
+  left_step_ = col_blocks_ * kTileSize;
+  right_step_ = row_blocks_ * kTileSize + kStripPadding;
   m_blocks_ = wide_ ? row_blocks_ : col_blocks_;
   n_blocks_ = wide_ ? col_blocks_ : row_blocks_;
   chunk_tiles_ =

@@ -92,8 +92,9 @@ class TileMap : public BlockMap {
   double factor_ = 1;  // O = Q factor X
   std::size_t row_blocks_ = 0, col_blocks_ = 0;
   std::size_t m_blocks_ = 0, n_blocks_ = 0, chunk_tiles_ = 0;
-  TileProduct output_;  // Q X, after an iteration in Gram space
-  double inner_ = 0;    // <factor X, O>
+  std::size_t left_step_ = 0, right_step_ = 0;  // of the tiles of all of X
+  TileProduct output_;                          // Q X, after an iteration in Gram space
+  double inner_ = 0;                            // <factor X, O>
   SpectrumStatistics statistics_;
 
   Scratch<Bf16Bits> kept_left_, kept_right_;    // all of X

@@ -14,7 +14,9 @@ _SEED = "optimizer.seed"
 
 
 def state_tensors(optimizer) -> dict[str, torch.Tensor]:
-    """The state by name. Learning rates and other options are not in it."""
+    """The state by name. Learning rates and other options are not in it. DTensors are gathered:
+    all ranks must take part."""
+    optimizer.check_whole("save_state")
     tensors = {_SEED: torch.tensor(int(optimizer.param_groups[0]["seed"]))}
     for name, cell in optimizer.named_cells():
         for field, tensor in optimizer.state.get(cell.parameter, {}).items():
@@ -25,7 +27,7 @@ def state_tensors(optimizer) -> dict[str, torch.Tensor]:
                 raise ValueError(
                     f"save_state: parameters must have names of their own, got {name} twice"
                 )
-            tensors[key] = tensor.detach()
+            tensors[key] = states.whole(tensor.detach())
     return tensors
 
 
@@ -33,10 +35,13 @@ def save_state(optimizer, path):
     """Writes the state of an optimizer of pion to `path`; a crash leaves the old file or the new.
 
     Names are those of the groups ("param_names"), which pion.route and named_parameters() give.
+    Of DTensors whole buffers are written, by rank 0; call it on every rank.
     """
     from safetensors.torch import save_file
 
     tensors = {name: t.cpu().contiguous() for name, t in state_tensors(optimizer).items()}
+    if any(cell.shard for _, cell in optimizer.named_cells()) and torch.distributed.get_rank() != 0:
+        return
     folder = os.path.dirname(os.path.abspath(path))
     handle, unfinished = tempfile.mkstemp(dir=folder, prefix=".unfinished_")
     os.close(handle)
@@ -82,5 +87,7 @@ def load_state(optimizer, path):
         )
     optimizer.state.clear()
     optimizer.state.update(loaded)
+    if optimizer.replicas is not None:
+        optimizer.replicas.loaded()
     for group in optimizer.param_groups:
         group["seed"] = seed

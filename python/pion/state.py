@@ -51,6 +51,11 @@ def is_sharded(tensor) -> bool:
     return hasattr(tensor, "to_local")
 
 
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor; of a DTensor what all ranks hold together, on every one of them."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
+
+
 def zeros(parameter: torch.Tensor, device) -> torch.Tensor:
     """A buffer for the parameter, laid out as it is: a DTensor for a DTensor."""
     if is_sharded(parameter):

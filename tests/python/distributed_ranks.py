@@ -22,7 +22,7 @@ def main():
     limit = datetime.timedelta(seconds=60)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=limit)
     for module in (distributed_replica_checks, distributed_shard_checks):
-        for name, check in vars(module).items():
+        for name, check in list(vars(module).items()):
             if not name.startswith("check_"):
                 continue
             begin = time.perf_counter()

@@ -1,2 +1,406 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of DTensor parameters that every rank runs."""
+
+import contextlib
+import warnings
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from judges import UNIT, gaussian, mlp, parameter, state_of
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Partial, Replicate, Shard, distribute_tensor
+
+import pion
+
+# (shape, sharded dimension, keys): uneven and empty shards on 2 and 4 ranks among them
+CASES = [
+    ((24, 16), 0, {"rule": "pion"}),
+    ((24, 16), 1, {"rule": "pion", "nesterov": True}),
+    ((5, 7), 0, {"rule": "muon", "maximize": True}),
+    ((3, 40), 0, {"rule": "muon", "scale": "unit_rms", "scale_factor": 0.1}),
+    ((1, 9), 0, {"rule": "muon"}),
+    ((32, 20), 0, {"rule": "muon", "heads": 4}),  # whole heads on a rank
+    ((20, 32), 1, {"rule": "muon", "heads": 8, "head_axis": 1}),
+    ((24, 20), 0, {"rule": "pion", "heads": 3}),  # heads cut between 2 and 4 ranks
+    ((32, 12), 0, {"rule": "muon", "heads": [2, 2, 4], "split_sizes": [8, 8, 16]}),
+    ((30, 12), 0, {"rule": "muon", "heads": [2, 1, 1], "split_sizes": [16, 8, 6]}),
+    ((4, 10, 6), 0, {"rule": "muon"}),  # experts
+    ((3, 10, 6), 1, {"rule": "muon"}),
+    ((3, 10, 6), 2, {"rule": "muon"}),
+    ((8, 6, 3, 3), 0, {"rule": "muon"}),
+    ((8, 6, 3, 3), 1, {"rule": "muon"}),
+    ((8, 6, 3, 4), 3, {"rule": "muon", "fold": "conv"}),
+    ((12, 9), 0, {"rule": "low_rank_muon", "rank": 3}),
+    ((33,), 0, {"rule": "adamw"}),
+    ((3, 6), 1, {"rule": "adamw"}),
+    ((7, 5), 0, {"rule": "sgd", "momentum": 0.9}),
+]
+
+
+class Pair:
+    """The same weights twice: plain under one optimizer, DTensors under another."""
+
+    def __init__(self, cases, mesh, dtype=torch.float32, placements=None, **keys):
+        keys = {"lr": 0.05} | keys
+        shapes = [shape for shape, _, _ in cases]
+        self.plain = [parameter(shape, i, dtype) for i, shape in enumerate(shapes)]
+        self.mesh = mesh
+        self.placements = [placements or [Shard(dim)] for _, dim, _ in cases]
+        self.sharded = [
+            torch.nn.Parameter(distribute_tensor(p.detach().clone(), mesh, where))
+            for p, where in zip(self.plain, self.placements, strict=True)
+        ]
+        self.optimizers = [
+            pion.PionAdamW(
+                [{"params": [p]} | case for p, (_, _, case) in zip(own, cases, strict=True)], **keys
+            )
+            for own in (self.plain, self.sharded)
+        ]
+
+    def gradients(self, step: int, dtype=None):
+        for index, (p, q) in enumerate(zip(self.plain, self.sharded, strict=True)):
+            if dtype is not None:
+                p.grad_dtype = q.grad_dtype = dtype
+            p.grad = gaussian(p.shape, 1000 * step + index).to(dtype or p.dtype)
+            q.grad = distribute_tensor(p.grad.clone(), self.mesh, self.placements[index])
+
+    def step(self):
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def run(self, steps: int, first: int = 0):
+        for step in range(first, first + steps):
+            self.gradients(step)
+            self.step()
+
+    def assert_alike(self, steps: int = 0):
+        """Bit for bit; after `steps` with weight decay to rounding: there the kernels may round
+        (1 - lr wd) W - lr s O once, a rank (1 - lr wd) W and the difference. That is half an ulp
+        of |W| and at most one more of the result a step."""
+        for index, (p, q) in enumerate(zip(self.plain, self.sharded, strict=True)):
+            whole = q.detach().full_tensor()
+            if steps == 0:
+                assert torch.equal(p, whole), index
+                continue
+            atol = 3 * steps * UNIT * float(p.detach().abs().max())
+            torch.testing.assert_close(whole, p.detach(), rtol=0, atol=atol)
+
+    def assert_same_state(self):
+        for p, q in zip(self.plain, self.sharded, strict=True):
+            own, others = self.optimizers[0].state[p], self.optimizers[1].state[q]
+            assert own.keys() == others.keys()
+            assert own["step"] == others["step"]
+            for key in ("momentum_buffer", "exp_avg", "exp_avg_sq", "master"):
+                if key in own:
+                    assert others[key].placements == q.placements
+                    assert torch.equal(own[key], others[key].full_tensor()), key
+
+
+def mesh_of(ranks: int):
+    return init_device_mesh("cpu", (ranks,))
+
+
+def check_every_sharding_gives_the_whole_matrix_result(rank, ranks, folder):
+    pair = Pair(CASES, mesh_of(ranks))
+    pair.assert_alike()
+    pair.run(4)
+    pair.assert_alike()
+    pair.assert_same_state()
+    pair = Pair(CASES, mesh_of(ranks), weight_decay=0.3)
+    pair.run(4)
+    pair.assert_alike(steps=4)
+
+
+def check_types(rank, ranks, folder):
+    for dtype in (torch.float64, torch.bfloat16):
+        pair = Pair(CASES, mesh_of(ranks), dtype)
+        pair.run(3)
+        pair.assert_alike()
+        pair.assert_same_state()
+    pair = Pair(CASES, mesh_of(ranks), torch.float32)
+    for step in range(2):
+        pair.gradients(step, torch.bfloat16)
+        pair.step()
+    pair.assert_alike()
+    for rounding in ("nearest", "stochastic"):
+        pair = Pair(CASES, mesh_of(ranks), torch.bfloat16, low_precision=rounding)
+        pair.run(2)
+        if rounding == "nearest":
+            pair.assert_alike()
+            continue
+        for p, q in zip(pair.plain, pair.sharded, strict=True):
+            # other random numbers: an ulp of bf16 a step, 2^-7 of the weight
+            atol = 2 * 2 * 2**-7 * float(p.detach().abs().max())
+            torch.testing.assert_close(q.detach().full_tensor(), p.detach(), rtol=0, atol=atol)
+
+
+@contextlib.contextmanager
+def no_exchange():
+    from pion import distributed_gather
+
+    before = distributed_gather.AllToAll
+    distributed_gather.AllToAll = None  # calling it raises TypeError
+    try:
+        yield
+    finally:
+        distributed_gather.AllToAll = before
+
+
+def check_whole_heads_and_experts_stay_where_they_are(rank, ranks, folder):
+    local = [CASES[i] for i in (5, 6, 10, 17, 18, 19)]
+    with no_exchange():
+        pair = Pair(local, mesh_of(ranks), weight_decay=0.3)
+        pair.run(3)
+        pair.assert_alike()  # the same kernels on the same heads: bit for bit with decay too
+        pair = Pair([((1, 9), 0, {"rule": "muon"})], mesh_of(ranks))
+        pair.run(1)
+        if ranks > 1:
+            with pytest.raises(TypeError):
+                Pair([CASES[0]], mesh_of(ranks)).run(1)
+
+
+def check_torch_operations(rank, ranks, folder):
+    with pion.force_torch_path():
+        pair = Pair(CASES, mesh_of(ranks), torch.float64, weight_decay=0.3)
+        pair.run(3)
+    for p, q in zip(pair.plain, pair.sharded, strict=True):
+        # products of other batches: f64 rounding, grown by at most 3.4445^5 a step
+        torch.testing.assert_close(q.detach().full_tensor(), p.detach(), rtol=0, atol=1e-11)
+
+
+def check_missing_gradients(rank, ranks, folder):
+    pair = Pair(CASES, mesh_of(ranks))
+    pair.run(1)
+    for step in (1, 2, 3):
+        pair.gradients(step)
+        for index, (p, q) in enumerate(zip(pair.plain, pair.sharded, strict=True)):
+            if (index + step) % 3 == 0:  # on all ranks
+                p.grad = q.grad = None
+            elif (index + step) % 3 == 1:  # on the last rank: its part counts as zeros
+                local = q.grad.to_local()
+                if rank == ranks - 1:
+                    local.zero_()
+                p.grad = q.grad.full_tensor()
+                if rank == ranks - 1 and ranks > 1:
+                    q.grad = None
+        pair.step()
+    pair.assert_alike()
+    pair.assert_same_state()
+
+
+def check_errors_of_one_rank_reach_all(rank, ranks, folder):
+    pair = Pair([CASES[0], CASES[2], CASES[17]], mesh_of(ranks))
+    pair.run(1)
+    pair.gradients(1)
+    other = pair.sharded[1].grad
+    if rank == ranks - 1:
+        del pair.sharded[1].grad
+        pair.sharded[1].grad = distribute_tensor(
+            other.full_tensor() if ranks == 1 else torch.ones(5, 7), pair.mesh, [Shard(1)],
+            src_data_rank=None,
+        )  # fmt: skip
+    if ranks == 1:
+        return
+    with pytest.raises(ValueError if rank == ranks - 1 else RuntimeError):
+        pair.optimizers[1].step()
+    pair.assert_alike()
+    pair.sharded[1].grad = other
+    pair.step()
+    pair.assert_alike()
+
+
+def check_nonfinite_gradients(rank, ranks, folder):
+    for policy in ("skip", "zero", "raise"):
+        pair = Pair(CASES, mesh_of(ranks), nonfinite=policy)
+        pair.run(1)
+        pair.gradients(1)
+        for index in (0, 1, 5, 8, 17, 19):  # on one rank
+            p, q = pair.plain[index], pair.sharded[index]
+            p.grad.view(-1)[-1] = torch.inf
+            q.grad = distribute_tensor(p.grad.clone(), pair.mesh, pair.placements[index])
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            if policy == "raise":
+                for optimizer in pair.optimizers:
+                    with pytest.raises(ValueError, match="finite"):
+                        optimizer.step()
+            else:
+                pair.step()
+        if policy == "skip":
+            assert sum("groups.5." in str(w.message) for w in said) == 2  # plain and sharded
+        pair.assert_alike()
+        pair.run(1, first=2)
+        pair.assert_alike()
+        pair.assert_same_state()
+
+
+def check_statistics(rank, ranks, folder):
+    pair = Pair(CASES, mesh_of(ranks), weight_decay=0.1)
+    for optimizer in pair.optimizers:
+        optimizer.collect_statistics()
+    pair.gradients(0)
+    pair.plain[3].grad[0, 0] = torch.nan
+    pair.sharded[3].grad = distribute_tensor(pair.plain[3].grad, pair.mesh, [Shard(0)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pair.step()
+    plain, sharded = (optimizer.statistics() for optimizer in pair.optimizers)
+    assert [s["name"] for s in sharded] == [s["name"] for s in plain]
+    for own, expected in zip(sharded, plain, strict=True):
+        for key, value in own.items():
+            # sums of f32 squares in another order
+            assert value == (
+                pytest.approx(expected[key], rel=1e-5)
+                if isinstance(value, float)
+                else expected[key]
+            ), (own["name"], key)
+        assert expected["skipped"] or {"gradient_norm", "update_rms", "lr"} <= own.keys()
+
+
+def check_other_placements(rank, ranks, folder):
+    mesh = mesh_of(ranks)
+    pair = Pair(CASES, mesh, placements=[Replicate()])
+    pair.run(2)
+    pair.assert_alike()
+    from torch.distributed.tensor import DTensor
+
+    partial = torch.nn.Parameter(DTensor.from_local(torch.ones(4, 4), mesh, [Partial()]))
+    with pytest.raises(ValueError, match="Partial"):
+        pion.Muon([partial])
+    if ranks != 4:
+        return
+    square = init_device_mesh("cpu", (2, 2))
+    for dim in (0, 1):
+        cases = [case for case in CASES if len(case[0]) > dim]
+        pair = Pair(cases, square, placements=[Replicate(), Shard(dim)])  # HSDP
+        pair.run(2)
+        pair.assert_alike()
+    both = torch.nn.Parameter(distribute_tensor(torch.ones(4, 4), square, [Shard(0), Shard(1)]))
+    with pytest.raises(ValueError, match="one dimension"):
+        pion.Muon([both])
+
+
+def check_rounds(rank, ranks, folder):
+    from pion import distributed_exchange
+
+    before, distributed_exchange.BUCKET = distributed_exchange.BUCKET, 150
+    try:
+        pair = Pair(CASES, mesh_of(ranks))
+        pair.run(3)
+        pair.assert_alike()
+    finally:
+        distributed_exchange.BUCKET = before
+
+
+def check_offloading_is_refused(rank, ranks, folder):
+    pair = Pair([CASES[0]], mesh_of(ranks))
+    pion.offload(pair.optimizers[1])
+    pair.gradients(0)
+    with pytest.raises(ValueError, match="CPUOffloadPolicy"):
+        pair.optimizers[1].step()
+
+
+def models(ranks: int):
+    plain, sharded = mlp((12, 18, 18, 5)), mlp((12, 18, 18, 5))
+    for layer in sharded:
+        if isinstance(layer, torch.nn.Linear):
+            fully_shard(layer, mesh=mesh_of(ranks))
+    fully_shard(sharded, mesh=mesh_of(ranks))
+    return plain, sharded
+
+
+def optimizer_for(model, **keys):
+    return pion.PionAdamW(pion.route(model), **({"lr": 0.02} | keys))
+
+
+def train(model, optimizer, steps, first=0):
+    for step in range(first, first + steps):
+        x = gaussian((8, 12), step)  # the same on all ranks: their mean is exact for 1, 2, 4
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+
+def assert_models_alike(plain, sharded):
+    for (name, p), q in zip(plain.named_parameters(), sharded.parameters(), strict=True):
+        assert torch.equal(p, q.detach().full_tensor()), name
+
+
+def check_fsdp2_trains_as_one_process(rank, ranks, folder):
+    plain, sharded = models(ranks)
+    optimizers = optimizer_for(plain), optimizer_for(sharded)
+    for model, optimizer in zip((plain, sharded), optimizers, strict=True):
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1e9)
+        train(model, optimizer, 4)
+    assert_models_alike(plain, sharded)
+
+
+def check_checkpoints_at_another_world_size(rank, ranks, folder):
+    plain, sharded = models(ranks)
+    a, b = optimizer_for(plain), optimizer_for(sharded)
+    train(plain, a, 2), train(sharded, b, 2)
+    saved = {"optimizer": get_optimizer_state_dict(sharded, b)}
+    dcp.save(saved, checkpoint_id=folder / "many")
+    if rank == 0:
+        one = {"optimizer": get_optimizer_state_dict(plain, a)}
+        dcp.save(one, checkpoint_id=folder / "one", no_dist=True)
+    torch.distributed.barrier()
+    # one process reads what many have written; before the first step
+    again = mlp((12, 18, 18, 5))
+    again.load_state_dict(plain.state_dict())
+    c = optimizer_for(again)
+    state = {"optimizer": get_optimizer_state_dict(again, c)}
+    dcp.load(state, checkpoint_id=folder / "many", no_dist=True)
+    set_optimizer_state_dict(again, c, state["optimizer"])
+    # many read what one has written
+    _, other = models(ranks)
+    for p, q in zip(other.parameters(), sharded.parameters(), strict=True):
+        p.to_local().data.copy_(q.to_local())
+    d = optimizer_for(other)
+    assert all(d.state[p]["step"] == 0 for p in other.parameters())  # made with the optimizer
+    state = {"optimizer": get_optimizer_state_dict(other, d)}
+    dcp.load(state, checkpoint_id=folder / "one")
+    set_optimizer_state_dict(other, d, state["optimizer"])
+    assert all(d.state[p]["step"] == 2 for p in other.parameters())
+    train(plain, a, 2, first=2)
+    for model, optimizer in ((sharded, b), (again, c), (other, d)):
+        train(model, optimizer, 2, first=2)
+    assert_models_alike(plain, sharded), assert_models_alike(plain, other)
+    assert all(torch.equal(p, q) for p, q in zip(plain.parameters(), again.parameters()))  # noqa: B905
+
+
+def check_whole_states_and_files(rank, ranks, folder):
+    plain, sharded = models(ranks)
+    a, b = optimizer_for(plain), optimizer_for(sharded)
+    train(plain, a, 2), train(sharded, b, 2)
+    whole = get_optimizer_state_dict(sharded, b, options=StateDictOptions(full_state_dict=True))
+    for name, p in plain.named_parameters():
+        for key in ("momentum_buffer", "exp_avg", "exp_avg_sq"):
+            if key in a.state[p]:
+                assert torch.equal(a.state[p][key], whole["state"][name][key])
+    # a plain optimizer's state is cut for the shards, and a file holds whole matrices
+    _, other = models(ranks)
+    d = optimizer_for(other)
+    d.load_state_dict(a.state_dict())
+    for p, q in zip(sharded.parameters(), other.parameters(), strict=True):
+        mine, theirs = b.state[p], d.state[q]
+        assert all(
+            torch.equal(mine[k].full_tensor(), theirs[k].full_tensor())
+            for k in mine
+            if hasattr(mine[k], "full_tensor")
+        )
+    pion.save_state(b, folder / "state.safetensors")
+    torch.distributed.barrier()
+    again = optimizer_for(mlp((12, 18, 18, 5)))
+    pion.load_state(again, folder / "state.safetensors")
+    loaded = [p for g in again.param_groups for p in g["params"]]
+    own = [p for g in a.param_groups for p in g["params"]]
+    for x, y in zip(state_of(a, own), state_of(again, loaded), strict=True):
+        assert all(torch.equal(x[k], y[k]) for k in x if k != "counters")

@@ -46,7 +46,10 @@ def test_ranks_give_the_weights_of_one_process(ranks, tmp_path):
         [
             subprocess.Popen(
                 [*command, str(rank), str(ranks), str(tmp_path)],
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment,
             )  # fmt: skip
             for rank in range(ranks)
         ],

@@ -24,6 +24,7 @@ constexpr Subcommand kSubcommands[] = {
     {"compare", "tune several optimizers on one recipe, then compare them on fresh seeds",
      compare},
     {"eval", "evaluate the newest checkpoint of a run", eval},
+    {"generate", "continue a prompt by a language model", generate},
     {"report", "write report.html of a run or a comparison", report},
     {"inspect", "routing table and spectra of a safetensors model", inspect},
     {"recipes", "list the recipes", recipes},

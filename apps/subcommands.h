@@ -26,5 +26,6 @@ int inspect(const Invocation& invocation);
 int recipes(const Invocation& invocation);
 int optimizers(const Invocation& invocation);
 int bench(const Invocation& invocation);
+int generate(const Invocation& invocation);
 
 }  // namespace pion::apps

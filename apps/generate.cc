@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// `pion generate MODEL --tokens 5,6,7`.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+
+#include <iostream>
+
+#include "apps/arguments.h"
+#include "apps/subcommands.h"
+#include "lab/models/generation.h"
+#include "lab/models/model_folder.h"
+
+namespace pion::apps {
+namespace {
+
+using Tokens = std::vector<std::int64_t>;
+
+// "5,6,7"
+Tokens read_tokens(const std::string& text) {
+  Tokens tokens;
+  for (const std::string& word : CLI::detail::split(text, ',')) {
+    std::int64_t token = 0;
+    if (!CLI::detail::lexical_cast(CLI::detail::trim_copy(word), token) || token < 0)
+      throw std::invalid_argument("--tokens must be token ids as 5,6,7, got \"" + text +
+                                  "\"");
+    tokens.push_back(token);
+  }
+  return tokens;
+}
+
+std::string join(const Tokens& tokens) {
+  std::string text;
+  for (const std::int64_t token : tokens)
+    text += (text.empty() ? "" : ",") + std::to_string(token);
+  return text;
+}
+
+// The new tokens of each sample.
+std::vector<Tokens> answers(const lab::Generation& generation) {
+  std::vector<Tokens> all(generation.tokens.size(0));
+  const std::int64_t p = generation.prompt_length, t = generation.mask.size(1);
+  for (std::int64_t row = 0; row < std::ssize(all); ++row) {
+    const auto* line =
+        generation.tokens.const_data_ptr<std::int64_t>() + row * (p + t) + p;
+    const auto* real = generation.mask.const_data_ptr<bool>() + row * t;
+    for (std::int64_t i = 0; i < t && real[i]; ++i) all[row].push_back(line[i]);
+  }
+  return all;
+}
+
+}  // namespace
+
+int generate(const Invocation& invocation) {
+  CLI::App app("Continues a prompt by a language model and prints the new tokens.",
+               "pion generate");
+  app.footer("Greedy unless --temperature is above 0. One line of token ids a sample.");
+  std::string folder, words;
+  lab::SamplingOptions options{.max_new_tokens = 64, .temperature = 0};
+  std::int64_t samples = 1;
+  std::uint64_t seed = 0;
+  int threads = 0;
+  app.add_option("MODEL", folder, "Hugging Face model folder")->required();
+  app.add_option("--tokens", words, "the prompt as token ids: 5,6,7")->required();
+  app.add_option("--max-new-tokens", options.max_new_tokens, "at most (64)");
+  app.add_option("--temperature", options.temperature, "0: greedy (0)");
+  app.add_option("--top-k", options.top_k,
+                 "sample from the k likeliest; 0: from all (0)");
+  app.add_option("--top-p", options.top_p, "sample from the likeliest of this sum (1)");
+  app.add_option("--seed", seed, "of the samples (0)");
+  app.add_option("--samples", samples, "answers to the prompt (1)");
+  app.add_option("--threads", threads, "0: all cores (0)");
+  if (parse(app, invocation.words, nullptr)) return kSuccess;
+  if (threads < 0)
+    throw std::invalid_argument("--threads must be at least 0, got " +
+                                std::to_string(threads));
+  if (threads > 0) at::set_num_threads(threads);
+  const Tokens prompt = read_tokens(words);
+  const auto model = lab::load_model_folder(folder);
+  options.stop_tokens = model->config().eos_token_ids;
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  const lab::Generation made =
+      lab::generate(*model, {prompt}, samples, options, generator);
+  for (const Tokens& answer : answers(made)) std::cout << join(answer) << "\n";
+  return kSuccess;
+}
+
+}  // namespace pion::apps

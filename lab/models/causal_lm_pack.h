@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sequences of unequal length without padding: all tokens one after the other, and who
+// attends to whom. A prompt that several answers continue is there once.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace pion::lab {
+
+// A run of new tokens, and the earlier sequence that it continues.
+struct PackedSequence {
+  std::vector<std::int64_t> tokens;
+  std::int64_t continues =
+      -1;  // index of an earlier sequence, itself continuing none; -1: none
+};
+
+// Queries and keys of sequences, padded to a rectangle for attention only.
+struct AttentionBlock {
+  torch::Tensor queries;  // (rows, Lq) i64 into the pack; padding repeats a valid index
+  torch::Tensor keys;     // (rows, Lk) i64 into the pack; undefined: queries are the keys
+  torch::Tensor mask;     // (rows, 1, Lq, Lk) bool, true: attended; never empty in a row
+};
+
+// N tokens. Sequences lie in the order given, tokens of one are contiguous.
+struct TokenPack {
+  torch::Tensor tokens;     // (N) i64
+  torch::Tensor positions;  // (N) i64
+  std::vector<AttentionBlock> blocks;
+  torch::Tensor
+      from_blocks;  // (N) i64: each token's row in the blocks' (rows Lq), catenated
+  std::vector<std::int64_t> begins;  // of each sequence's first token
+};
+
+// Throws std::invalid_argument if a sequence that continues none has no token, or one
+// continues what is no earlier sequence.
+TokenPack pack_tokens(std::span<const PackedSequence> sequences);
+
+// Cosines and sines of a pack's positions, (N, 1, head_dim) in the weights' type.
+struct Rotation {
+  torch::Tensor cosine, sine;
+};
+Rotation make_rotation(const torch::Tensor& positions,
+                       const torch::Tensor& inverse_frequencies, torch::ScalarType dtype);
+
+// Attention of every packed token to those before it in its sequence. q: (N, heads,
+// head_dim); k, v: (N, kv_heads, head_dim), kv_heads divides heads. Returns q's shape.
+torch::Tensor packed_attention(const torch::Tensor& q, const torch::Tensor& k,
+                               const torch::Tensor& v, const TokenPack& pack);
+
+}  // namespace pion::lab

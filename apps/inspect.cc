@@ -2,6 +2,7 @@
 // `pion inspect MODEL`.
 #include "lab/run/inspect.h"
 
+#include <cstdint>
 #include <iostream>
 #include <stdexcept>
 
@@ -18,6 +19,7 @@ int inspect(const Invocation& invocation) {
       "pion inspect");
   std::string model, config, preset;
   bool spectra = false;
+  std::int64_t samples = 2;
   app.add_option(
          "MODEL", model,
          "a .safetensors file, an index .json of shards, a directory with one, or a "
@@ -29,15 +31,21 @@ int inspect(const Invocation& invocation) {
   app.add_flag(
       "--spectra", spectra,
       "singular values: largest, ranks, and what Pion's default cutoff would pass");
+  const auto* shown =
+      app.add_option("--samples", samples, "problems to show of each split [2]")
+          ->check(CLI::NonNegativeNumber);
   if (parse(app, invocation.words, nullptr)) return kSuccess;
   if (lab::is_problem_file(model)) {
     if (spectra || !config.empty() || !preset.empty())
       throw std::invalid_argument(
           "pion inspect: --config, --preset and --spectra are for models; " + model +
           " holds problems");
-    std::cout << lab::describe_problem_set(*lab::open_problem_set(model));
+    std::cout << lab::describe_problem_set(*lab::open_problem_set(model), samples);
     return kSuccess;
   }
+  if (shown->count() > 0)
+    throw std::invalid_argument("pion inspect: --samples is for files of problems; " +
+                                model + " is none");
   std::cout << lab::inspect(
       {.model = model, .config = config, .preset = preset, .spectra = spectra});
   return kSuccess;

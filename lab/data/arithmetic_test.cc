@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
+#include <sstream>
 
 #include "lab/data/arithmetic_kind.h"
 #include "lab/data/arithmetic_tokenizer.h"
@@ -205,6 +207,15 @@ TEST(Arithmetic, TheLargestKindsStillCount) {
   const Problem last =
       problems->problem(Split::kTrain, problems->size(Split::kTrain) - 2);
   EXPECT_EQ(last.text.size(), 20u);
+}
+
+// tests/prepare_test.py gives these files to transformers.
+TEST(Arithmetic, ItsTokenizerFilesAreTheOnesThatTransformersWasTriedOn) {
+  for (const auto& [name, content] : arithmetic_tokenizer_files()) {
+    std::ostringstream expected;
+    expected << std::ifstream("tests/vectors/arithmetic_tokenizer/" + name).rdbuf();
+    EXPECT_EQ(content, expected.str()) << name;
+  }
 }
 
 TEST(Arithmetic, ItsTokenizerFileNamesTheSameTokens) {

@@ -106,6 +106,26 @@ Rows<T> read_rows(const ProblemColumns& columns, const std::string& name,
   return rows;
 }
 
+// RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.
+bool is_utf8(std::span<const std::uint8_t> text) {
+  for (std::size_t i = 0; i < text.size();) {
+    const std::uint8_t lead = text[i++];
+    if (lead < 0x80) continue;
+    if (lead < 0xc2 || lead > 0xf4) return false;
+    std::uint8_t low = 0x80, high = 0xbf;  // of the second byte
+    if (lead == 0xe0) low = 0xa0;
+    if (lead == 0xed) high = 0x9f;
+    if (lead == 0xf0) low = 0x90;
+    if (lead == 0xf4) high = 0x8f;
+    for (int more = lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3; more > 0; --more) {
+      if (i == text.size() || text[i] < low || text[i] > high) return false;
+      low = 0x80, high = 0xbf;
+      ++i;
+    }
+  }
+  return true;
+}
+
 class ProblemFile : public ProblemSet {
  public:
   explicit ProblemFile(const std::filesystem::path& path) : columns_(path) {
@@ -116,7 +136,7 @@ class ProblemFile : public ProblemSet {
     texts_ = read_rows<std::uint8_t>(columns_, "text", TensorType::kU8);
     read_vocabulary();
     read_splits();
-    check_tokens();
+    check_problems();
   }
 
   std::int64_t size(Split split) const override {
@@ -203,12 +223,14 @@ class ProblemFile : public ProblemSet {
                     std::to_string(token));
   }
 
-  void check_tokens() {
+  void check_problems() {
     for (std::size_t i = 0; i < prompts_.count(); ++i) {
       const std::string problem = " of problem " + std::to_string(i);
       if (prompts_[i].empty()) columns_.fail("the prompt" + problem + " is empty");
       longest_prompt_ =
           std::max(longest_prompt_, static_cast<std::int64_t>(prompts_[i].size()));
+      for (const auto* texts : {&answers_, &extras_, &texts_})
+        if (!is_utf8((*texts)[i])) columns_.fail("a text" + problem + " is no UTF-8");
       for (const std::int32_t token : prompts_[i])
         check_token(token, "a token" + problem);
       for (const std::int32_t token : solutions_[i])

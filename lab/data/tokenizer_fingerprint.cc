@@ -20,6 +20,8 @@ std::map<std::int64_t, std::string> all_tokens(const Json& tokenizer) {
     for (std::size_t id = 0; id < vocabulary.size(); ++id)
       tokens[static_cast<std::int64_t>(id)] = vocabulary[id].at(0).get<std::string>();
   } else {
+    if (!vocabulary.is_object())
+      throw std::invalid_argument("its vocabulary is no object");
     for (const auto& [token, id] : vocabulary.items())
       tokens[id.get<std::int64_t>()] = token;
   }
@@ -36,7 +38,7 @@ std::string tokenizer_fingerprint(std::string_view tokenizer_json,
   std::map<std::int64_t, std::string> tokens;
   try {
     tokens = all_tokens(Json::parse(tokenizer_json));
-  } catch (const Json::exception& error) {
+  } catch (const std::exception& error) {  // nlohmann's, or of the vocabulary
     throw std::invalid_argument(where + ": is no tokenizer.json: " + error.what());
   }
   // FNV-1a, G. Fowler, L. Noll, K. Vo: www.isthe.com/chongo/tech/comp/fnv

@@ -77,6 +77,8 @@ class _Transform:
             )
         self.keys = _static_keys(where, rule, keys)
         self.rule = Rule(rule, self.keys, where)
+        if not self.rule.is_matrix:
+            raise ValueError(f'{where}: the rule must be one for matrices, got "{rule}"')
         defaults = {name: value for name, _, value in self.rule.key_table()}
         self.momentum = None if self.traced is not None else defaults["momentum"]
         self.nesterov = defaults["nesterov"]
@@ -122,7 +124,7 @@ class _Transform:
         layouts = self.layouts(leaves, updates)
         momenta = self._momenta(leaves, treedef, state)
         gradients = [
-            layout.to_matrices(_kernel_type(g))
+            layout.to_matrices(_kernel_type(_gathered(g)))
             for layout, (_, g) in zip(layouts, leaves, strict=True)
         ]
         plan = Plan(
@@ -130,17 +132,20 @@ class _Transform:
             self.nesterov, self.zero_nonfinite,
         )  # fmt: skip
         traced = None if self.traced is None else self.traced.astype(jnp.float32)
-        stored = [layout.to_matrices(m) for layout, m in zip(layouts, momenta, strict=True)]
+        stored = [
+            layout.to_matrices(_gathered(m)) for layout, m in zip(layouts, momenta, strict=True)
+        ]
         changes, moved, report = run(plan, gradients, stored, traced, self.backend)
         results = [
-            -layout.from_matrices(change) for layout, change in zip(layouts, changes, strict=True)
+            _spread(-layout.from_matrices(change), g)
+            for layout, change, (_, g) in zip(layouts, changes, leaves, strict=True)
         ]
         if self.decay is not None:
             results = self._decayed(results, report, params, treedef)
         results = [r.astype(g.dtype) for r, (_, g) in zip(results, leaves, strict=True)]
         old = treedef.flatten_up_to(state.mu)
         after = [
-            layout.from_matrices(m).astype(o.dtype)
+            _spread(layout.from_matrices(m), o).astype(o.dtype)
             for layout, m, o in zip(layouts, moved, old, strict=True)
         ]
         skipped = treedef.flatten_up_to(state.skipped)
@@ -194,6 +199,20 @@ class _Transform:
         ]
 
 
+# Axes that a mesh shards explicitly are gathered by hand: a map needs whole matrices. Where the
+# compiler shards (AxisType.Auto) it does the same.
+def _gathered(x):
+    return jax.sharding.reshard(x, jax.P()) if any(_explicit(x)) else x
+
+
+def _spread(x, like):
+    return jax.sharding.reshard(x, jax.P(*_explicit(like))) if any(_explicit(like)) else x
+
+
+def _explicit(x):
+    return jax.typeof(x).sharding.spec
+
+
 def _kernel_type(gradient):
     return gradient.astype(jnp.float32) if gradient.dtype == jnp.float16 else gradient
 
@@ -226,8 +245,6 @@ def _transform(where, rule, keys, dimension_numbers, mu_dtype, backend, decay=No
     made = _Transform(
         f"pion.jax.{where}", rule, keys, dimension_numbers, mu_dtype, backend, decay, mask
     )
-    if not made.rule.is_matrix:
-        raise ValueError(f'pion.jax.{where}: the rule must be one for matrices, got "{rule}"')
     return optax.GradientTransformation(made.init, made.update)
 
 

@@ -36,10 +36,14 @@ REFUSED = {
     "differentiable": "a step of pion cannot be differentiated",
     "amsgrad": "no rule of pion has it",
 }
-# What schedulers, hosts and users write into groups beside an optimizer's keys.
+# What schedulers, hosts and users write into groups beside an optimizer's keys. They are kept and
+# saved, and mean nothing to a step; so are keys that begin with "_".
 NOTES = {
-    *("params", "param_names", "rule", "initial_lr", "max_lr", "min_lr", "base_momentum"),
-    *("max_momentum", "swa_lr", "name", "group_name", "lr_scale", "lr_mult", "layer_id"),
+    *("params", "param_names", "rule", "name", "group_name"),
+    *("initial_lr", "max_lr", "min_lr", "swa_lr"),  # torch's schedulers
+    *("base_momentum", "max_momentum"),
+    *("lr_scale", "lr_mult", "wd_mult", "layer_id"),  # timm, Megatron: their schedulers' factors
+    *("is_decoupled_lr", "is_expert_parallel", "default_config"),  # Megatron
 }
 
 
@@ -89,13 +93,14 @@ def merge(own: dict, defaults: dict, rule: str, where: str) -> dict:
     own = with_betas(own)
     known = group_defaults(rule)
     for key in own:
-        if key not in known and key not in NOTES:
+        if key not in known and key not in NOTES and not key.startswith("_"):
             near = nearest_name(key, list(known))
             raise ValueError(
                 f'{where}: unknown key "{key}" for rule "{rule}"'
                 + (f'; did you mean "{near}"?' if near else "")
                 + " Keys are: "
                 + " ".join(known)
+                + '; one that is a note for other code begins with "_"'
             )
     merged = {key: defaults.get(key, value) for key, value in known.items()}
     for chosen, ended in (

@@ -275,7 +275,12 @@ def route_bound(group: dict, matrices: str) -> list[dict]:
             '"rule", or call pion.bind_names(model) before the optimizer is made'
         )
     groups = _route_pairs(pairs, matrices).to_param_groups()
-    return [{**one, **rest} for one in groups]
+    # betas are for AdamW's part of the group, momentum for the matrices'
+    either = {key for rule in (matrices, "adamw") for key in group_defaults(rule)}
+    for one in groups:
+        other = either - set(group_defaults(one["rule"]))
+        one |= {key: value for key, value in with_betas(rest).items() if key not in other}
+    return groups
 
 
 def _route_pairs(pairs: list, matrices: str) -> Routing:

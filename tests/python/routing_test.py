@@ -276,3 +276,40 @@ def test_binding_names_keeps_no_model_alive():
     del model
     gc.collect()
     assert seen() is None
+
+
+def test_groups_of_hosts_carry_keys_of_adamw_and_notes():
+    """Each rule takes its own keys; notes of schedulers are kept, misspelt keys are errors."""
+    model = pion.bind_names(Language())
+    group = {"params": list(model.parameters()), "betas": (0.8, 0.9), "eps": 1e-6, "lr": 1e-3}
+    notes = {"name": "policy", "initial_lr": 1e-3, "wd_mult": 0.5, "_mine": [1]}
+    off = {"fused": None, "foreach": False, "amsgrad": False}
+    optimizer = pion.PionAdamW([{**group, **notes, **off}])
+    by_rule = {g["rule"]: g for g in optimizer.param_groups}
+    assert by_rule["adamw"]["betas"] == (0.8, 0.9)
+    assert "betas" not in by_rule["pion"]
+    for kept in by_rule.values():
+        assert {key: kept[key] for key in notes} == notes
+    again = pion.PionAdamW([dict(group)])
+    again.load_state_dict(optimizer.state_dict())
+    assert again.param_groups[0]["_mine"] == [1]
+    for wrong in ({"weight_deacy": 0.1}, {"dampening": 0.5}, {"fused": True}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            pion.PionAdamW([{**group, **wrong}])
+
+
+def test_schedulers_that_cycle_momentum():
+    model = Language()
+    optimizer = pion.PionAdamW(pion.route(model), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1e-2, total_steps=4, cycle_momentum=False
+    )
+    for _ in range(3):
+        run(optimizer, list(model.parameters()), 1)
+        schedule.step()
+    assert {g["lr"] for g in optimizer.param_groups} == {schedule.get_last_lr()[0]}
+    matrices = pion.Muon([torch.nn.Parameter(torch.ones(4, 4))])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(matrices, max_lr=1e-2, total_steps=4)
+    run(matrices, matrices.param_groups[0]["params"], 1)
+    schedule.step()
+    assert matrices.param_groups[0]["momentum"] < 0.95  # 0.95 at the start, 0.85 at the top

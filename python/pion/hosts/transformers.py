@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""For transformers' Trainer (5.0 or newer) and what derives from it.
+
+Trainer(..., optimizer_cls_and_kwargs=(RoutedPionAdamW, {"lr": 1e-3, "weight_decay": 0.01}))
+"""
+
+from torch import nn
+
+from pion.optimizers import PionAdamW
+from pion.routing import Routing, route
+
+ROUTE_KEYS = ("preset", "rules", "overrides", "per_head", "attention", "attention_by_name")
+NO_DECAY = ("norm", "bias")  # roles that the Trainer itself keeps out of weight decay
+
+
+class RoutedPionAdamW:
+    """A factory, as the Trainer takes it in place of an optimizer class: made without arguments,
+    called with the model. Keys of pion.route go there, the rest to PionAdamW; norms and biases get
+    no weight decay, as with the Trainer's own optimizers. The learning rate is `lr` here, not
+    TrainingArguments.learning_rate; schedulers start from it."""
+
+    def __call__(self, model: nn.Module, **keys) -> PionAdamW:
+        chosen = {key: keys.pop(key) for key in ROUTE_KEYS if key in keys}
+        return PionAdamW(_without_decay(route(model, **chosen)), **keys)
+
+
+def _without_decay(routing: Routing) -> list[dict]:
+    spared = {r.name for r in routing.routes if r.role in NO_DECAY}
+    groups = []
+    for group in routing.to_param_groups():
+        kept = [pair for pair in group["params"] if pair[0] not in spared]
+        rest = [pair for pair in group["params"] if pair[0] in spared]
+        if kept:
+            groups.append({**group, "params": kept})
+        if rest:
+            groups.append({**group, "params": rest, "weight_decay": 0.0})
+    return groups

@@ -44,6 +44,7 @@ std::int64_t number_of(const std::vector<Tokens>& prefixes, const Tokens& tokens
 }  // namespace
 
 TokenTree make_tree(int depth, bool end_token, const Tensor& logits) {
+  at::set_num_threads(1);  // threads only wait for each other over 15 numbers: 15x
   const std::vector<Tokens> prefixes = prefixes_of(depth, end_token);
   std::vector<Tokens> sequences;
   append_sequences({}, depth, end_token, sequences);

@@ -9,6 +9,7 @@ import pathlib
 import sys
 import time
 
+import distributed_fsdp_checks
 import distributed_replica_checks
 import distributed_shard_checks
 import torch
@@ -21,7 +22,8 @@ def main():
     store = dist.FileStore(str(folder / "store"), ranks)
     limit = datetime.timedelta(seconds=60)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=limit)
-    for module in (distributed_replica_checks, distributed_shard_checks):
+    modules = (distributed_replica_checks, distributed_shard_checks, distributed_fsdp_checks)
+    for module in modules:
         for name, check in list(vars(module).items()):
             if not name.startswith("check_"):
                 continue

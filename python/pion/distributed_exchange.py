@@ -19,6 +19,25 @@ def agree(group, flags: list[int], device) -> list[int]:
     return table.tolist()
 
 
+def agree_to_step(group, optimizer, met: list, flags: list[int], device):
+    """(the largest of every flag, None or the error because of which no rank may step). `met` are
+    errors of this rank so far, or None."""
+    failed, collects = any(error is not None for error in met), optimizer._collect
+    flags = agree(group, [int(failed), int(collects), int(not collects), *flags], device)
+    error = None
+    if flags[0]:
+        error = RuntimeError(
+            "step: every rank must be able to step, got an error on another one, which its output "
+            "shows; nothing was written"
+        )
+    elif flags[1] and flags[2]:
+        error = ValueError(
+            "step: collect_statistics() must be on or off on all ranks alike, got both; nothing "
+            "was written"
+        )
+    return flags[3:], error
+
+
 def buckets(items: list, entries) -> list[list]:
     """The items in order, so many to a bucket as have BUCKET entries; entries(item) is one's."""
     result, size = [], BUCKET

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 
 from pion import distributed_plan
-from pion.distributed_exchange import Broadcast, agree, buckets
+from pion.distributed_exchange import Broadcast, agree, agree_to_step, buckets
 from pion.state import buffers_of, needs_master
 
 
@@ -33,24 +33,25 @@ class Replicas:
             self._owners[cell.parameter] = rank
             self._loads[rank] += seconds
 
-    def agree(self, optimizer, work: list, failed: bool) -> bool:
-        """Whether a rank has failed. Raises on all ranks if not all have the same gradients."""
+    def agree(self, optimizer, work: list, met: list):
+        """An error if a rank has met one, or if not all have the same gradients; else None."""
         cells = _plain_cells(optimizer)
         if not cells:
-            return failed
+            return None
         present = {cell for cell, _, _ in work}
-        flags = [int(failed), *(int(cell in present) for cell in cells)]
+        flags = [int(cell in present) for cell in cells]
         flags += [int(cell not in present) for cell in cells]
-        flags = agree(self.group, flags, cells[0].parameter.device)
+        device = cells[0].parameter.device
+        flags, error = agree_to_step(self.group, optimizer, met, flags, device)
         for index, cell in enumerate(cells):
-            if not flags[0] and flags[1 + index] and flags[1 + len(cells) + index]:
-                raise ValueError(
+            if error is None and flags[index] and flags[len(cells) + index]:
+                error = ValueError(
                     f"step: {cell.name} must have a gradient on all ranks or on none, got one on "
                     "some: gradients of a distributed optimizer must be averaged, as "
                     "DistributedDataParallel does (find_unused_parameters=True if parts of the "
                     "model are left out). Nothing was written"
                 )
-        return bool(flags[0])
+        return error
 
     def step(self, optimizer, work: list) -> list[str]:
         """Steps this rank's parameters and takes the others' results."""

@@ -9,7 +9,7 @@ import torch
 
 from pion import distributed_gather, distributed_shards, distributed_statistics
 from pion.cell import Cell, check_finite
-from pion.distributed_exchange import agree
+from pion.distributed_exchange import agree_to_step
 
 _SKIPPED = (
     "step: the gradient of {} holds NaN or Inf; the parameter was skipped, and will be whenever "
@@ -34,22 +34,20 @@ def step(optimizer) -> list[str]:
         check_finite(plain)
     except Exception as error:  # noqa: BLE001 raised below, when the others have heard of it
         failure = error
-    failed, replicas = failure is not None, optimizer.replicas
+    verdicts, replicas = {}, optimizer.replicas
+    met = [failure]  # also of those whose messages we have seen; every group must hear of one
     if replicas is not None:
-        failed = replicas.agree(optimizer, plain, failed)
-    verdicts = {}
+        met.append(replicas.agree(optimizer, plain, met))
     for cells in _by_group(optimizer).values():
-        failed = _agree(cells, gradients, failed, verdicts)
-    if failure is not None:
-        raise failure
-    if failed:
-        raise RuntimeError(
-            "step: every rank must be able to step, got an error on another one, which its output "
-            "shows; nothing was written"
-        )
+        met.append(_agree(optimizer, cells, gradients, met, verdicts))
+    for error in met:
+        if error is not None:
+            raise error
     _refuse_nonfinite(verdicts)
-    run = optimizer.step_items if replicas is None else replicas.step
-    messages = run(plain) if replicas is None else run(optimizer, plain)
+    if replicas is None:
+        messages = optimizer.step_items(plain)
+    else:
+        messages = replicas.step(optimizer, plain)
     messages += _step_sharded(optimizer, gradients, verdicts)
     if optimizer._collect:
         distributed_statistics.merge(optimizer, gradients, verdicts)
@@ -65,19 +63,20 @@ def _by_group(optimizer) -> dict:
     return groups
 
 
-def _agree(cells: list, gradients: dict, failed: bool, verdicts: dict) -> bool:
+def _agree(optimizer, cells: list, gradients: dict, met: list, verdicts: dict):
     """Fills verdicts: "step" or "nonfinite" for every cell with a gradient on any rank. A rank
-    without one has zeros. Returns whether a rank has failed."""
+    without one has zeros. Returns an error, if a rank has met one."""
     shard = cells[0].shard
     own = [gradients.get(cell) for cell in cells]
-    flags = [int(failed), *(int(g is not None) for g in own), *_nonfinite(own)]
+    flags = [*(int(g is not None) for g in own), *_nonfinite(own)]
+    error = None
     if shard.group is not None:
-        flags = agree(shard.group, flags, shard.device)
+        flags, error = agree_to_step(shard.group, optimizer, met, flags, shard.device)
     for index, cell in enumerate(cells):
-        if flags[1 + index]:
-            bad = flags[1 + len(cells) + index] and cell.group["nonfinite"] != "zero"
+        if flags[index]:
+            bad = flags[len(cells) + index] and cell.group["nonfinite"] != "zero"
             verdicts[cell] = "nonfinite" if bad else "step"
-    return bool(flags[0])
+    return error
 
 
 def _nonfinite(gradients: list) -> list[int]:

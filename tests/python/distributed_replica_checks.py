@@ -88,6 +88,9 @@ def check_gathering_and_loading(rank, ranks, folder):
         with pytest.raises(ValueError, match="gather_state"):
             shared.state_dict()
     assert_equal(run(plain, a, 1, first=2), run(shared, b, 1, first=2))
+    held = torch.tensor(sum(len(shared.state.get(p, {})) > 0 for p in b))
+    dist.all_reduce(held)
+    assert held == sum(p.numel() > 0 for p in b)  # what others own has been forgotten again
     pion.gather_state(shared)
     saved = copy.deepcopy(shared.state_dict())
     assert saved["state"].keys() == plain.state_dict()["state"].keys()
@@ -124,6 +127,10 @@ def check_missing_gradients(rank, ranks, folder):
         with pytest.raises(ValueError, match="on all ranks or on none"):
             shared.step()
         b[1].grad = None
+        shared.collect_statistics(rank == 0)
+        with pytest.raises(ValueError, match="collect_statistics"):
+            shared.step()
+        shared.collect_statistics(False)
     if rank == ranks - 1:  # an error of one rank
         b[0].grad = torch.eye(24, 16).to_sparse()
     with pytest.raises(ValueError if rank == ranks - 1 else RuntimeError):

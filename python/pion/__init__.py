@@ -30,6 +30,7 @@ _LAZY = {
     "route": "routing",
     "bind_names": "routing",
     "offload": "offloading",
+    "track": "tracking",
     "distribute": "distributed",
     "gather_state": "distributed",
     "save_state": "checkpoint",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pion.optimizer import EmptyUpdateWarning, Optimizer, force_torch_path
     from pion.optimizers import LowPassMuon, LowRankMuon, Muon, Pion, PionAdamW
     from pion.routing import Routing, bind_names, route
+    from pion.tracking import track
 
 __all__ = [
     "EmptyUpdateWarning",
@@ -65,6 +67,7 @@ __all__ = [
     "rule_names",
     "save_state",
     "spectral_map",
+    "track",
 ]
 
 

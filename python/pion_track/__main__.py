@@ -12,6 +12,7 @@ import importlib
 import os
 import select
 import sys
+import tomllib
 from pathlib import Path
 
 from pion_track.scalars import scalars
@@ -28,6 +29,19 @@ def check(library):
         print(f"pion_track: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def writer_for(library, run):
+    """The writer for a run's folder. Projects are $WANDB_PROJECT and $TRACKIO_PROJECT, else pion."""
+    config = tomllib.loads((run / "recipe.toml").read_text())  # the resolved recipe
+    project = os.environ.get(f"{library.upper()}_PROJECT", "pion")
+    folder = run
+    if library == "tensorboard":
+        folder, config = run / "tensorboard", None
+        # a resumed run has its whole metrics.jsonl mirrored again
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+    return WRITERS[library](folder, run.name, project, config)
 
 
 def follow(path, ended):
@@ -57,7 +71,7 @@ def main(arguments):
     if arguments[0] == "--check":
         return check(arguments[1])
     library, run = arguments[0], Path(arguments[1])
-    writer = WRITERS[library](run)
+    writer = writer_for(library, run)
     try:
         for line in follow(run / "metrics.jsonl", stdin_closed):
             step, values, texts = scalars(line)

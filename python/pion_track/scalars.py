@@ -7,6 +7,16 @@ import json
 PREFIXES = {"update": "train", "evaluation": "eval"}
 
 
+def statistics_scalars(parameters):
+    """{"optimizer/update_rms/layers.0.weight": 1e-3} of an optimizer's statistics, one a parameter."""
+    return {
+        f"optimizer/{key}/{each.get('name', '')}": value
+        for each in parameters
+        for key, value in each.items()
+        if key not in ("name", "rule")
+    }
+
+
 def scalars(line):
     """(step, {"train/return_mean": 1.5}, {"warning": "..."}) of one line.
 
@@ -29,15 +39,7 @@ def scalars(line):
             if name in record:
                 values[f"{prefix}/{name}"] = record[name]
     elif kind == "optimizer":
-        for each in record.get("parameters", []):
-            name = each.get("name", "")
-            values.update(
-                {
-                    f"optimizer/{key}/{name}": value
-                    for key, value in each.items()
-                    if key not in ("name", "rule")
-                }
-            )
+        values = statistics_scalars(record.get("parameters", []))
     elif kind == "warning":
         texts["warning"] = str(record.get("message", ""))
     numbers = {

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One class per library: write(step, numbers, texts), close()."""
+"""One class per library: write(step, numbers, texts), close().
 
-import os
-import tomllib
+All are made of (folder, name, project, config): where files go, what the run and its project are
+called, and its settings as a dictionary.
+"""
+
+import json
 
 # what `--check` imports, and what the writer needs
 MODULES = {
@@ -12,24 +15,18 @@ MODULES = {
 }
 
 
-def recipe_of(run):
-    """The resolved recipe as a dictionary."""
-    return tomllib.loads((run / "recipe.toml").read_text())
-
-
 class TensorBoard:
-    """Event files in RUN/tensorboard. Needs neither TensorFlow nor torch."""
+    """Event files in the folder. Needs neither TensorFlow nor torch."""
 
-    def __init__(self, run):
+    def __init__(self, folder, name, project, config):
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self.event, self.summary = event_pb2.Event, summary_pb2.Summary
-        folder = run / "tensorboard"
-        # a resumed run has its whole metrics.jsonl mirrored again
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
         self.writer = EventFileWriter(str(folder))
+        if config:
+            text = json.dumps(config, indent=1, sort_keys=True, default=str)
+            self.write(0, {}, {"config": "\n".join("    " + line for line in text.splitlines())})
 
     def write(self, step, values, texts):
         rows = [self.summary.Value(tag=name, simple_value=value) for name, value in values.items()]
@@ -51,13 +48,12 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run in $WANDB_PROJECT (default "pion"); WANDB_MODE=offline stays on this machine."""
+    """A run of the project; WANDB_MODE=offline stays on this machine."""
 
-    def __init__(self, run):
+    def __init__(self, folder, name, project, config):
         import wandb
 
-        project = os.environ.get("WANDB_PROJECT", "pion")
-        self.run = wandb.init(project=project, name=run.name, dir=str(run), config=recipe_of(run))
+        self.run = wandb.init(project=project, name=name, dir=str(folder), config=config)
         # steps of our own: wandb's must not go back when a run is resumed
         self.run.define_metric("update")
         self.run.define_metric("*", step_metric="update")
@@ -74,14 +70,13 @@ class WeightsAndBiases:
 
 
 class Trackio:
-    """A run in the local Trackio project $TRACKIO_PROJECT (default "pion")."""
+    """A run of the local Trackio project; its database lies in $TRACKIO_DIR."""
 
-    def __init__(self, run):
+    def __init__(self, folder, name, project, config):
         import trackio
 
         self.trackio = trackio
-        project = os.environ.get("TRACKIO_PROJECT", "pion")
-        trackio.init(project=project, name=run.name, config=recipe_of(run))
+        trackio.init(project=project, name=name, config=config)
 
     def write(self, step, values, texts):
         record = dict(values)

@@ -84,23 +84,30 @@ class Replicas:
         self._part = self.ranks > 1
 
     def gather(self, optimizer, rank: int | None):
-        """The whole state on that rank, or on all; until the next step."""
-        whole = [cell for cell in _plain_cells(optimizer) if cell.numel]
-        self.assign(whole)
-        parts = self._part
-        for bucket in buckets(whole, lambda cell: cell.numel) if parts else ():
-            tensors, owners = [], []
-            for cell in bucket:
-                state = optimizer.state[cell.parameter]
-                optimizer._fill(cell, state)
-                for key in self._fields(optimizer, cell):
-                    tensors.append(state[key])
-                    owners.append(self.owner(cell))
-            device = bucket[0].parameter.device
-            Broadcast(tensors, owners, self.group, device).finish()
-            if rank not in (None, self.rank):
-                self.drop(optimizer)
-        self._part = parts and rank not in (None, self.rank)
+        """The whole state on that rank, or on all; until the next step. What has none yet gets it,
+        so that a distributed checkpoint can be read into it before the first step."""
+        cells = [
+            cell
+            for cell in _plain_cells(optimizer)
+            if cell.numel and (cell.parameter.requires_grad or cell.parameter in self._owners)
+        ]
+        self.assign(cells)
+        parts, mine = self._part, rank in (None, self.rank)
+        for bucket in buckets(cells, lambda cell: cell.numel):
+            if parts or mine:
+                for cell in bucket:
+                    optimizer._fill(cell, optimizer.state[cell.parameter])
+            if parts:
+                fields = [(cell, key) for cell in bucket for key in self._fields(optimizer, cell)]
+                Broadcast(
+                    [optimizer.state[cell.parameter][key] for cell, key in fields],
+                    [self.owner(cell) for cell, _ in fields],
+                    self.group,
+                    bucket[0].parameter.device,
+                ).finish()
+                if not mine:
+                    self.drop(optimizer)
+        self._part = parts and not mine
 
     def _fields(self, optimizer, cell) -> list[str]:
         fields = [*buffers_of(cell.plan.rule, cell.group), "step", "counters"]

@@ -10,7 +10,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
 
 import pion
 
@@ -46,8 +47,21 @@ def check_fsdp2_trains_as_one_process(rank, ranks, folder):
     plain, sharded = models(ranks)
     optimizers = optimizer_for(plain), optimizer_for(sharded)
     for model, optimizer in zip((plain, sharded), optimizers, strict=True):
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1e9)
         train(model, optimizer, 4)
+    assert_models_alike(plain, sharded)
+
+
+def check_fsdp2_shards_of_columns(rank, ranks, folder):
+    plain, sharded = mlp((12, 16, 8)), mlp((12, 16, 8))
+    mesh = init_device_mesh("cpu", (ranks,))
+    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    fully_shard(
+        sharded, mesh=mesh, mp_policy=policy,
+        shard_placement_fn=lambda p: Shard(p.dim() - 1),
+    )  # fmt: skip
+    for model in (plain, sharded):
+        train(model, optimizer_for(model, matrices="muon"), 3)
+    assert sharded[0].weight.to_local().shape == (16, 12 // ranks)
     assert_models_alike(plain, sharded)
 
 
@@ -113,3 +127,28 @@ def check_whole_states_and_files(rank, ranks, folder):
     own = [p for g in a.param_groups for p in g["params"]]
     for x, y in zip(state_of(a, own), state_of(again, loaded), strict=True):
         assert all(torch.equal(x[k], y[k]) for k in x if k != "counters")
+
+
+def check_distributed_checkpoints_of_replicas(rank, ranks, folder):
+    plain, model, other, again = (mlp((12, 18, 5)) for _ in range(4))
+    a, b = optimizer_for(plain), pion.distribute(optimizer_for(model))
+    train(plain, a, 2), train(model, b, 2)
+    pion.gather_state(b)
+    saved = {"optimizer": get_optimizer_state_dict(model, b)}
+    dcp.save(saved, checkpoint_id=folder / "replicas")
+    # before the first step: replicas again, then shards of other ranks
+    fully_shard(again, mesh=init_device_mesh("cpu", (ranks,)))
+    c, d = pion.distribute(optimizer_for(other)), optimizer_for(again)
+    pion.gather_state(c)
+    for network, optimizer in ((other, c), (again, d)):
+        state = {"optimizer": get_optimizer_state_dict(network, optimizer)}
+        dcp.load(state, checkpoint_id=folder / "replicas")
+        set_optimizer_state_dict(network, optimizer, state["optimizer"])
+    with torch.no_grad():
+        for p, q, r in zip(plain.parameters(), other.parameters(), again.parameters(), strict=True):
+            q.copy_(p)
+            r.copy_(distribute_tensor(p, r.device_mesh, r.placements, src_data_rank=None))
+    for network, optimizer in ((plain, a), (other, c), (again, d)):
+        train(network, optimizer, 2, first=2)
+    assert all(map(torch.equal, plain.parameters(), other.parameters()))
+    assert_models_alike(plain, again)

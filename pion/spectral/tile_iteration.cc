@@ -9,30 +9,51 @@ namespace pion {
 
 namespace {
 
-// Largest product of linear coefficients that a prefix of the sequence has: by how much Q
-// magnifies the weakest directions, and the rounding of the strongest into them.
-double growth(const QuinticSequence& sequence) {
+// Largest product of linear coefficients that a prefix of the first `steps` has: by how
+// much Q magnifies the weakest directions, and the rounding of the strongest into them.
+double growth(const QuinticSequence& sequence, std::size_t steps) {
   double product = 1.0, largest = 1.0;
-  for (const Quintic& p : sequence) {
-    product *= std::abs(p.a);
+  for (std::size_t k = 0; k < steps; ++k) {
+    product *= std::abs(sequence[k].a);
     largest = std::max(largest, product);
   }
   return largest;
+}
+double growth(const QuinticSequence& sequence) {
+  return growth(sequence, sequence.size());
 }
 
 // What single bf16 products are good enough for, from the error tables in
 // docs/kernels.md. Two promotions grow 1.875^2 = 3.52, four 12.4.
 constexpr double kSingleGrowth = 4.2;       // every step
 constexpr double kMostlySingleGrowth = 13;  // all but the last two steps
+constexpr double kRestartGrowth = 42;  // the same, and a new X before the last two steps
+
+// Blocks that start again: smaller ones gain no time, long ones lose it to the second
+// Gram matrix.
+constexpr std::size_t kLeastRestartBlocks = 8, kLongestRestart = 16;
 
 }  // namespace
 
+// The step before which X and its Gram matrix are formed anew, so that Q begins at I
+// again and has not grown much when it is rounded; the number of steps if there is none.
+std::size_t TileMap::restart_step(const SpectralMap& map) const {
+  const std::size_t steps = map.sequence.size();
+  const bool wanted =
+      map.precision == Precision::kFast && growth(map.sequence) > kMostlySingleGrowth &&
+      steps > 2 && growth(map.sequence, steps - 2) <= kRestartGrowth &&
+      m_blocks_ >= kLeastRestartBlocks && n_blocks_ <= kLongestRestart * m_blocks_;
+  return wanted ? steps - 2 : steps;
+}
+
 // Whether step k of the sequence takes single products.
-bool TileMap::single_products(const SpectralMap& map, std::size_t step) {
+bool TileMap::single_products(const SpectralMap& map, std::size_t step) const {
   if (map.precision != Precision::kFast) return false;
+  const std::size_t steps = map.sequence.size();
   const double grown = growth(map.sequence);
   if (grown <= kSingleGrowth) return true;
-  return grown <= kMostlySingleGrowth && step + 2 < map.sequence.size();
+  const bool mostly = grown <= kMostlySingleGrowth || restart_step(map) < steps;
+  return mostly && step + 2 < steps;
 }
 
 TileMap::Tiles TileMap::tiles(Scratch<Bf16Bits>& memory, bool with_rest) {
@@ -86,13 +107,13 @@ void TileMap::run_symmetric(const TileSymmetric& call, Executor& executor) {
   });
 }
 
-// A = square * Gram matrix, its tiles in both layouts.
-void TileMap::round_gram(double square, const Tiles& left, const Tiles& right,
-                         Executor& executor) {
+// Tiles of square * gram in both layouts; `out`, if not null, gets its blocks.
+void TileMap::round_gram(double square, const float* gram, float* out, const Tiles& left,
+                         const Tiles& right, Executor& executor) {
   const TileSymmetric call{.product = short_product(left, right),
                            .beta = static_cast<float>(square),
-                           .c = a_.data(),
-                           .out = a_.data(),
+                           .c = gram,
+                           .out = out,
                            .left = left.rounded,
                            .left_rest = left.rest,
                            .right = right.rounded,
@@ -103,23 +124,56 @@ void TileMap::round_gram(double square, const Tiles& left, const Tiles& right,
 }
 
 void TileMap::iterate_gram(const SpectralMap& map, Executor& executor) {
+  const std::size_t steps = map.sequence.size(), restart = restart_step(map);
+  output_factor_ = factor_;
+  const std::size_t bytes = kBlockSize * m_blocks_ * m_blocks_ * sizeof(float);
+  if (restart == steps) {
+    run_steps(map, 0, steps, executor);
+    if (collect_) inner_ = symmetric_inner_product(q_.data(), first_a_.data());
+    return;
+  }
+  const Tiles q = run_steps(map, 0, restart, executor);
+  if (collect_) {  // <Q2 Q1, A> = <Q2, Q1 A>
+    const Tiles a_left = tiles(a_left_, false), a_right = tiles(a_right_, false);
+    round_gram(1, first_a_.data(), nullptr, a_left, a_right, executor);
+    run_symmetric(
+        {.product = wide_ ? short_product(q, a_right) : short_product(a_left, q),
+         .alpha = 1,
+         .out = t_.data()},
+        executor);
+    std::memcpy(first_a_.data(), t_.data(), bytes);
+  }
+  other_left_.at_least(2 * row_blocks_ * left_step_);
+  other_right_.at_least(2 * col_blocks_ * right_step_);
+  advance(output_, output_factor_, 0, nullptr, executor);
+  output_factor_ = 1;
+  gram_of_kept(executor);
+  run_steps(map, restart, steps, executor);
+  if (collect_) inner_ = symmetric_inner_product(q_.data(), first_a_.data());
+}
+
+// Steps [begin, end) from Q = I and the Gram matrix of output_factor_ X on; then output_
+// is Q X. Returns the tiles of Q that it takes.
+TileMap::Tiles TileMap::run_steps(const SpectralMap& map, std::size_t begin,
+                                  std::size_t end, Executor& executor) {
   const QuinticSequence& sequence = map.sequence;
-  bool exact = !single_products(map, 0);
-  Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact);
-  round_gram(factor_ * factor_, a_left, a_right, executor);
-  if (collect_) {
+  bool exact = !single_products(map, begin);
+  Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact), q_next;
+  round_gram(output_factor_ * output_factor_, a_.data(), a_.data(), a_left, a_right,
+             executor);
+  if (collect_ && begin == 0) {
     std::memcpy(first_a_.data(), a_.data(),
                 kBlockSize * m_blocks_ * m_blocks_ * sizeof(float));
   }
-  for (std::size_t k = 0; k < sequence.size(); ++k) {
+  for (std::size_t k = begin; k < end; ++k) {
     const auto a = static_cast<float>(sequence[k].a),
                b = static_cast<float>(sequence[k].b),
                c = static_cast<float>(sequence[k].c);
-    const bool last = k + 1 == sequence.size();
+    const bool last = k + 1 == end;
     const bool next_exact = !last && !single_products(map, k + 1);
     // how Q goes on: as right operand of the next step, or into the last product
     const bool q_rest = last ? q_with_rest(map) : next_exact;
-    const Tiles q_next = tiles(k % 2 == 0 ? q_tiles_ : q_other_, q_rest);
+    q_next = tiles(k % 2 == 0 ? q_tiles_ : q_other_, q_rest);
     const Tiles q = tiles(k % 2 == 0 ? q_other_ : q_tiles_, exact);
     const bool q_left = last && wide_;
     const Tiles p = tiles(p_tiles_, exact), t = tiles(t_right_, exact);
@@ -132,7 +186,7 @@ void TileMap::iterate_gram(const SpectralMap& map, Executor& executor) {
                        .c = a_.data(),
                        .left = p.rounded,
                        .left_rest = p.rest};
-    if (k == 0) {
+    if (k == begin) {
       call.diagonal = a;
       call.out = q_.data();
       if (q_left) {
@@ -145,7 +199,7 @@ void TileMap::iterate_gram(const SpectralMap& map, Executor& executor) {
       }
     }
     run_symmetric(call, executor);
-    if (k > 0) {  // Q = a Q + P Q
+    if (k > begin) {  // Q = a Q + P Q
       run_symmetric({.product = short_product(p, q),
                      .alpha = 1,
                      .beta = a,
@@ -157,10 +211,7 @@ void TileMap::iterate_gram(const SpectralMap& map, Executor& executor) {
                      .right_rest = q_left ? nullptr : q_next.rest},
                     executor);
     }
-    if (last) {
-      output_ = long_product(q_next);
-      break;
-    }
+    if (last) break;
     // T = a A + P A
     run_symmetric({.product = short_product(p, a_right),
                    .alpha = 1,
@@ -185,12 +236,34 @@ void TileMap::iterate_gram(const SpectralMap& map, Executor& executor) {
                   executor);
     exact = next_exact;
   }
-  if (collect_) inner_ = symmetric_inner_product(q_.data(), first_a_.data());
+  output_ = long_product(q_next);
+  return q_next;
+}
+
+// x = alpha product + beta x, and its tiles become the kept ones.
+void TileMap::advance(const TileProduct& product, double alpha, double beta, float* x,
+                      Executor& executor) {
+  const TileAdvance call{.product = product,
+                         .alpha = static_cast<float>(alpha),
+                         .beta = static_cast<float>(beta),
+                         .x = x,
+                         .left = other_left_.data(),
+                         .left_step = left_step_,
+                         .right = other_right_.data(),
+                         .right_step = right_step_};
+  run_items(item_count(product), executor, [&](std::size_t first, std::size_t last) {
+    kernels_.advance(call, first, last);
+  });
+  std::swap(kept_left_, other_left_);
+  std::swap(kept_right_, other_right_);
+  whole_ = true;
 }
 
 // Rounding Q leaks the strong directions into the weak ones that it magnifies.
-bool TileMap::q_with_rest(const SpectralMap& map) {
-  return map.precision != Precision::kFast || growth(map.sequence) > kMostlySingleGrowth;
+bool TileMap::q_with_rest(const SpectralMap& map) const {
+  if (map.precision != Precision::kFast) return true;
+  return growth(map.sequence) > kMostlySingleGrowth &&
+         restart_step(map) == map.sequence.size();
 }
 
 // <S, R> over all entries of two symmetric matrices of which the upper blocks are there.
@@ -220,7 +293,7 @@ void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
   for (std::size_t k = 0; k < map.sequence.size(); ++k, factor = 1.0) {
     const Quintic& step = map.sequence[k];
     if (k > 0) gram_of_kept(executor);
-    round_gram(factor * factor, a_left, a_right, executor);
+    round_gram(factor * factor, a_.data(), a_.data(), a_left, a_right, executor);
     TileSymmetric polynomial{.product = short_product(a_left, a_right),
                              .alpha = static_cast<float>(step.c),
                              .beta = static_cast<float>(step.b),
@@ -228,20 +301,7 @@ void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
     (wide_ ? polynomial.left : polynomial.right) = p.rounded;
     (wide_ ? polynomial.left_rest : polynomial.right_rest) = p.rest;
     run_symmetric(polynomial, executor);
-    const TileAdvance call{.product = long_product(p),
-                           .alpha = static_cast<float>(factor),
-                           .beta = static_cast<float>(factor * step.a),
-                           .x = x_.data(),
-                           .left = other_left_.data(),
-                           .left_step = left_step_,
-                           .right = other_right_.data(),
-                           .right_step = right_step_};
-    run_items(item_count(call.product), executor,
-              [&](std::size_t first, std::size_t last) {
-                kernels_.advance(call, first, last);
-              });
-    std::swap(kept_left_, other_left_);
-    std::swap(kept_right_, other_right_);
+    advance(long_product(p), factor, factor * step.a, x_.data(), executor);
   }
   if (collect_) {
     inner_ = 0;

@@ -125,8 +125,8 @@ void TileMap::add_gram(std::size_t chunk, Executor& executor) {
   const std::size_t k0 = chunk * chunk_tiles_, piece = chunk_tiles_ * kTileSize;
   const std::size_t tiles = std::min(chunk_tiles_, n_blocks_ - k0);
   const Bf16Bits* own = chunk_.data();
-  if (direct_) own = (wide_ ? kept_left_ : kept_right_).data() + k0 * kTileSize;
-  const std::size_t own_step = !direct_ ? piece : wide_ ? left_step_ : right_step_;
+  if (whole_) own = (wide_ ? kept_left_ : kept_right_).data() + k0 * kTileSize;
+  const std::size_t own_step = !whole_ ? piece : wide_ ? left_step_ : right_step_;
   const TileGram call{.product = {.left = wide_ ? own : transposed_.data(),
                                   .left_step = wide_ ? own_step : piece,
                                   .right = wide_ ? transposed_.data() : own,
@@ -171,6 +171,7 @@ bool TileMap::load(const BlockSource& source, double magnitude, bool collect_sta
   direct_ = 2 * std::max(rows_, cols_) < 3 * std::min(rows_, cols_);
   row_blocks_ = blocks_of(rows_);
   col_blocks_ = blocks_of(cols_);
+  whole_ = direct_;
   left_step_ = col_blocks_ * kTileSize;
   right_step_ = row_blocks_ * kTileSize + kStripPadding;
   m_blocks_ = wide_ ? row_blocks_ : col_blocks_;
@@ -262,7 +263,7 @@ double TileMap::update(MatrixView out, double decay, double alpha, Executor& exe
     const std::span<double> sums = squares_.at_least(items);
     const TileUpdate call{.product = output_,
                           .decay = static_cast<float>(decay),
-                          .alpha = static_cast<float>(alpha * factor_),
+                          .alpha = static_cast<float>(alpha * output_factor_),
                           .weight = out.data,
                           .weight_stride = static_cast<std::size_t>(out.stride),
                           .rows = static_cast<std::size_t>(rows_),
@@ -272,7 +273,7 @@ double TileMap::update(MatrixView out, double decay, double alpha, Executor& exe
       kernels_.update(call, first, last);
     });
     for (const double sum : sums) squares += sum;
-    squares *= factor_ * factor_;
+    squares *= output_factor_ * output_factor_;
   }
   if (collect_) {
     statistics_.directions_passed = squares;

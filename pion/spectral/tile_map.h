@@ -21,7 +21,9 @@ namespace pion {
 //
 //   Q <- a Q + P Q,  T = a A + P A,  A <- a T + P T       and once at the end   O = Q X
 //
-// The factor a stays outside of the rounded products. Nearly square matrices run
+// The factor a stays outside of the rounded products. Where Q grows much and rounding is
+// coarse, X <- Q X and its Gram matrix are formed once before the last steps and Q begins
+// at I again. Nearly square matrices run
 //
 //   X <- a X + P X
 //
@@ -66,15 +68,20 @@ class TileMap : public BlockMap {
   void copy_gram_rows();
   void normalize(const SpectralMap& map);
 
-  static bool single_products(const SpectralMap& map, std::size_t step);
-  static bool q_with_rest(const SpectralMap& map);
+  std::size_t restart_step(const SpectralMap& map) const;
+  bool single_products(const SpectralMap& map, std::size_t step) const;
+  bool q_with_rest(const SpectralMap& map) const;
   Tiles tiles(Scratch<Bf16Bits>& memory, bool with_rest);
   TileProduct short_product(const Tiles& left, const Tiles& right) const;
   TileProduct long_product(const Tiles& q) const;
   void run_symmetric(const TileSymmetric& call, Executor& executor);
-  void round_gram(double square, const Tiles& left, const Tiles& right,
-                  Executor& executor);
+  void round_gram(double square, const float* gram, float* out, const Tiles& left,
+                  const Tiles& right, Executor& executor);
   void iterate_gram(const SpectralMap& map, Executor& executor);
+  Tiles run_steps(const SpectralMap& map, std::size_t begin, std::size_t end,
+                  Executor& executor);
+  void advance(const TileProduct& product, double alpha, double beta, float* x,
+               Executor& executor);
   void iterate_directly(const SpectralMap& map, Executor& executor);
   double symmetric_inner_product(const float* s, const float* r) const;
   double move_directly(MatrixView out, double decay, double alpha);
@@ -87,9 +94,11 @@ class TileMap : public BlockMap {
   bool direct_ = false;  // nearly square
   bool collect_ = false;
   bool zero_ = false;
-  double scale_ = 1;   // X = scale D
-  double norm_ = 0;    // ||X||_F
-  double factor_ = 1;  // O = Q factor X
+  double scale_ = 1;          // X = scale D
+  double norm_ = 0;           // ||X||_F
+  double factor_ = 1;         // X of the map is factor X
+  double output_factor_ = 1;  // O = output_factor Q X
+  bool whole_ = false;        // all of X is kept in both layouts
   std::size_t row_blocks_ = 0, col_blocks_ = 0;
   std::size_t m_blocks_ = 0, n_blocks_ = 0, chunk_tiles_ = 0;
   std::size_t left_step_ = 0, right_step_ = 0;  // of the tiles of all of X
@@ -98,7 +107,7 @@ class TileMap : public BlockMap {
   SpectrumStatistics statistics_;
 
   Scratch<Bf16Bits> kept_left_, kept_right_;    // all of X
-  Scratch<Bf16Bits> other_left_, other_right_;  // the next X of the direct iteration
+  Scratch<Bf16Bits> other_left_, other_right_;  // the next X
   Scratch<Bf16Bits> chunk_, transposed_;        // a piece along n
   Scratch<Bf16Bits> a_left_, a_right_, p_tiles_, t_right_, q_tiles_,
       q_other_;                         // and rests

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokenizers trained on the spot, and a reader of prepared files, for prepare_test.py."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pion.prepare
+import safetensors
+import safetensors.numpy
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+CORPUS = [
+    "Question: what is 12+34? The answer is \\boxed{46}.\n#### 46",
+    "héllo wörld — 你好 🙂 naïve\ttabs  and   blanks\n\n",
+    "def f(x):\n    return x ** 2  # 1,234.5%",
+    " leading and trailing ",
+    "Weng earns $12 an hour. Natalia sold 48/2 = 24 clips.",
+]
+CHAT = (
+    "{% for m in messages %}{% if m['role'] == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{{ lead | default('') }}{% endif %}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def byte_level() -> Tokenizer:
+    """As Qwen's and Llama 3's."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(CORPUS * 20, trainer)
+    tokenizer.add_tokens(["<think>"])  # not special: it is text
+    return tokenizer
+
+
+def byte_fallback() -> Tokenizer:
+    """As Llama 2's: sentencepiece BPE whose unknown characters become bytes."""
+    pieces = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=["<unk>", *SPECIAL, *pieces])
+    tokenizer.train_from_iterator([text for text in CORPUS if text.isascii()] * 20, trainer)
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] not in pieces]
+    state["decoder"] = {
+        "type": "Sequence",
+        "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        ],
+    }
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def unigram() -> Tokenizer:
+    """As newer sentencepiece models: the decoder is Metaspace."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=200, special_tokens=["<unk>", *SPECIAL], unk_token="<unk>"
+    )
+    tokenizer.train_from_iterator(CORPUS * 20, trainer)
+    return tokenizer
+
+
+def words() -> Tokenizer:
+    """Whole words and no decoder: they are joined by blanks."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.WordLevelTrainer(special_tokens=["<unk>", *SPECIAL])
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return tokenizer
+
+
+def characters() -> Tokenizer:
+    alphabet = sorted(set("".join(CORPUS)))
+    vocabulary = {token: index for index, token in enumerate(["<unk>", *SPECIAL, *alphabet])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.add_special_tokens(["<unk>", *SPECIAL])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
+KINDS = {
+    "byte_level": byte_level,
+    "byte_fallback": byte_fallback,
+    "unigram": unigram,
+    "words": words,
+    "characters": characters,
+}
+
+
+def save(tokenizer: Tokenizer, folder: Path, chat_template: str | None = None, **options) -> Path:
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[0], **options
+    )
+    fast.chat_template = chat_template
+    fast.save_pretrained(folder)
+    return folder
+
+
+@dataclasses.dataclass
+class Outcome:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def prepare(*words, cwd, check=0) -> Outcome:
+    """The command in this process: another one would spend 2 s on importing transformers."""
+    out, error = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(error),
+    ):
+        code = pion.prepare.main([str(word) for word in words])
+    outcome = Outcome(code, out.getvalue(), error.getvalue())
+    assert code == check, outcome
+    return outcome
+
+
+def prepare_process(*words, cwd, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "pion.prepare", *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+def read(path: Path) -> tuple[list[dict], dict]:
+    """The problems of a file and its metadata, by the safetensors library alone."""
+    tensors = safetensors.numpy.load_file(path)
+    with safetensors.safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+
+    def rows(name):
+        flat, offsets = tensors[name], tensors[f"{name}_offsets"]
+        return [flat[offsets[i] : offsets[i + 1]].tolist() for i in range(len(offsets) - 1)]
+
+    texts = {
+        name: [bytes(row).decode() for row in rows(name)] for name in ("answer", "extra", "text")
+    }
+    problems = [
+        {
+            "prompt": prompt,
+            "solution": solution,
+            "split": split,
+            **{name: values[i] for name, values in texts.items()},
+        }
+        for i, (prompt, solution, split) in enumerate(
+            zip(rows("prompt"), rows("solution"), tensors["split"].tolist(), strict=True)
+        )
+    ]
+    return problems, metadata

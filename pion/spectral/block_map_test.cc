@@ -142,6 +142,21 @@ TEST_P(BlockMaps, AccurateIsNeverFurtherOffThanPlainBf16) {
   }
 }
 
+// From 225 rows on X is formed anew before the last two steps.
+TEST_P(BlockMaps, FastMuonIsNeverFurtherOffThanPlainBf16WhereItRestarts) {
+  const SpectralMap map = muon_map(Precision::kFast);
+  for (const auto& [rows, cols] :
+       std::vector<std::pair<int, int>>{{230, 350}, {350, 230}}) {
+    for (const auto& [name, values] : spectra(std::min(rows, cols))) {
+      SCOPED_TRACE(name + ", " + std::to_string(rows) + " x " + std::to_string(cols));
+      const Matrix x = converted<float>(with_spectrum(rows, cols, values, 3).matrix());
+      const auto expected = exact(map, x);
+      const double plain = distance(direct_bf16(map, x), expected);
+      EXPECT_LE(distance(through(*block, map, x), expected), plain);
+    }
+  }
+}
+
 TEST_P(BlockMaps, StayWithinTheBoundAtEveryTileEdge) {
   for (const Precision precision : {Precision::kFast, Precision::kAccurate}) {
     for (const auto& [rows, cols] : std::vector<std::pair<int, int>>{{1, 1},
@@ -209,10 +224,15 @@ TEST_P(BlockMaps, ZeroGivesZeroAndNonFiniteIsRefused) {
 }
 
 TEST_P(BlockMaps, StatisticsAreThoseOfTheDefinition) {
-  for (const auto& [rows, cols] : std::vector<std::pair<int, int>>{{40, 96}, {64, 64}}) {
+  const SpectralMap pion = pion_map(3, Precision::kAccurate),
+                    restarted = muon_map(Precision::kFast);
+  for (const auto& [rows, cols, map] :
+       std::vector<std::tuple<int, int, SpectralMap>>{{40, 96, pion},
+                                                      {64, 64, pion},
+                                                      {230, 350, restarted},
+                                                      {350, 230, restarted}}) {
     const Matrix x = converted<float>(
         with_spectrum(rows, cols, spectra(std::min(rows, cols))[0].second, 6).matrix());
-    const SpectralMap map = pion_map(3, Precision::kAccurate);
     SpectrumStatistics got, expected;
     through(*block, map, x, &got);
     exact(map, x, &expected);
@@ -223,7 +243,10 @@ TEST_P(BlockMaps, StatisticsAreThoseOfTheDefinition) {
     EXPECT_NEAR(got.stable_rank, expected.stable_rank, 0x1p-6 * expected.stable_rank);
     EXPECT_NEAR(got.directions_passed, expected.directions_passed,
                 0x1p-6 * expected.directions_passed);
-    EXPECT_NEAR(got.energy_kept, expected.energy_kept, 0x1p-6 * expected.energy_kept);
+    // Muon's O itself is off by 2.5e-2 under fast (docs/kernels.md), a square by twice
+    // that
+    const double off = map.precision == Precision::kFast ? 5e-2 : 0x1p-6;
+    EXPECT_NEAR(got.energy_kept, expected.energy_kept, off * expected.energy_kept);
   }
 }
 
@@ -247,10 +270,16 @@ class ManyThreads : public Executor {
 };
 
 TEST_P(BlockMaps, EveryNumberOfThreadsGivesTheSameBits) {
-  for (const auto& [rows, cols] :
-       std::vector<std::pair<int, int>>{{96, 400}, {400, 96}, {130, 140}, {300, 299}}) {
+  const SpectralMap pion = pion_map(3, Precision::kFast),
+                    muon = muon_map(Precision::kFast);
+  for (const auto& [rows, cols, map] :
+       std::vector<std::tuple<int, int, SpectralMap>>{{96, 400, pion},
+                                                      {400, 96, pion},
+                                                      {130, 140, pion},
+                                                      {300, 299, pion},
+                                                      {230, 350, muon},
+                                                      {350, 230, muon}}) {
     const Matrix gradient = gaussian_matrix<float>(rows, cols, 21);
-    const SpectralMap map = pion_map(3, Precision::kFast);
     std::vector<Matrix> weights, momenta;
     for (const int threads : {1, 2, 3, 5}) {
       ManyThreads many(threads);

@@ -172,3 +172,13 @@ def read(path: Path) -> tuple[list[dict], dict]:
         )
     ]
     return problems, metadata
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
+def prepared(source, model, *words, cwd):
+    prepare(source, "--tokenizer", model, "--out", cwd / "out.safetensors", *words, cwd=cwd)
+    return read(cwd / "out.safetensors")

@@ -164,7 +164,7 @@ def text_column(row: Row, name: str) -> str:
 
 def last_boxed(text: str) -> str | None:
     """What stands in the last \\boxed{...} (or \\fbox{...}) with balanced braces."""
-    found = list(re.finditer(r"\\f?boxe?d?\s*\{", text))
+    found = list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))
     for start in reversed(found):
         depth = 1
         for at in range(start.end(), len(text)):
@@ -272,7 +272,7 @@ def reasoning_gym_records(task: str, count: int, seed: int, config: dict) -> Ite
         where = f"{REASONING_GYM}{task}, problem {index}"
         answer = entry["answer"]
         try:
-            extra = json.dumps(entry, ensure_ascii=False)
+            extra = json.dumps({"dataset": task, "entry": entry}, ensure_ascii=False)
         except (TypeError, ValueError) as error:
             raise PrepareError(f"{where}: its metadata are no JSON: {error}") from None
         worked = str(entry["metadata"].get("answer_cot", ""))

@@ -8,6 +8,7 @@
 #include "pion/kernels/block_load.h"
 #include "pion/kernels/sum_of_squares.h"
 #include "pion/spectral/normalization.h"
+#include "pion/spectral/tile_policy.h"
 
 namespace pion {
 
@@ -157,7 +158,7 @@ bool F32Map::load(const BlockSource& source, double magnitude, bool collect_stat
   m_ = std::min(rows_, cols_);
   n_ = std::max(rows_, cols_);
   wide_ = rows_ <= cols_;
-  direct_ = 2 * n_ < 3 * m_;
+  direct_ = iterates_directly(rows_, cols_);
   collect_ = collect_statistics;
   statistics_ = {};
   zero_ = m_ == 0;

@@ -7,55 +7,6 @@
 
 namespace pion {
 
-namespace {
-
-// Largest product of linear coefficients that a prefix of the first `steps` has: by how
-// much Q magnifies the weakest directions, and the rounding of the strongest into them.
-double growth(const QuinticSequence& sequence, std::size_t steps) {
-  double product = 1.0, largest = 1.0;
-  for (std::size_t k = 0; k < steps; ++k) {
-    product *= std::abs(sequence[k].a);
-    largest = std::max(largest, product);
-  }
-  return largest;
-}
-double growth(const QuinticSequence& sequence) {
-  return growth(sequence, sequence.size());
-}
-
-// What single bf16 products are good enough for, from the error tables in
-// docs/kernels.md. Two promotions grow 1.875^2 = 3.52, four 12.4.
-constexpr double kSingleGrowth = 4.2;       // every step
-constexpr double kMostlySingleGrowth = 13;  // all but the last two steps
-constexpr double kRestartGrowth = 42;  // the same, and a new X before the last two steps
-
-// Blocks that start again: smaller ones gain no time, long ones lose it to the second
-// Gram matrix.
-constexpr std::size_t kLeastRestartBlocks = 8, kLongestRestart = 16;
-
-}  // namespace
-
-// The step before which X and its Gram matrix are formed anew, so that Q begins at I
-// again and has not grown much when it is rounded; the number of steps if there is none.
-std::size_t TileMap::restart_step(const SpectralMap& map) const {
-  const std::size_t steps = map.sequence.size();
-  const bool wanted =
-      map.precision == Precision::kFast && growth(map.sequence) > kMostlySingleGrowth &&
-      steps > 2 && growth(map.sequence, steps - 2) <= kRestartGrowth &&
-      m_blocks_ >= kLeastRestartBlocks && n_blocks_ <= kLongestRestart * m_blocks_;
-  return wanted ? steps - 2 : steps;
-}
-
-// Whether step k of the sequence takes single products.
-bool TileMap::single_products(const SpectralMap& map, std::size_t step) const {
-  if (map.precision != Precision::kFast) return false;
-  const std::size_t steps = map.sequence.size();
-  const double grown = growth(map.sequence);
-  if (grown <= kSingleGrowth) return true;
-  const bool mostly = grown <= kMostlySingleGrowth || restart_step(map) < steps;
-  return mostly && step + 2 < steps;
-}
-
 TileMap::Tiles TileMap::tiles(Scratch<Bf16Bits>& memory, bool with_rest) {
   const std::size_t size = kTileSize * 2 * m_blocks_ * m_blocks_;
   return {memory.data(), with_rest ? memory.data() + size : nullptr};
@@ -124,7 +75,7 @@ void TileMap::round_gram(double square, const float* gram, float* out, const Til
 }
 
 void TileMap::iterate_gram(const SpectralMap& map, Executor& executor) {
-  const std::size_t steps = map.sequence.size(), restart = restart_step(map);
+  const std::size_t steps = policy_.steps, restart = policy_.restart;
   output_factor_ = factor_;
   const std::size_t bytes = kBlockSize * m_blocks_ * m_blocks_ * sizeof(float);
   if (restart == steps) {
@@ -157,7 +108,7 @@ void TileMap::iterate_gram(const SpectralMap& map, Executor& executor) {
 TileMap::Tiles TileMap::run_steps(const SpectralMap& map, std::size_t begin,
                                   std::size_t end, Executor& executor) {
   const QuinticSequence& sequence = map.sequence;
-  bool exact = !single_products(map, begin);
+  bool exact = !policy_.single(begin);
   Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact), q_next;
   round_gram(output_factor_ * output_factor_, a_.data(), a_.data(), a_left, a_right,
              executor);
@@ -170,9 +121,9 @@ TileMap::Tiles TileMap::run_steps(const SpectralMap& map, std::size_t begin,
                b = static_cast<float>(sequence[k].b),
                c = static_cast<float>(sequence[k].c);
     const bool last = k + 1 == end;
-    const bool next_exact = !last && !single_products(map, k + 1);
+    const bool next_exact = !last && !policy_.single(k + 1);
     // how Q goes on: as right operand of the next step, or into the last product
-    const bool q_rest = last ? q_with_rest(map) : next_exact;
+    const bool q_rest = last ? policy_.rest_of_last && end == policy_.steps : next_exact;
     q_next = tiles(k % 2 == 0 ? q_tiles_ : q_other_, q_rest);
     const Tiles q = tiles(k % 2 == 0 ? q_other_ : q_tiles_, exact);
     const bool q_left = last && wide_;
@@ -259,13 +210,6 @@ void TileMap::advance(const TileProduct& product, double alpha, double beta, flo
   whole_ = true;
 }
 
-// Rounding Q leaks the strong directions into the weak ones that it magnifies.
-bool TileMap::q_with_rest(const SpectralMap& map) const {
-  if (map.precision != Precision::kFast) return true;
-  return growth(map.sequence) > kMostlySingleGrowth &&
-         restart_step(map) == map.sequence.size();
-}
-
 // <S, R> over all entries of two symmetric matrices of which the upper blocks are there.
 double TileMap::symmetric_inner_product(const float* s, const float* r) const {
   double total = 0;
@@ -285,10 +229,9 @@ double TileMap::symmetric_inner_product(const float* s, const float* r) const {
 void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
   const std::size_t entries = row_blocks_ * col_blocks_ * kBlockSize;
   if (collect_) std::memcpy(first_x_.data(), x_.data(), entries * sizeof(float));
-  const bool exact = map.precision != Precision::kFast;
+  const bool exact = !policy_.single(0);
   const Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact);
-  // P's own rounding matters only where the map magnifies much
-  const Tiles p = tiles(p_tiles_, exact && growth(map.sequence) > kMostlySingleGrowth);
+  const Tiles p = tiles(p_tiles_, policy_.rest_of_last);
   double factor = factor_;
   for (std::size_t k = 0; k < map.sequence.size(); ++k, factor = 1.0) {
     const Quintic& step = map.sequence[k];

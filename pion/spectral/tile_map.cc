@@ -168,7 +168,7 @@ bool TileMap::load(const BlockSource& source, double magnitude, bool collect_sta
   cols_ = source.cols();
   wide_ = rows_ <= cols_;
   collect_ = collect_statistics;
-  direct_ = 2 * std::max(rows_, cols_) < 3 * std::min(rows_, cols_);
+  direct_ = iterates_directly(rows_, cols_);
   row_blocks_ = blocks_of(rows_);
   col_blocks_ = blocks_of(cols_);
   whole_ = direct_;
@@ -239,6 +239,7 @@ void TileMap::apply(const SpectralMap& map, Executor& executor) {
   if (zero_) return;
   const FlushDenormals flush;
   normalize(map);
+  policy_ = TilePolicy(map, rows_, cols_);
   if (direct_) {
     iterate_directly(map, executor);
   } else {

@@ -10,6 +10,7 @@
 #include "pion/spectral/flush_denormals.h"
 #include "pion/spectral/largest_eigenvalue.h"
 #include "pion/spectral/scratch.h"
+#include "pion/spectral/tile_policy.h"
 
 namespace pion {
 
@@ -68,9 +69,6 @@ class TileMap : public BlockMap {
   void copy_gram_rows();
   void normalize(const SpectralMap& map);
 
-  std::size_t restart_step(const SpectralMap& map) const;
-  bool single_products(const SpectralMap& map, std::size_t step) const;
-  bool q_with_rest(const SpectralMap& map) const;
   Tiles tiles(Scratch<Bf16Bits>& memory, bool with_rest);
   TileProduct short_product(const Tiles& left, const Tiles& right) const;
   TileProduct long_product(const Tiles& q) const;
@@ -92,6 +90,7 @@ class TileMap : public BlockMap {
   std::int64_t rows_ = 0, cols_ = 0;
   bool wide_ = true;     // rows <= cols; X or X^T is (m x n)
   bool direct_ = false;  // nearly square
+  TilePolicy policy_;    // of the map at hand
   bool collect_ = false;
   bool zero_ = false;
   double scale_ = 1;          // X = scale D

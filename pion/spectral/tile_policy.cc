@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pion/spectral/tile_policy.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace pion {
+namespace {
+
+// Largest product of linear coefficients that a prefix of the first `steps` has: by how
+// much Q magnifies the weakest directions, and the rounding of the strongest into them.
+double growth(const QuinticSequence& sequence, std::size_t steps) {
+  double product = 1.0, largest = 1.0;
+  for (std::size_t k = 0; k < steps; ++k) {
+    product *= std::abs(sequence[k].a);
+    largest = std::max(largest, product);
+  }
+  return largest;
+}
+
+// What single products are good enough for. Two promotions grow 1.875^2 = 3.52, four 12.4,
+// three steps of Muon 40.9.
+constexpr double kSingleGrowth = 4.2;       // every step
+constexpr double kMostlySingleGrowth = 13;  // all but the last two steps
+constexpr double kRestartGrowth = 42;  // the same, and a new X before the last two steps
+
+// Blocks that start again: smaller ones gain no time, long ones lose it to the second Gram
+// matrix.
+constexpr std::int64_t kLeastRestart = 225, kLongestRestart = 16;
+
+}  // namespace
+
+bool iterates_directly(std::int64_t rows, std::int64_t cols) {
+  return 2 * std::max(rows, cols) < 3 * std::min(rows, cols);
+}
+
+TilePolicy::TilePolicy(const SpectralMap& map, std::int64_t rows, std::int64_t cols)
+    : direct(iterates_directly(rows, cols)),
+      steps(map.sequence.size()),
+      restart(steps),
+      split_from(0),
+      rest_of_last(true) {
+  const double grown = growth(map.sequence, steps);
+  const bool fast = map.precision == Precision::kFast;
+  const std::size_t last_two = steps - std::min<std::size_t>(steps, 2);
+  if (direct) {
+    split_from = fast ? steps : 0;
+    // P's own rounding matters only where the map magnifies much
+    rest_of_last = !fast && grown > kMostlySingleGrowth;
+    return;
+  }
+  if (!fast) return;
+  const std::int64_t m = std::min(rows, cols), n = std::max(rows, cols);
+  if (grown <= kSingleGrowth) {
+    split_from = steps;
+    rest_of_last = false;
+  } else if (grown <= kMostlySingleGrowth) {
+    split_from = last_two;
+    rest_of_last = false;
+  } else if (last_two > 0 && growth(map.sequence, last_two) <= kRestartGrowth &&
+             m >= kLeastRestart && n <= kLongestRestart * m) {
+    restart = split_from = last_two;
+    rest_of_last = false;
+  }
+}
+
+TileWork tile_work(const TilePolicy& policy, std::int64_t rows, std::int64_t cols) {
+  const auto m = static_cast<double>(std::min(rows, cols)),
+             n = static_cast<double>(std::max(rows, cols));
+  const double gram = m * m * n, half = m * m * m, wide = 2 * m * m * n;
+  const double last = policy.rest_of_last ? 2 * wide : wide;
+  TileWork work{.load = gram, .apply = 0, .update = policy.direct ? 0 : last};
+  for (std::size_t k = 0; k < policy.steps; ++k) {
+    const double product = policy.single(k) ? half : 3 * half;
+    if (policy.direct) {
+      work.apply += (k > 0 ? gram : 0) + product + last;
+      continue;
+    }
+    const bool begins = k == 0 || k == policy.restart;
+    const bool ends = k + 1 == policy.steps || k + 1 == policy.restart;
+    if (begins && k > 0) work.apply += wide + gram;
+    work.apply += product * ((begins ? 1 : 2) + (ends ? 0 : 2));
+  }
+  return work;
+}
+
+}  // namespace pion

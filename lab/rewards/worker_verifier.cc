@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lab/rewards/worker_verifier.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+
+#include "lab/rewards/answer.h"
+#include "lab/rewards/worker.h"
+
+namespace pion::lab {
+namespace {
+
+using Json = nlohmann::json;
+constexpr double kStartSeconds = 120;  // imports of sympy from a cold disk
+constexpr double kGraceSeconds =
+    1;  // beyond the worker's own limit, which spares a restart
+
+std::string request_line(std::int64_t id, const Attempt& attempt) {
+  Json request = {{"id", id},
+                  {"prompt", attempt.prompt},
+                  {"response", attempt.response},
+                  {"reference", attempt.reference},
+                  {"extra", attempt.extra},
+                  {"boxed", nullptr}};
+  if (const auto boxed = last_boxed(attempt.response)) request["boxed"] = *boxed;
+  // tokens may end in the middle of a character: U+FFFD then
+  return request.dump(-1, ' ', true, Json::error_handler_t::replace);
+}
+
+std::string shortened(std::string text) {
+  constexpr std::size_t kShown = 300;
+  if (text.size() > kShown) text = text.substr(0, kShown) + "...";
+  return text;
+}
+
+class WorkerVerifier : public Verifier {
+ public:
+  WorkerVerifier(std::string name, std::vector<std::string> command,
+                 const VerifierOptions& options)
+      : name_(std::move(name)), options_(options) {
+    for (int i = 0; i < options.workers; ++i)
+      slots_.push_back(std::make_unique<Slot>(command));
+    for (const auto& slot : slots_) {
+      const std::string problem = start(slot->worker);
+      if (!problem.empty())
+        throw std::invalid_argument("make_verifier: the worker of \"" + name_ +
+                                    "\" must start, got: " + problem);
+    }
+  }
+
+  std::vector<Verdict> judge(std::span<const Attempt> attempts) override;
+  std::int64_t failures() const override { return failures_; }
+
+ private:
+  struct Slot {
+    explicit Slot(const std::vector<std::string>& command) : worker(command) {}
+    Worker worker;
+    int in_a_row = 0;  // failures of the process
+  };
+
+  static std::string start(Worker& worker);
+  Verdict judge_one(Slot& slot, std::int64_t id, const Attempt& attempt);
+  Verdict failed(Failure failure, std::int64_t id, const std::string& detail);
+  void work(Slot& slot, std::span<const Attempt> attempts,
+            std::vector<Verdict>& verdicts);
+  void tell();
+
+  std::string name_;
+  VerifierOptions options_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  std::atomic<std::size_t> next_ = 0;
+  std::atomic<std::int64_t> failures_ = 0;
+  std::mutex mutex_;  // of what follows
+  std::set<Failure> told_;
+  std::vector<std::string> warnings_;
+};
+
+// "" or why the worker is not ready.
+std::string WorkerVerifier::start(Worker& worker) {
+  const Exchange first = worker.start(kStartSeconds);
+  if (first.failure != Failure::kNone) return first.detail;
+  const Json line = Json::parse(first.line, nullptr, false);
+  if (line.is_object() && line.contains("ready")) return "";
+  worker.stop();
+  const bool says =
+      line.is_object() && line.contains("error") && line["error"].is_string();
+  return says ? line["error"].get<std::string>()
+              : "the first line \"" + shortened(first.line) + "\"";
+}
+
+const char* what_happened(Failure failure) {
+  switch (failure) {
+    case Failure::kHung:
+      return "took longer than its time limit";
+    case Failure::kDied:
+      return "died";
+    case Failure::kRubbish:
+      return "sent something that is no verdict";
+    case Failure::kRaised:
+      return "raised an error";
+    case Failure::kNotAsked:
+      return "was not asked any more";
+    default:
+      return "did not start again";
+  }
+}
+
+Verdict WorkerVerifier::failed(Failure failure, std::int64_t id,
+                               const std::string& detail) {
+  ++failures_;
+  const std::lock_guard lock(mutex_);
+  if (told_.insert(failure).second)
+    warnings_.push_back("the reward \"" + name_ + "\" " + what_happened(failure) +
+                        " on attempt " + std::to_string(id) + " of a batch (" + detail +
+                        "); that attempt's reward is " +
+                        Json(options_.failed_reward).dump() +
+                        ", and so for every other one; this is said once");
+  return {.failed = true, .reward = options_.failed_reward};
+}
+
+Verdict WorkerVerifier::judge_one(Slot& slot, std::int64_t id, const Attempt& attempt) {
+  if (!slot.worker.running()) {
+    const std::string problem = start(slot.worker);
+    if (!problem.empty()) {
+      ++slot.in_a_row;
+      return failed(Failure::kDidNotStart, id, problem);
+    }
+  }
+  const Exchange exchange = slot.worker.ask(request_line(id, attempt),
+                                            options_.timeout_seconds + kGraceSeconds);
+  if (exchange.failure != Failure::kNone) {
+    ++slot.in_a_row;
+    return failed(exchange.failure, id, exchange.detail);
+  }
+  const Reply reply = read_reply(exchange.line, id);
+  if (!reply.problem.empty() && !reply.raised) {
+    slot.worker.stop();  // whoever sends rubbish may send more of it
+    ++slot.in_a_row;
+    return failed(Failure::kRubbish, id, reply.problem);
+  }
+  slot.in_a_row = 0;
+  if (reply.raised)
+    return failed(reply.late ? Failure::kHung : Failure::kRaised, id, reply.problem);
+  Verdict verdict = reply.verdict;
+  verdict.reward = options_.weights.correct * reply.score +
+                   options_.weights.format * (verdict.formatted ? 1 : 0);
+  if (!std::isfinite(verdict.reward))
+    return failed(Failure::kRaised, id, "the weighted score is not finite");
+  return verdict;
+}
+
+void WorkerVerifier::work(Slot& slot, std::span<const Attempt> attempts,
+                          std::vector<Verdict>& verdicts) {
+  bool asked = false;
+  for (std::size_t i = next_++; i < attempts.size(); i = next_++) {
+    const auto id = static_cast<std::int64_t>(i);
+    verdicts[i] = slot.in_a_row >= kFailuresInARow && asked
+                      ? failed(Failure::kNotAsked, id,
+                               std::to_string(slot.in_a_row) + " failures in a row")
+                      : judge_one(slot, id, attempts[i]);
+    asked = true;
+  }
+}
+
+void WorkerVerifier::tell() {
+  std::vector<std::string> warnings;
+  {
+    const std::lock_guard lock(mutex_);
+    warnings.swap(warnings_);
+  }
+  for (const std::string& warning : warnings) options_.warn(warning);
+}
+
+std::vector<Verdict> WorkerVerifier::judge(std::span<const Attempt> attempts) {
+  std::vector<Verdict> verdicts(attempts.size());
+  next_ = 0;
+  std::vector<std::thread> threads;
+  for (std::size_t i = 1; i < std::min(slots_.size(), attempts.size()); ++i)
+    threads.emplace_back([&, i] { work(*slots_[i], attempts, verdicts); });
+  work(*slots_[0], attempts, verdicts);
+  for (std::thread& thread : threads) thread.join();
+  tell();
+  return verdicts;
+}
+
+}  // namespace
+
+Reply read_reply(const std::string& line, std::int64_t id) {
+  const Json reply = Json::parse(line, nullptr, false);
+  const auto rubbish = [&] {
+    return Reply{.problem = "the line \"" + shortened(line) + "\""};
+  };
+  const auto is = [&](const char* key, auto type) {
+    return reply.contains(key) && (reply[key].*type)();
+  };
+  if (!reply.is_object() || !is("id", &Json::is_number_integer) || reply["id"] != id)
+    return rubbish();
+  if (is("error", &Json::is_string))
+    return {.late = is("late", &Json::is_boolean) && reply["late"].get<bool>(),
+            .problem = shortened(reply["error"].get<std::string>()),
+            .raised = true};
+  if (!is("score", &Json::is_number) || !is("correct", &Json::is_boolean) ||
+      !is("formatted", &Json::is_boolean) ||
+      !is("right_unformatted", &Json::is_boolean) ||
+      !std::isfinite(reply["score"].get<double>()))
+    return rubbish();
+  return {.verdict = {.correct = reply["correct"],
+                      .formatted = reply["formatted"],
+                      .right_unformatted = reply["right_unformatted"]},
+          .score = reply["score"]};
+}
+
+std::vector<std::string> reward_worker_command(const std::string& name,
+                                               double timeout_seconds) {
+  const char* chosen = std::getenv("PION_PYTHON");
+  std::error_code error;
+  std::string file = PION_SOURCE_PYTHON "/pion/reward_worker.py";
+  if (!std::filesystem::is_regular_file(file, error))
+    file = PION_INSTALLED_PYTHON "/pion/reward_worker.py";
+  return {chosen != nullptr ? chosen : PION_DEFAULT_PYTHON, file, name, "--timeout",
+          std::to_string(timeout_seconds)};
+}
+
+std::unique_ptr<Verifier> make_worker_verifier(const std::string& name,
+                                               std::vector<std::string> command,
+                                               const VerifierOptions& options) {
+  return std::make_unique<WorkerVerifier>(name, std::move(command), options);
+}
+
+}  // namespace pion::lab

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Verdicts from worker processes: python/pion/reward_worker.py says what is spoken.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lab/rewards/verifier.h"
+
+namespace pion::lab {
+
+// `command` starts one worker, `name` is what messages call it. An attempt whose worker
+// hangs, dies or sends rubbish has the verdict `failed`; the worker is started again for
+// the next one. After kFailuresInARow a worker is asked once a batch until it answers.
+// Throws std::invalid_argument if a worker does not start.
+inline constexpr int kFailuresInARow = 5;
+std::unique_ptr<Verifier> make_worker_verifier(const std::string& name,
+                                               std::vector<std::string> command,
+                                               const VerifierOptions& options);
+
+// The Python that runs reward_worker.py, PION_PYTHON or the checkout's, and the file.
+std::vector<std::string> reward_worker_command(const std::string& name,
+                                               double timeout_seconds);
+
+// The verdict that a reply holds, or nothing if it is none: not JSON, another id, a field
+// missing or of another type. `failure` says why, and is kRaised if the scorer did.
+struct Reply {
+  Verdict verdict;  // without its reward
+  double score = 0;
+  bool late = false;
+  std::string problem;  // "" for a verdict
+  bool raised = false;
+};
+Reply read_reply(const std::string& line, std::int64_t id);
+
+}  // namespace pion::lab

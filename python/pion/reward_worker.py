@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""python -m pion.reward_worker NAME [--timeout SECONDS]: scores answers for the C++ lab.
+
+NAME is `math_verify`, `reasoning_gym`, or a function of the user's own, `my_module:score`, with
+
+    score(prompt, response, reference, extra) -> float | dict(reward=, correct=, formatted=)
+
+`extra` is what the problem's JSON holds, or None. A number is the score, and the answer counts as
+correct if it is at least 1; of a dict, what it leaves out follows from the rest.
+
+Speaks JSON lines. First {"ready": true} or {"error": TEXT}; then for every line
+{"id", "prompt", "response", "reference", "extra", "boxed"} on standard input one line
+{"id", "score", "correct", "formatted", "right_unformatted"} or {"id", "error", "late"} on
+standard output. What a scorer itself prints goes to standard error. Ends when standard input
+does, even in the middle of a scorer that hangs.
+
+The lab runs this file by its path, so that it needs no installed pion: it imports nothing of it.
+"""
+
+import sys
+
+if not __package__:  # run by path: the folder's modules must not hide the standard library's
+    sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
+
+import argparse
+import importlib
+import json
+import math
+import os
+import queue
+import signal
+import threading
+import traceback
+
+SHOWN = set()  # types of errors whose traceback was printed
+
+
+class Late(BaseException):
+    """The time limit of one answer. No Exception: scorers catch those."""
+
+
+def verdict(score, correct=None, formatted=True, right_unformatted=False):
+    """One answer's result as it is sent. Raises ValueError for a score that is no finite number."""
+    if isinstance(score, bool):
+        score = float(score)
+    try:
+        value = float(score)
+    except (TypeError, ValueError):
+        raise ValueError(f"score must be a number, got {score!r:.100}") from None
+    if not math.isfinite(value):
+        raise ValueError(f"score must be finite, got {value}")
+    return {
+        "score": value,
+        "correct": value >= 1 if correct is None else bool(correct),
+        "formatted": bool(formatted),
+        "right_unformatted": bool(right_unformatted),
+    }
+
+
+def from_user(result):
+    """A verdict from what the user's function returned."""
+    if not isinstance(result, dict):
+        return verdict(result)
+    unknown = set(result) - {"reward", "correct", "formatted"}
+    if unknown or not result.keys() & {"reward", "correct"}:
+        raise ValueError(
+            f"the dict must have reward, correct or both, and may have formatted, got {sorted(map(str, result))}"
+        )
+    correct = result.get("correct")
+    return verdict(result.get("reward", bool(correct)), correct, result.get("formatted", True))
+
+
+def user_scorer(name):
+    """my_module:score, imported from the working directory or the Python path."""
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    function = getattr(importlib.import_module(module), attribute, None)
+    if not callable(function):
+        raise TypeError(f"{module} has no function {attribute!r}")
+    return lambda r: from_user(function(r["prompt"], r["response"], r["reference"], r["extra"]))
+
+
+def math_verify_scorer():
+    """LaTeX equivalence of the boxed answer; of the whole response for right_unformatted."""
+    import logging
+
+    from math_verify import parse, verify
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # warns that its time limit is off
+
+    def read(text):
+        return parse(text, parsing_timeout=None)
+
+    def score(request):
+        reference, boxed = request["reference"], request["boxed"]
+        gold = read(reference if "$" in reference or "\\boxed" in reference else f"${reference}$")
+        if not gold:
+            raise ValueError(f"math-verify cannot read the reference {reference!r:.100}")
+        answer = read(f"\\boxed{{{boxed}}}" if boxed else request["response"])
+        right = bool(verify(gold, answer, timeout_seconds=None))
+        return verdict(right and bool(boxed), None, bool(boxed), right and not boxed)
+
+    return score
+
+
+def tagged(response):
+    """The content of the last <answer>...</answer>, or None."""
+    _, opened, rest = response.rpartition("<answer>")
+    answer, closed, _ = rest.partition("</answer>")
+    return answer.strip() if opened and closed else None
+
+
+def reasoning_gym_scorer():
+    """The score of the data set that made the problem: extra is {"dataset": NAME, "entry": {...}}."""
+    import reasoning_gym
+
+    functions = {}
+
+    def score(request):
+        extra = request["extra"]
+        if not isinstance(extra, dict) or not {"dataset", "entry"} <= extra.keys():
+            raise ValueError(
+                'extra must be {"dataset": name, "entry": {...}}; prepare the data again'
+            )
+        name, entry = extra["dataset"], extra["entry"]
+        if name not in functions:
+            functions[name] = reasoning_gym.get_score_answer_fn(name)
+        answer = request["boxed"] or tagged(request["response"])
+        if answer is not None:
+            return verdict(functions[name](answer, entry))
+        lines = request["response"].strip().splitlines() or [""]
+        bare = verdict(functions[name](lines[-1].strip(), entry))
+        return verdict(0.0, False, False, bare["correct"])
+
+    return score
+
+
+def scorer_named(name):
+    """request -> verdict. Raises ImportError or TypeError with the remedy."""
+    packages = {"math_verify": "math-verify", "reasoning_gym": "reasoning-gym"}
+    if ":" in name:
+        return user_scorer(name)
+    try:
+        return {"math_verify": math_verify_scorer, "reasoning_gym": reasoning_gym_scorer}[name]()
+    except KeyError:
+        raise TypeError(
+            f"{name!r} is no scorer: math_verify, reasoning_gym or module:function"
+        ) from None
+    except ImportError as error:
+        command = f"{sys.executable} -m pip install {packages[name]}"
+        raise ImportError(f"{error}; install it with `{command}`") from None
+
+
+def private_streams():
+    """Standard input and output for the protocol alone; what scorers print becomes errors."""
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    return requests, replies
+
+
+def lines_of(requests, patience):
+    """A queue of lines that ends with None. Who still scores `patience` seconds later is ended."""
+    lines, done = queue.SimpleQueue(), threading.Event()
+
+    def follow():
+        for line in requests:
+            lines.put(line)
+        lines.put(None)
+        if not done.wait(patience):
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    return lines, done
+
+
+def score_within(scorer, request, timeout):
+    """The scorer's verdict; raises Late after `timeout` seconds, 0 for no limit."""
+
+    def late(signum, frame):
+        raise Late
+
+    signal.signal(signal.SIGALRM, late)  # every time: a scorer may have set its own
+    extra = request["extra"]
+    request["extra"] = json.loads(extra) if extra else None
+    signal.setitimer(signal.ITIMER_REAL, timeout)
+    try:
+        return scorer(request)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def reply_to(scorer, line, timeout):
+    """What answers one line of input. Never raises on account of the scorer."""
+    identity = None
+    try:
+        request = json.loads(line)
+        identity = request["id"]
+        return {"id": identity, **score_within(scorer, request, timeout)}
+    except Late:
+        return {"id": identity, "late": True, "error": f"took longer than {timeout:g} s"}
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's function raises
+        if type(error) not in SHOWN:  # one of a kind: a thousand answers may fail alike
+            SHOWN.add(type(error))
+            traceback.print_exc()
+        return {"id": identity, "late": False, "error": f"{type(error).__name__}: {error}"}
+
+
+def serve(name, timeout):
+    """Answers standard input until it ends. The exit status."""
+    requests, replies = private_streams()
+
+    def send(reply):
+        replies.write(json.dumps(reply).encode() + b"\n")
+        replies.flush()
+
+    try:
+        scorer = scorer_named(name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an import raises
+        send({"error": f"{type(error).__name__}: {error}"})
+        return 1
+    lines, done = lines_of(requests, timeout + 1 if timeout > 0 else None)
+    try:
+        send({"ready": True})
+        while (line := lines.get()) is not None:
+            send(reply_to(scorer, line, timeout))
+    except BrokenPipeError:
+        os._exit(1)  # who asked is gone
+    done.set()
+    return 0
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m pion.reward_worker",
+        description="Scores answers: JSON lines in, JSON lines out.",
+    )
+    parser.add_argument("name", help="math_verify, reasoning_gym or my_module:score")
+    parser.add_argument(
+        "--timeout", type=float, default=0, help="seconds of one answer; 0: no limit"
+    )
+    arguments = parser.parse_args()
+    if not 0 <= arguments.timeout < math.inf:
+        parser.error(f"--timeout must be at least 0 and finite, got {arguments.timeout}")
+    return serve(arguments.name, arguments.timeout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -65,6 +65,30 @@ def check_fsdp2_shards_of_columns(rank, ranks, folder):
     assert_models_alike(plain, sharded)
 
 
+def check_hybrid_sharding(rank, ranks, folder):
+    if ranks != 4:
+        return
+    plain, sharded = mlp((12, 18, 5)), mlp((12, 18, 5))
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    fully_shard(sharded, mesh=mesh)
+    for model in (plain, sharded):
+        train(model, optimizer_for(model), 3)
+    assert len(sharded[0].weight.placements) == 2
+    assert_models_alike(plain, sharded)
+
+
+def check_parameters_that_a_host_swaps_for_shards(rank, ranks, folder):
+    """As accelerate does: the optimizer is made first, and its groups get the shards then."""
+    plain, sharded = mlp((12, 18, 5)), mlp((12, 18, 5))
+    a, b = optimizer_for(plain), optimizer_for(sharded)
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (ranks,)))
+    shards = dict(sharded.named_parameters())
+    for group in b.param_groups:
+        group["params"] = [shards[name] for name in group["param_names"]]
+    train(plain, a, 3), train(sharded, b, 3)
+    assert_models_alike(plain, sharded)
+
+
 def check_checkpoints_at_another_world_size(rank, ranks, folder):
     plain, sharded = models(ranks)
     a, b = optimizer_for(plain), optimizer_for(sharded)

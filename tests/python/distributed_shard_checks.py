@@ -35,6 +35,8 @@ CASES = [
     ((33,), 0, {"rule": "adamw"}),
     ((3, 6), 1, {"rule": "adamw"}),
     ((7, 5), 0, {"rule": "sgd", "momentum": 0.9}),
+    ((96, 274), 0, {"rule": "pion"}),  # more than one tile of the kernels, wide and tall
+    ((274, 96), 0, {"rule": "muon", "precision": "f32"}),
 ]
 
 
@@ -279,6 +281,19 @@ def check_other_placements(rank, ranks, folder):
     both = torch.nn.Parameter(distribute_tensor(torch.ones(4, 4), square, [Shard(0), Shard(1)]))
     with pytest.raises(ValueError, match="one dimension"):
         pion.Muon([both])
+
+
+def check_rates_and_keys_that_change(rank, ranks, folder):
+    pair = Pair(CASES, mesh_of(ranks), lr=torch.tensor(0.05))
+    pair.run(1)
+    for step, changes in enumerate(
+        [{"lr": 0.02}, {"momentum": 0.5}, {"lr": torch.tensor(0.01)}], 1
+    ):
+        for optimizer in pair.optimizers:
+            for group in optimizer.param_groups:
+                group.update({key: value for key, value in changes.items() if key in group})
+        pair.run(1, first=step)
+        pair.assert_alike()
 
 
 def check_rounds(rank, ranks, folder):

@@ -110,8 +110,23 @@ def tagged(response):
     return answer.strip() if opened and closed else None
 
 
+# their scorers compare with what JSON makes a list of
+GYM_TUPLES = {"arc_agi", "rearc"}
+
+
+def tuples(value):
+    """Lists as tuples, at every depth."""
+    if isinstance(value, dict):
+        return {key: tuples(item) for key, item in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
 def reasoning_gym_scorer():
-    """The score of the data set that made the problem: extra is {"dataset": NAME, "entry": {...}}."""
+    """The score of the data set that made the problem: extra is {"dataset": NAME, "entry": {...}}.
+
+    The answer stands in <answer>...</answer> or a box; without either the last line is looked at
+    for right_unformatted.
+    """
     import reasoning_gym
 
     functions = {}
@@ -123,9 +138,11 @@ def reasoning_gym_scorer():
                 'extra must be {"dataset": name, "entry": {...}}; prepare the data again'
             )
         name, entry = extra["dataset"], extra["entry"]
+        if name in GYM_TUPLES:
+            entry = tuples(entry)
         if name not in functions:
             functions[name] = reasoning_gym.get_score_answer_fn(name)
-        answer = request["boxed"] or tagged(request["response"])
+        answer = tagged(request["response"]) or request["boxed"]
         if answer is not None:
             return verdict(functions[name](answer, entry))
         lines = request["response"].strip().splitlines() or [""]

@@ -88,13 +88,17 @@ struct TileSymmetric {
   Bf16Bits* right_rest;
 };
 
-// W <- decay W + alpha product, or W <- alpha product if decay is 0.
+// W <- decay W + alpha O, or W <- alpha O if decay is 0. O = product + beta x.
 struct TileUpdate {
   TileProduct product;
+  float beta = 0;
+  const float* x = nullptr;  // null, or blocks (row_blocks x col_blocks)
   float decay, alpha;
   float* weight;
   std::size_t weight_stride, rows, cols;
-  double* squares;  // one per item: the sum of the squares of the product
+  double* squares;               // one per item: the sum of the squares of O
+  const float* other = nullptr;  // null, or blocks as x
+  double* inner = nullptr;       // one per item: <other, O>
 };
 
 // x <- alpha product + beta x, and x in both layouts.

@@ -204,9 +204,8 @@ void copy_block(const float* from, float* to) {
     _mm512_storeu_ps(to + e, _mm512_loadu_ps(from + e));
 }
 
-// W <- decay W + alpha product, and the sum of the squares of the product by item. Block
-// by block while the result is in L1: with whole rows of eight blocks it made a way to L2
-// and back.
+// W <- decay W + alpha O, and the sum of the squares of O by item. Block by block while
+// the result is in L1: with whole rows of eight blocks it made a way to L2 and back.
 class FinishUpdate {
  public:
   static constexpr int kPieces = 4;  // of 8 rows
@@ -217,6 +216,9 @@ class FinishUpdate {
     if (item != item_) next_item(item);
     const std::size_t row = i * kBlockEdge, col = j * kBlockEdge;
     block_ = block;
+    const std::size_t at = (i * call_.product.col_blocks + j) * kBlockSize;
+    x_ = call_.x == nullptr ? nullptr : call_.x + at;
+    other_ = call_.other == nullptr ? nullptr : call_.other + at;
     rows_ = smaller(kBlockEdge, call_.rows - row);
     low_ = first_lanes(col, call_.cols);
     high_ = first_lanes(col + 16, call_.cols);
@@ -236,8 +238,17 @@ class FinishUpdate {
     float* weight = weight_ + r * call_.weight_stride;
     _mm_prefetch(reinterpret_cast<const char*>(weight + kAhead), _MM_HINT_T1);
     _mm_prefetch(reinterpret_cast<const char*>(weight + kAhead + 16), _MM_HINT_T1);
-    const __m512 o0 = _mm512_loadu_ps(block_ + r * kBlockEdge),
-                 o1 = _mm512_loadu_ps(block_ + r * kBlockEdge + 16);
+    const std::size_t at = r * kBlockEdge;
+    __m512 o0 = _mm512_loadu_ps(block_ + at), o1 = _mm512_loadu_ps(block_ + at + 16);
+    if (x_ != nullptr) {
+      const __m512 beta = _mm512_set1_ps(call_.beta);
+      o0 = _mm512_fmadd_ps(beta, _mm512_loadu_ps(x_ + at), o0);
+      o1 = _mm512_fmadd_ps(beta, _mm512_loadu_ps(x_ + at + 16), o1);
+    }
+    if (other_ != nullptr) {
+      inner_ = _mm512_fmadd_ps(_mm512_loadu_ps(other_ + at), o0, inner_);
+      inner_ = _mm512_fmadd_ps(_mm512_loadu_ps(other_ + at + 16), o1, inner_);
+    }
     squares_[0] = _mm512_fmadd_ps(o0, o0, squares_[0]);
     squares_[1] = _mm512_fmadd_ps(o1, o1, squares_[1]);
     __m512 w0 = _mm512_mul_ps(alpha, o0), w1 = _mm512_mul_ps(alpha, o1);
@@ -253,9 +264,12 @@ class FinishUpdate {
     if (item_ != kNone) {
       call_.squares[item_] = static_cast<double>(
           _mm512_reduce_add_ps(_mm512_add_ps(squares_[0], squares_[1])));
+      if (call_.other != nullptr) {
+        call_.inner[item_] = static_cast<double>(_mm512_reduce_add_ps(inner_));
+      }
     }
     item_ = item;
-    squares_[0] = squares_[1] = _mm512_setzero_ps();
+    squares_[0] = squares_[1] = inner_ = _mm512_setzero_ps();
   }
 
   static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
@@ -266,8 +280,8 @@ class FinishUpdate {
   std::size_t item_ = kNone, rows_ = 0;
   __mmask16 low_ = 0, high_ = 0;
   float* weight_ = nullptr;
-  const float* block_ = nullptr;
-  __m512 squares_[2] = {};
+  const float *block_ = nullptr, *x_ = nullptr, *other_ = nullptr;
+  __m512 squares_[2] = {}, inner_ = {};
 };
 
 // x <- alpha product + beta x, and its tiles.

@@ -7,8 +7,6 @@
 
 #include "pion/kernels/block_load.h"
 #include "pion/kernels/sum_of_squares.h"
-#include "pion/spectral/normalization.h"
-#include "pion/spectral/tile_policy.h"
 
 namespace pion {
 
@@ -62,6 +60,8 @@ void run_bands(std::int64_t rows, Executor& executor, Work work) {
 }  // namespace
 
 void F32Map::allocate() {
+  m_ = std::min(rows_, cols_);
+  n_ = std::max(rows_, cols_);
   band_ = wide_ ? kWideBand : kTallBand;
   const auto depth = static_cast<std::int64_t>(kGemmDepth);
   chunk_ = wide_ || direct_
@@ -151,52 +151,17 @@ std::uint32_t F32Map::load_all(const BlockSource& source, float scale,
   return *std::max_element(largest_.begin(), largest_.begin() + bands);
 }
 
-bool F32Map::load(const BlockSource& source, double magnitude, bool collect_statistics,
-                  Executor& executor) {
-  rows_ = source.rows();
-  cols_ = source.cols();
-  m_ = std::min(rows_, cols_);
-  n_ = std::max(rows_, cols_);
-  wide_ = rows_ <= cols_;
-  direct_ = iterates_directly(rows_, cols_);
-  collect_ = collect_statistics;
-  statistics_ = {};
-  zero_ = m_ == 0;
-  if (zero_) return true;
-  allocate();
-
-  const ScaledLoad loaded = load_scaled(magnitude, [&](float scale, bool first) {
-    return load_all(source, scale, first, executor);
-  });
-  scale_ = loaded.scale;
-  zero_ = loaded.zero;
-  if (loaded.finite && !zero_) norm_ = std::sqrt(trace());
-  return loaded.finite;
-}
-
-double F32Map::trace() const {
+double F32Map::gram_trace() const {
   double sum = 0;
   for (std::int64_t i = 0; i < m_; ++i) sum += static_cast<double>(a_(i, i));
   return sum;
 }
 
-void F32Map::normalize(const SpectralMap& map) {
-  const bool spectral = map.normalization == Normalization::kSpectral;
-  double sigma = 1.0;  // over norm
-  if (spectral || collect_) {
-    const int steps = spectral ? kNormSteps<float> : kStatisticsSteps;
-    sigma = std::sqrt(largest_eigenvalue<float>(a_, steps, lanczos_)) / norm_;
-    statistics_.frobenius_norm = norm_ / scale_;
-    statistics_.sigma_max = sigma * norm_ / scale_;
-    statistics_.stable_rank = 1.0 / (sigma * sigma);
-  }
-  factor_ = 1.0 / (norm_ * map.norm_margin * (spectral ? sigma : 1.0));
+double F32Map::largest_eigenvalue_of_gram(int steps) {
+  return largest_eigenvalue<float>(a_, steps, lanczos_) / (norm_ * norm_);
 }
 
-void F32Map::apply(const SpectralMap& map, Executor& executor) {
-  if (zero_) return;
-  const FlushDenormals flush;
-  normalize(map);
+void F32Map::iterate(const SpectralMap& map, Executor& executor) {
   Flushing flushing(executor);
   if (direct_) {
     iterate_directly(map, flushing);
@@ -261,35 +226,13 @@ void F32Map::iterate_directly(const SpectralMap& map, Executor& executor) {
   if (collect_) inner_ = factor_ * inner_product(first, x_);
 }
 
-double F32Map::update(MatrixView weight, double decay, double alpha, Executor& executor) {
-  if (zero_) {
-    for (std::int64_t i = 0; i < rows_; ++i) {
-      float* row = weight.row(i);
-      for (std::int64_t j = 0; j < cols_; ++j) {
-        row[j] = decay == 0 ? 0.0f : static_cast<float>(decay) * row[j];
-      }
-    }
-    return 0.0;
-  }
-  const FlushDenormals flush;
+double F32Map::move(MatrixView weight, double decay, double alpha, Executor& executor) {
   Flushing flushing(executor);
-  double squares;
-  if (direct_) {
-    squares = move_directly(weight, decay, alpha, flushing);
-  } else {
-    squares = product_update<float>(static_cast<float>(alpha * factor_), q_, x_,
-                                    static_cast<float>(decay), weight, memory(flushing),
-                                    target_) *
-              factor_ * factor_;
-  }
-  if (collect_) {
-    statistics_.directions_passed = squares;
-    const double normalized = factor_ * norm_;  // ||factor X||_F
-    statistics_.energy_kept =
-        squares > 0 ? std::min(1.0, inner_ * inner_ / (normalized * normalized * squares))
-                    : 0.0;
-  }
-  return squares;
+  if (direct_) return move_directly(weight, decay, alpha, flushing);
+  return product_update<float>(static_cast<float>(alpha * factor_), q_, x_,
+                               static_cast<float>(decay), weight, memory(flushing),
+                               target_) *
+         factor_ * factor_;
 }
 
 // X is O after the direct iteration.

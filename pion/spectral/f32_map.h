@@ -33,13 +33,6 @@ class F32Map : public BlockMap {
  public:
   explicit F32Map(CpuTarget target) : target_(target) {}
 
-  bool load(const BlockSource& source, double magnitude, bool collect_statistics,
-            Executor& executor) override;
-  void apply(const SpectralMap& map, Executor& executor) override;
-  double update(MatrixView weight, double decay, double alpha,
-                Executor& executor) override;
-  SpectrumStatistics statistics() const override { return statistics_; }
-
  private:
   // Denormals become zero in the tasks, too, which may run on threads of their own.
   class Flushing : public Executor {
@@ -57,17 +50,20 @@ class F32Map : public BlockMap {
     Executor& executor_;
   };
 
-  void allocate();
+  void allocate() override;
+  std::uint32_t load_all(const BlockSource& source, float scale, bool update_momentum,
+                         Executor& executor) override;
+  double gram_trace() const override;
+  double largest_eigenvalue_of_gram(int steps) override;
+  void iterate(const SpectralMap& map, Executor& executor) override;
+  double move(MatrixView weight, double decay, double alpha, Executor& executor) override;
+
   GemmMemory<float> memory(Executor& executor);
   void load_rows(const BlockSource& source, float scale, bool update_momentum,
                  std::int64_t row, std::int64_t rows, std::int64_t first_column,
                  std::uint32_t& largest);
   void load_chunk(const BlockSource& source, float scale, bool update_momentum,
                   std::int64_t row, std::int64_t rows, Executor& executor);
-  std::uint32_t load_all(const BlockSource& source, float scale, bool update_momentum,
-                         Executor& executor);
-  double trace() const;
-  void normalize(const SpectralMap& map);
   void scale_gram(double square, Executor& executor);
   void iterate_gram(const SpectralMap& map, Executor& executor);
   void iterate_directly(const SpectralMap& map, Executor& executor);
@@ -75,19 +71,8 @@ class F32Map : public BlockMap {
 
   const CpuTarget target_;
 
-  // the block at hand
-  std::int64_t rows_ = 0, cols_ = 0;
   std::int64_t m_ = 0, n_ = 0;         // short and long side
   std::int64_t band_ = 0, chunk_ = 0;  // rows of a task of load, and of a Gram matrix
-  bool wide_ = true;                   // rows <= cols
-  bool direct_ = false;                // nearly square
-  bool collect_ = false;
-  bool zero_ = false;
-  double scale_ = 1;   // X = scale D
-  double norm_ = 0;    // ||X||_F
-  double factor_ = 1;  // O = Q factor X
-  double inner_ = 0;   // <factor X, O>
-  SpectrumStatistics statistics_;
 
   MatrixView x_;                       // as D, but (m x n) if direct
   MatrixView next_;                    // of the direct iteration

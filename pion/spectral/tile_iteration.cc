@@ -226,14 +226,17 @@ double TileMap::symmetric_inner_product(const float* s, const float* r) const {
   return total;
 }
 
+// The last step is left to the update: O = a X + P X.
 void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
-  const std::size_t entries = row_blocks_ * col_blocks_ * kBlockSize;
-  if (collect_) std::memcpy(first_x_.data(), x_.data(), entries * sizeof(float));
+  if (collect_) {
+    std::memcpy(first_x_.data(), x_.data(),
+                row_blocks_ * col_blocks_ * kBlockSize * sizeof(float));
+  }
   const bool exact = !policy_.single(0);
   const Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact);
   const Tiles p = tiles(p_tiles_, policy_.rest_of_last);
   double factor = factor_;
-  for (std::size_t k = 0; k < map.sequence.size(); ++k, factor = 1.0) {
+  for (std::size_t k = 0; k < policy_.steps; ++k, factor = 1.0) {
     const Quintic& step = map.sequence[k];
     if (k > 0) gram_of_kept(executor);
     round_gram(factor * factor, a_.data(), a_.data(), a_left, a_right, executor);
@@ -244,17 +247,12 @@ void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
     (wide_ ? polynomial.left : polynomial.right) = p.rounded;
     (wide_ ? polynomial.left_rest : polynomial.right_rest) = p.rest;
     run_symmetric(polynomial, executor);
-    advance(long_product(p), factor, factor * step.a, x_.data(), executor);
-  }
-  if (collect_) {
-    inner_ = 0;
-    for (std::size_t e = 0; e < entries; e += kBlockSize) {
-      double sum = 0;
-      for (std::size_t i = e; i < e + kBlockSize; ++i) {
-        sum +=
-            static_cast<double>(first_x_.data()[i]) * static_cast<double>(x_.data()[i]);
-      }
-      inner_ += sum * factor_;
+    if (k + 1 == policy_.steps) {
+      output_ = long_product(p);
+      output_factor_ = factor;
+      output_beta_ = step.a;
+    } else {
+      advance(long_product(p), factor, factor * step.a, x_.data(), executor);
     }
   }
 }

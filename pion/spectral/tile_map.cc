@@ -2,10 +2,6 @@
 #include "pion/spectral/tile_map.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-
-#include "pion/spectral/normalization.h"
 
 namespace pion {
 
@@ -28,6 +24,15 @@ std::size_t blocks_of(std::int64_t n) {
 TileMap::TileMap(CpuTarget target) : kernels_(tile_kernels(target)) {}
 
 void TileMap::allocate() {
+  row_blocks_ = blocks_of(rows_);
+  col_blocks_ = blocks_of(cols_);
+  m_blocks_ = wide_ ? row_blocks_ : col_blocks_;
+  n_blocks_ = wide_ ? col_blocks_ : row_blocks_;
+  left_step_ = col_blocks_ * kTileSize;
+  right_step_ = row_blocks_ * kTileSize + kStripPadding;
+  chunk_tiles_ =
+      std::min(n_blocks_, std::max(kChunkTiles, kChunkRows / (m_blocks_ * kBlockEdge)));
+  whole_ = direct_;
   const std::size_t left_side = 2 * row_blocks_ * left_step_,
                     right_side = 2 * col_blocks_ * right_step_;
   const std::size_t short_side = kTileSize * 2 * m_blocks_ * m_blocks_;
@@ -162,35 +167,7 @@ std::uint32_t TileMap::load_all(const BlockSource& source, float scale,
                            largest_.begin() + static_cast<std::ptrdiff_t>(row_blocks_));
 }
 
-bool TileMap::load(const BlockSource& source, double magnitude, bool collect_statistics,
-                   Executor& executor) {
-  rows_ = source.rows();
-  cols_ = source.cols();
-  wide_ = rows_ <= cols_;
-  collect_ = collect_statistics;
-  direct_ = iterates_directly(rows_, cols_);
-  row_blocks_ = blocks_of(rows_);
-  col_blocks_ = blocks_of(cols_);
-  whole_ = direct_;
-  left_step_ = col_blocks_ * kTileSize;
-  right_step_ = row_blocks_ * kTileSize + kStripPadding;
-  m_blocks_ = wide_ ? row_blocks_ : col_blocks_;
-  n_blocks_ = wide_ ? col_blocks_ : row_blocks_;
-  chunk_tiles_ =
-      std::min(n_blocks_, std::max(kChunkTiles, kChunkRows / (m_blocks_ * kBlockEdge)));
-  statistics_ = {};
-  allocate();
-
-  const ScaledLoad loaded = load_scaled(magnitude, [&](float scale, bool first) {
-    return load_all(source, scale, first, executor);
-  });
-  scale_ = loaded.scale;
-  zero_ = loaded.zero;
-  if (loaded.finite && !zero_) norm_ = std::sqrt(trace());
-  return loaded.finite;
-}
-
-double TileMap::trace() const {
+double TileMap::gram_trace() const {
   double sum = 0;
   for (std::size_t i = 0; i < m_blocks_; ++i) {
     const float* block = a_.data() + i * (m_blocks_ + 1) * kBlockSize;
@@ -201,8 +178,8 @@ double TileMap::trace() const {
   return sum;
 }
 
-// The Gram matrix over ||X||^2, row-major and without its padding.
-void TileMap::copy_gram_rows() {
+double TileMap::largest_eigenvalue_of_gram(int steps) {
+  // the Gram matrix over ||X||^2, row-major and without its padding
   const std::int64_t m = std::min(rows_, cols_);
   const std::span<float> rows = gram_rows_.at_least(static_cast<std::size_t>(m * m));
   const auto unit = static_cast<float>(1.0 / (norm_ * norm_));
@@ -217,28 +194,10 @@ void TileMap::copy_gram_rows() {
       rows[static_cast<std::size_t>(j * m + i)] = value;
     }
   }
+  return largest_eigenvalue<float>(view(gram_rows_.data(), m, m), steps, lanczos_);
 }
 
-void TileMap::normalize(const SpectralMap& map) {
-  const bool spectral = map.normalization == Normalization::kSpectral;
-  double sigma = 1.0;
-  if (spectral || collect_) {
-    copy_gram_rows();
-    const std::int64_t m = std::min(rows_, cols_);
-    const int steps = spectral ? kNormSteps<float> : kStatisticsSteps;
-    sigma = std::sqrt(
-        largest_eigenvalue<float>(view(gram_rows_.data(), m, m), steps, lanczos_));
-    statistics_.frobenius_norm = norm_ / scale_;
-    statistics_.sigma_max = sigma * norm_ / scale_;
-    statistics_.stable_rank = 1.0 / (sigma * sigma);
-  }
-  factor_ = 1.0 / (norm_ * map.norm_margin * (spectral ? sigma : 1.0));
-}
-
-void TileMap::apply(const SpectralMap& map, Executor& executor) {
-  if (zero_) return;
-  const FlushDenormals flush;
-  normalize(map);
+void TileMap::iterate(const SpectralMap& map, Executor& executor) {
   policy_ = TilePolicy(map, rows_, cols_);
   if (direct_) {
     iterate_directly(map, executor);
@@ -247,68 +206,31 @@ void TileMap::apply(const SpectralMap& map, Executor& executor) {
   }
 }
 
-double TileMap::update(MatrixView out, double decay, double alpha, Executor& executor) {
-  if (zero_) {
-    for (std::int64_t i = 0; i < rows_; ++i) {
-      for (std::int64_t j = 0; j < cols_; ++j) {
-        out(i, j) = decay == 0 ? 0.0f : static_cast<float>(decay) * out(i, j);
-      }
-    }
-    return 0.0;
+double TileMap::move(MatrixView weight, double decay, double alpha, Executor& executor) {
+  const std::size_t items = item_count(output_);
+  const std::span<double> sums = squares_.at_least(2 * items);
+  const TileUpdate call{.product = output_,
+                        .beta = static_cast<float>(output_beta_),
+                        .x = direct_ ? x_.data() : nullptr,
+                        .decay = static_cast<float>(decay),
+                        .alpha = static_cast<float>(alpha * output_factor_),
+                        .weight = weight.data,
+                        .weight_stride = static_cast<std::size_t>(weight.stride),
+                        .rows = static_cast<std::size_t>(rows_),
+                        .cols = static_cast<std::size_t>(cols_),
+                        .squares = sums.data(),
+                        .other = direct_ && collect_ ? first_x_.data() : nullptr,
+                        .inner = sums.data() + items};
+  run_items(items, executor, [&](std::size_t first, std::size_t last) {
+    kernels_.update(call, first, last);
+  });
+  double squares = 0, inner = 0;
+  for (std::size_t i = 0; i < items; ++i) {
+    squares += sums[i];
+    if (call.other != nullptr) inner += sums[items + i];
   }
-  double squares = 0;
-  if (direct_) {
-    squares = move_directly(out, decay, alpha);
-  } else {
-    const std::size_t items = item_count(output_);
-    const std::span<double> sums = squares_.at_least(items);
-    const TileUpdate call{.product = output_,
-                          .decay = static_cast<float>(decay),
-                          .alpha = static_cast<float>(alpha * output_factor_),
-                          .weight = out.data,
-                          .weight_stride = static_cast<std::size_t>(out.stride),
-                          .rows = static_cast<std::size_t>(rows_),
-                          .cols = static_cast<std::size_t>(cols_),
-                          .squares = sums.data()};
-    run_items(items, executor, [&](std::size_t first, std::size_t last) {
-      kernels_.update(call, first, last);
-    });
-    for (const double sum : sums) squares += sum;
-    squares *= output_factor_ * output_factor_;
-  }
-  if (collect_) {
-    statistics_.directions_passed = squares;
-    const double normalized = factor_ * norm_;  // ||factor X||_F
-    statistics_.energy_kept =
-        squares > 0 ? std::min(1.0, inner_ * inner_ / (normalized * normalized * squares))
-                    : 0.0;
-  }
-  return squares;
-}
-
-// The blocks of X are O after the direct iteration.
-double TileMap::move_directly(MatrixView out, double decay, double alpha) {
-  double squares = 0;
-  for (std::int64_t i = 0; i < rows_; ++i) {
-    double row = 0;
-    for (std::int64_t j0 = 0; j0 < cols_; j0 += kBlockEdge) {
-      const auto bi = static_cast<std::size_t>(i),
-                 bj = static_cast<std::size_t>(j0) / kBlockEdge;
-      const float* o = x_.data() + (bi / kBlockEdge * col_blocks_ + bj) * kBlockSize +
-                       bi % kBlockEdge * kBlockEdge;
-      float* to = out.row(i) + j0;
-      const std::int64_t count = std::min<std::int64_t>(kBlockEdge, cols_ - j0);
-      float sum = 0;
-      for (std::int64_t j = 0; j < count; ++j) {
-        sum += o[j] * o[j];
-        const float step = static_cast<float>(alpha) * o[j];
-        to[j] = decay == 0 ? step : static_cast<float>(decay) * to[j] + step;
-      }
-      row += static_cast<double>(sum);
-    }
-    squares += row;
-  }
-  return squares;
+  if (call.other != nullptr) inner_ = inner * factor_ * output_factor_;
+  return squares * output_factor_ * output_factor_;
 }
 
 }  // namespace pion

@@ -33,13 +33,6 @@ class TileMap : public BlockMap {
  public:
   explicit TileMap(CpuTarget target);  // throws unless has_bf16(target)
 
-  bool load(const BlockSource& source, double magnitude, bool collect_statistics,
-            Executor& executor) override;
-  void apply(const SpectralMap& map, Executor& executor) override;
-  double update(MatrixView weight, double decay, double alpha,
-                Executor& executor) override;
-  SpectrumStatistics statistics() const override { return statistics_; }
-
  private:
   struct Tiles {  // of a symmetric matrix, and of what rounding left over
     Bf16Bits* rounded = nullptr;
@@ -56,18 +49,20 @@ class TileMap : public BlockMap {
     });
   }
 
-  void allocate();
+  void allocate() override;
   std::uint32_t load_all(const BlockSource& source, float scale, bool update_momentum,
-                         Executor& executor);
+                         Executor& executor) override;
+  double gram_trace() const override;
+  double largest_eigenvalue_of_gram(int steps) override;
+  void iterate(const SpectralMap& map, Executor& executor) override;
+  double move(MatrixView weight, double decay, double alpha, Executor& executor) override;
+
   void load_rows(const BlockSource& source, float scale, bool update_momentum,
                  std::size_t chunk, std::size_t task, std::uint32_t& largest);
   void transpose_piece(const Bf16Bits* left, std::size_t left_step, const Bf16Bits* right,
                        std::size_t right_step, std::size_t tiles, std::size_t task);
   void add_gram(std::size_t chunk, Executor& executor);
   void gram_of_kept(Executor& executor);
-  double trace() const;
-  void copy_gram_rows();
-  void normalize(const SpectralMap& map);
 
   Tiles tiles(Scratch<Bf16Bits>& memory, bool with_rest);
   TileProduct short_product(const Tiles& left, const Tiles& right) const;
@@ -82,28 +77,18 @@ class TileMap : public BlockMap {
                Executor& executor);
   void iterate_directly(const SpectralMap& map, Executor& executor);
   double symmetric_inner_product(const float* s, const float* r) const;
-  double move_directly(MatrixView out, double decay, double alpha);
 
   const TileKernels& kernels_;
 
-  // the block at hand
-  std::int64_t rows_ = 0, cols_ = 0;
-  bool wide_ = true;     // rows <= cols; X or X^T is (m x n)
-  bool direct_ = false;  // nearly square
-  TilePolicy policy_;    // of the map at hand
-  bool collect_ = false;
-  bool zero_ = false;
-  double scale_ = 1;          // X = scale D
-  double norm_ = 0;           // ||X||_F
-  double factor_ = 1;         // X of the map is factor X
-  double output_factor_ = 1;  // O = output_factor Q X
-  bool whole_ = false;        // all of X is kept in both layouts
+  // the block at hand, whose X or X^T is (m x n)
+  TilePolicy policy_;
+  bool whole_ = false;  // all of X is kept in both layouts
   std::size_t row_blocks_ = 0, col_blocks_ = 0;
   std::size_t m_blocks_ = 0, n_blocks_ = 0, chunk_tiles_ = 0;
   std::size_t left_step_ = 0, right_step_ = 0;  // of the tiles of all of X
-  TileProduct output_;                          // Q X, after an iteration in Gram space
-  double inner_ = 0;                            // <factor X, O>
-  SpectrumStatistics statistics_;
+  // O = output_factor (output + output_beta x); x of the direct iteration only
+  TileProduct output_;
+  double output_factor_ = 1, output_beta_ = 0;
 
   Scratch<Bf16Bits> kept_left_, kept_right_;    // all of X
   Scratch<Bf16Bits> other_left_, other_right_;  // the next X

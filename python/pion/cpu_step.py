@@ -4,10 +4,14 @@
 import torch
 
 from pion._pion import Slot
-from pion.state import work_type
 from pion.threads import stepper
 
-_TYPES = {torch.float32: ("f32", 0), torch.float64: ("f64", 1), torch.bfloat16: ("bf16", 2)}
+# of a tensor's type: its name and number in the C++ library, and the type of a weight's state
+_TYPES = {
+    torch.float32: ("f32", 0, torch.float32),
+    torch.float64: ("f64", 1, torch.float64),
+    torch.bfloat16: ("bf16", 2, torch.float32),
+}
 
 
 def step(work: list, collect: bool, statistics: list) -> list[str]:
@@ -30,14 +34,14 @@ def step(work: list, collect: bool, statistics: list) -> list[str]:
 
 def aim(cell, weight, gradient, state: dict, kept: list, master: bool) -> Slot:
     """The cell's slot, aimed at these tensors. What must live until the step goes to `kept`."""
-    tag, work = _TYPES[weight.dtype][0], work_type(weight)
+    # runs for every parameter in every step: half the Python time of a step is in these lines
+    tag, _, work = _TYPES[weight.dtype]
     lr = cell.group["lr"]
-    if isinstance(lr, torch.Tensor):
+    if type(lr) is not float and isinstance(lr, torch.Tensor):
         cell.plan.rule.lr = lr.item()
-    if gradient.dtype is not work and (
-        gradient.dtype is not torch.bfloat16 or work is torch.float64
-    ):
-        gradient = gradient.to(work)
+    dtype = gradient.dtype
+    if dtype is not work and (dtype is not torch.bfloat16 or work is torch.float64):
+        gradient, dtype = gradient.to(work), work
     if not gradient.is_contiguous():
         gradient = gradient.contiguous()
     kept.append(gradient)
@@ -47,8 +51,9 @@ def aim(cell, weight, gradient, state: dict, kept: list, master: bool) -> Slot:
             if state.get(key) is not tensor or tensor.data_ptr() != address:
                 break
         else:
-            cell.slot.gradient(gradient.data_ptr(), _TYPES[gradient.dtype][1])
-            return cell.slot
+            slot = cell.slot
+            slot.gradient(gradient.data_ptr(), _TYPES[dtype][1])
+            return slot
     kept.append(weight)
     _aim_anew(cell, weight, gradient, state, tag, work, master)
     return cell.slot

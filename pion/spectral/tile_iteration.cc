@@ -103,92 +103,107 @@ void TileMap::iterate_gram(const SpectralMap& map, Executor& executor) {
   if (collect_) inner_ = symmetric_inner_product(q_.data(), first_a_.data());
 }
 
+// Step k of those from `begin` to `end`, and where its matrices lie.
+TileMap::Step TileMap::step_at(const SpectralMap& map, std::size_t k, std::size_t begin,
+                               std::size_t end) {
+  const bool last = k + 1 == end, exact = !policy_.single(k);
+  const bool next_exact = !last && !policy_.single(k + 1);
+  // how Q goes on: as right operand of the next step, or into the last product
+  const bool q_rest = last ? policy_.rest_of_last && end == policy_.steps : next_exact;
+  return {.quintic = map.sequence[k],
+          .first = k == begin,
+          .last = last,
+          .a_left = tiles(a_left_, exact),
+          .a_right = tiles(a_right_, exact),
+          .p = tiles(p_tiles_, exact),
+          .t = tiles(t_right_, exact),
+          .q = tiles(k % 2 == 0 ? q_other_ : q_tiles_, exact),
+          .next_left = tiles(a_left_, next_exact),
+          .next_right = tiles(a_right_, next_exact),
+          .next_q = tiles(k % 2 == 0 ? q_tiles_ : q_other_, q_rest)};
+}
+
+// P = b A + c A^2; in the first step also Q = a I + P.
+void TileMap::form_p(const Step& step, Executor& executor) {
+  TileSymmetric call{.product = short_product(step.a_left, step.a_right),
+                     .alpha = static_cast<float>(step.quintic.c),
+                     .beta = static_cast<float>(step.quintic.b),
+                     .diagonal = 0,
+                     .c = a_.data(),
+                     .left = step.p.rounded,
+                     .left_rest = step.p.rest};
+  if (step.first) {
+    call.diagonal = static_cast<float>(step.quintic.a);
+    call.out = q_.data();
+    if (step.last && wide_) {
+      call.diagonal_in_left = true;
+      call.left = step.next_q.rounded;
+      call.left_rest = step.next_q.rest;
+    } else {
+      call.right = step.next_q.rounded;
+      call.right_rest = step.next_q.rest;
+    }
+  }
+  run_symmetric(call, executor);
+}
+
+// Q = a Q + P Q.
+void TileMap::advance_q(const Step& step, Executor& executor) {
+  TileSymmetric call{.product = short_product(step.p, step.q),
+                     .alpha = 1,
+                     .beta = static_cast<float>(step.quintic.a),
+                     .c = q_.data(),
+                     .out = q_.data()};
+  const bool left = step.last && wide_;
+  (left ? call.left : call.right) = step.next_q.rounded;
+  (left ? call.left_rest : call.right_rest) = step.next_q.rest;
+  run_symmetric(call, executor);
+}
+
+// T = a A + P A, A = a T + P T.
+void TileMap::advance_a(const Step& step, Executor& executor) {
+  const auto a = static_cast<float>(step.quintic.a);
+  run_symmetric({.product = short_product(step.p, step.a_right),
+                 .alpha = 1,
+                 .beta = a,
+                 .c = a_.data(),
+                 .out = t_.data(),
+                 .right = step.t.rounded,
+                 .right_rest = step.t.rest},
+                executor);
+  run_symmetric({.product = short_product(step.p, step.t),
+                 .alpha = 1,
+                 .beta = a,
+                 .c = t_.data(),
+                 .out = a_.data(),
+                 .left = step.next_left.rounded,
+                 .left_rest = step.next_left.rest,
+                 .right = step.next_right.rounded,
+                 .right_rest = step.next_right.rest},
+                executor);
+}
+
 // Steps [begin, end) from Q = I and the Gram matrix of output_factor_ X on; then output_
 // is Q X. Returns the tiles of Q that it takes.
 TileMap::Tiles TileMap::run_steps(const SpectralMap& map, std::size_t begin,
                                   std::size_t end, Executor& executor) {
-  const QuinticSequence& sequence = map.sequence;
-  bool exact = !policy_.single(begin);
-  Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact), q_next;
-  round_gram(output_factor_ * output_factor_, a_.data(), a_.data(), a_left, a_right,
-             executor);
+  const Step first = step_at(map, begin, begin, end);
+  round_gram(output_factor_ * output_factor_, a_.data(), a_.data(), first.a_left,
+             first.a_right, executor);
   if (collect_ && begin == 0) {
     std::memcpy(first_a_.data(), a_.data(),
                 kBlockSize * m_blocks_ * m_blocks_ * sizeof(float));
   }
+  Tiles q;
   for (std::size_t k = begin; k < end; ++k) {
-    const auto a = static_cast<float>(sequence[k].a),
-               b = static_cast<float>(sequence[k].b),
-               c = static_cast<float>(sequence[k].c);
-    const bool last = k + 1 == end;
-    const bool next_exact = !last && !policy_.single(k + 1);
-    // how Q goes on: as right operand of the next step, or into the last product
-    const bool q_rest = last ? policy_.rest_of_last && end == policy_.steps : next_exact;
-    q_next = tiles(k % 2 == 0 ? q_tiles_ : q_other_, q_rest);
-    const Tiles q = tiles(k % 2 == 0 ? q_other_ : q_tiles_, exact);
-    const bool q_left = last && wide_;
-    const Tiles p = tiles(p_tiles_, exact), t = tiles(t_right_, exact);
-
-    // P = b A + c A^2; in the first step also Q = a I + P
-    TileSymmetric call{.product = short_product(a_left, a_right),
-                       .alpha = c,
-                       .beta = b,
-                       .diagonal = 0,
-                       .c = a_.data(),
-                       .left = p.rounded,
-                       .left_rest = p.rest};
-    if (k == begin) {
-      call.diagonal = a;
-      call.out = q_.data();
-      if (q_left) {
-        call.diagonal_in_left = true;
-        call.left = q_next.rounded;
-        call.left_rest = q_next.rest;
-      } else {
-        call.right = q_next.rounded;
-        call.right_rest = q_next.rest;
-      }
-    }
-    run_symmetric(call, executor);
-    if (k > begin) {  // Q = a Q + P Q
-      run_symmetric({.product = short_product(p, q),
-                     .alpha = 1,
-                     .beta = a,
-                     .c = q_.data(),
-                     .out = q_.data(),
-                     .left = q_left ? q_next.rounded : nullptr,
-                     .left_rest = q_left ? q_next.rest : nullptr,
-                     .right = q_left ? nullptr : q_next.rounded,
-                     .right_rest = q_left ? nullptr : q_next.rest},
-                    executor);
-    }
-    if (last) break;
-    // T = a A + P A
-    run_symmetric({.product = short_product(p, a_right),
-                   .alpha = 1,
-                   .beta = a,
-                   .c = a_.data(),
-                   .out = t_.data(),
-                   .right = t.rounded,
-                   .right_rest = t.rest},
-                  executor);
-    // A = a T + P T
-    a_left = tiles(a_left_, next_exact);
-    a_right = tiles(a_right_, next_exact);
-    run_symmetric({.product = short_product(p, t),
-                   .alpha = 1,
-                   .beta = a,
-                   .c = t_.data(),
-                   .out = a_.data(),
-                   .left = a_left.rounded,
-                   .left_rest = a_left.rest,
-                   .right = a_right.rounded,
-                   .right_rest = a_right.rest},
-                  executor);
-    exact = next_exact;
+    const Step step = step_at(map, k, begin, end);
+    form_p(step, executor);
+    if (!step.first) advance_q(step, executor);
+    if (!step.last) advance_a(step, executor);
+    q = step.next_q;
   }
-  output_ = long_product(q_next);
-  return q_next;
+  output_ = long_product(q);
+  return q;
 }
 
 // x = alpha product + beta x, and its tiles become the kept ones.

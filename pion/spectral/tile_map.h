@@ -39,6 +39,13 @@ class TileMap : public BlockMap {
     Bf16Bits* rest = nullptr;
   };
 
+  struct Step {  // in Gram space
+    Quintic quintic;
+    bool first, last;
+    Tiles a_left, a_right, p, t, q;       // what it multiplies
+    Tiles next_left, next_right, next_q;  // what it leaves
+  };
+
   // Splits items over the threads.
   template <class Work>
   static void run_items(std::size_t items, Executor& executor, Work work) {
@@ -71,6 +78,10 @@ class TileMap : public BlockMap {
   void round_gram(double square, const float* gram, float* out, const Tiles& left,
                   const Tiles& right, Executor& executor);
   void iterate_gram(const SpectralMap& map, Executor& executor);
+  Step step_at(const SpectralMap& map, std::size_t k, std::size_t begin, std::size_t end);
+  void form_p(const Step& step, Executor& executor);
+  void advance_q(const Step& step, Executor& executor);
+  void advance_a(const Step& step, Executor& executor);
   Tiles run_steps(const SpectralMap& map, std::size_t begin, std::size_t end,
                   Executor& executor);
   void advance(const TileProduct& product, double alpha, double beta, float* x,

@@ -18,14 +18,14 @@ double growth(const QuinticSequence& sequence, std::size_t steps) {
   return largest;
 }
 
-// What single products are good enough for. Two promotions grow 1.875^2 = 3.52, four 12.4,
-// three steps of Muon 40.9.
+// What single products are good enough for. Two promotions grow 1.875^2 = 3.52,
+// four 12.4, three steps of Muon 40.9.
 constexpr double kSingleGrowth = 4.2;       // every step
 constexpr double kMostlySingleGrowth = 13;  // all but the last two steps
 constexpr double kRestartGrowth = 42;  // the same, and a new X before the last two steps
 
-// Blocks that start again: smaller ones gain no time, long ones lose it to the second Gram
-// matrix.
+// Blocks that start again: smaller ones gain no time, long ones lose it to the second
+// Gram matrix.
 constexpr std::int64_t kLeastRestart = 225, kLongestRestart = 16;
 
 }  // namespace

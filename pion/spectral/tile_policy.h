@@ -9,8 +9,8 @@
 namespace pion {
 
 // Which products of bf16 tiles a map takes on blocks of one shape, by the error tables in
-// docs/kernels.md. Single products round both operands; split ones keep what rounding left
-// over and multiply three times; the rest of Q alone doubles Q X.
+// docs/kernels.md. Single products round both operands; split ones keep what rounding
+// left over and multiply three times; the rest of Q alone doubles Q X.
 struct TilePolicy {
   bool direct = false;         // nearly square: X <- a X + P X
   std::size_t steps = 0;       // of the sequence

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pion/spectral/tile_policy.h"
+
+#include <gtest/gtest.h>
+
+#include "pion/spectral/coefficients.h"
+
+namespace pion {
+namespace {
+
+SpectralMap map_of(const QuinticSequence& sequence, Precision precision) {
+  SpectralMap map;
+  map.sequence = sequence;
+  map.precision = precision;
+  return map;
+}
+
+// Five steps whose first `promotions` have the linear coefficient 1.875, Pion's, and the
+// others 0.
+QuinticSequence promotions(int count) {
+  QuinticSequence sequence(5, Quintic{0, 1, 1});
+  for (int k = 0; k < count; ++k) sequence[static_cast<std::size_t>(k)].a = 1.875;
+  return sequence;
+}
+const QuinticSequence kMuon(5, Quintic{3.4445, -4.775, 2.0315});
+
+TEST(TilePolicy, SplitsWhatTheMapMagnifies) {
+  const auto policy = [](const QuinticSequence& sequence, std::int64_t rows,
+                         std::int64_t cols, Precision precision = Precision::kFast) {
+    return TilePolicy(map_of(sequence, precision), rows, cols);
+  };
+  // 1.875^2 = 3.5, 1.875^4 = 12.4, 3.4445^5 = 485
+  EXPECT_EQ(policy(promotions(2), 128, 512).split_from, 5u);
+  EXPECT_EQ(policy(promotions(3), 128, 512).split_from, 3u);
+  EXPECT_EQ(policy(promotions(4), 128, 512).split_from, 3u);
+  EXPECT_FALSE(policy(promotions(4), 128, 512).rest_of_last);
+  EXPECT_EQ(policy(kMuon, 128, 512).split_from, 0u);
+  EXPECT_TRUE(policy(kMuon, 128, 512).rest_of_last);
+  EXPECT_EQ(policy(promotions(2), 128, 512, Precision::kAccurate).split_from, 0u);
+  EXPECT_TRUE(policy(promotions(2), 128, 512, Precision::kAccurate).rest_of_last);
+}
+
+TEST(TilePolicy, MuonStartsAgainWhereThatIsCheaper) {
+  const auto restart = [](const QuinticSequence& sequence, std::int64_t rows,
+                          std::int64_t cols, Precision precision = Precision::kFast) {
+    return TilePolicy(map_of(sequence, precision), rows, cols).restart;
+  };
+  EXPECT_EQ(restart(kMuon, 256, 768), 3u);
+  EXPECT_EQ(restart(kMuon, 768, 256), 3u);
+  EXPECT_EQ(restart(promotions(5), 256, 768), 3u);
+  EXPECT_EQ(restart(promotions(4), 256, 768), 5u);
+  EXPECT_EQ(restart(kMuon, 128, 1024), 5u);                       // too small
+  EXPECT_EQ(restart(kMuon, 256, 8192), 5u);                       // too long
+  EXPECT_EQ(restart(kMuon, 256, 257), 5u);                        // goes directly
+  EXPECT_EQ(restart(kMuon, 256, 768, Precision::kAccurate), 5u);  // splits instead
+  EXPECT_EQ(restart(QuinticSequence(5, Quintic{8, 0, 0}), 256, 768), 5u);  // 512 > 42
+  EXPECT_EQ(restart(QuinticSequence(2, Quintic{4, 0, 0}), 256, 768), 2u);  // too few
+}
+
+// m = 2, n = 8: Gram 32, m x m product 8, Q X 64.
+TEST(TileWork, CountsWhatIsMultiplied) {
+  const auto work = [](const QuinticSequence& sequence, Precision precision) {
+    return tile_work(TilePolicy(map_of(sequence, precision), 2, 8), 2, 8);
+  };
+  const TileWork fast = work(promotions(2), Precision::kFast);
+  EXPECT_EQ(fast.load, 32);
+  EXPECT_EQ(fast.apply, 17 * 8);  // 3 + 4 + 4 + 4 + 2
+  EXPECT_EQ(fast.update, 64);
+  EXPECT_EQ(work(promotions(3), Precision::kFast).apply, (3 + 4 + 4 + 3 * (4 + 2)) * 8);
+  const TileWork accurate = work(promotions(2), Precision::kAccurate);
+  EXPECT_EQ(accurate.apply, 3 * 17 * 8);
+  EXPECT_EQ(accurate.update, 2 * 64);
+  // 3 + 4 + 2 products, a new X and Gram matrix, then 3 + 2 split ones
+  const double m = 256, n = 768;
+  const TilePolicy restarted(map_of(kMuon, Precision::kFast), 256, 768);
+  EXPECT_EQ(tile_work(restarted, 256, 768).apply,
+            (9 + 3 * 5) * m * m * m + 3 * m * m * n);
+  // direct: 2 x 2, every step A^2 and P X, from the second on X X^T
+  const TilePolicy direct(map_of(kMuon, Precision::kFast), 2, 2);
+  EXPECT_EQ(tile_work(direct, 2, 2).apply, 4 * 8 + 5 * (8 + 16));
+  EXPECT_EQ(tile_work(direct, 2, 2).update, 0);
+}
+
+}  // namespace
+}  // namespace pion

@@ -201,6 +201,44 @@ def test_verl_engine_binds_names():
     assert schedule.get_last_lr() == [1e-6] * len(optimizer.param_groups)
 
 
+@pytest.fixture
+def process_group():
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_verl_factory_on_a_sharded_model(process_group):
+    """FSDP2 as verl wraps a model, and its moves of the state between steps."""
+    pytest.importorskip("verl")
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from verl.utils.fsdp_utils import load_fsdp_optimizer, offload_fsdp_optimizer
+    from verl.workers.config.optimizer import FSDPOptimizerConfig, build_optimizer
+
+    config = FSDPOptimizerConfig(optimizer_impl="pion", optimizer="PionAdamW", lr=1e-2)
+    mesh, losses = init_device_mesh("cpu", (1,)), {}
+    for sharded in (False, True):
+        model = zoo.qwen2()
+        for module in (*model.model.layers, model) if sharded else ():
+            fully_shard(module, mesh=mesh)
+        optimizer = build_optimizer(pion.bind_names(model).parameters(), config)
+        assert {g["rule"] for g in optimizer.param_groups} == {"pion", "adamw"}
+        losses[sharded] = []
+        for _ in range(3):
+            loss = model(**zoo.batch(model)).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            offload_fsdp_optimizer(optimizer)
+            load_fsdp_optimizer(optimizer, "cpu")
+            losses[sharded].append(loss.item())
+    assert losses[True] == losses[False]
+    assert losses[True][2] < losses[True][0]
+
+
 # LeRobot
 
 

@@ -159,7 +159,7 @@ def measure(model_name: str, seconds: float) -> dict:
     return times
 
 
-def child(threads: int, seconds: float):
+def child(threads: int, seconds: float, models: list[str]):
     """One process of one thread count; JSON on the last line."""
     cpus = sorted(os.sched_getaffinity(0))[:threads]
     os.sched_setaffinity(0, cpus)  # XLA takes its thread count from here
@@ -172,7 +172,7 @@ def child(threads: int, seconds: float):
     # gradients of pure noise are what Pion's filter keeps out
     warnings.simplefilter("ignore", pion.EmptyUpdateWarning)
 
-    result = {name: measure(name, seconds) for name in MODELS}
+    result = {name: measure(name, seconds) for name in models}
     versions = {"torch": torch.__version__, "pion": pion.__version__, "cpu": pion.cpu_target()}
     if "optax" in sys.modules:
         versions |= {name: sys.modules[name].__version__ for name in ("jax", "optax")}
@@ -182,7 +182,8 @@ def child(threads: int, seconds: float):
 def table(results: list[dict]) -> str:
     """Markdown: least and middle time in milliseconds, and the peer's divided by ours."""
     lines = []
-    for model, what in MODELS.items():
+    for model in results[0]["times"]:
+        what = MODELS[model]
         head = [f"{r['threads']} thread{'s' * (r['threads'] > 1)}" for r in results]
         lines += [f"\n{what}\n", f"| a step, ms: least (median) | {' | '.join(head)} |"]
         lines.append("| --- |" + " ---: |" * len(results))
@@ -211,16 +212,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=30, help="for each model and thread count")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--json", help="where all times go")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        child(arguments.threads[0], arguments.seconds)
+        child(arguments.threads[0], arguments.seconds, arguments.models)
         return
     results = []
     for threads in arguments.threads:
         command = [sys.executable, __file__, "--child", f"--threads={threads}"]
-        command.append(f"--seconds={arguments.seconds}")
+        command += [f"--seconds={arguments.seconds}", "--models", *arguments.models]
         run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         results.append(json.loads(run.stdout.strip().splitlines()[-1]))
     if arguments.json:

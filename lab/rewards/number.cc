@@ -272,8 +272,9 @@ std::string_view unwrapped(std::string_view text) {
       break;
     }
   }
-  const std::size_t equals = text.rfind('=');
-  return equals == std::string_view::npos ? text : trimmed(text.substr(equals + 1));
+  const std::size_t equals = text.find('=');
+  const bool one = equals != std::string_view::npos && equals == text.rfind('=');
+  return one ? trimmed(text.substr(equals + 1)) : text;  // "a = 1, b = 2" is no number
 }
 
 bool take_currency(Cursor& at) {

@@ -212,6 +212,9 @@ TEST(Number, WhatIsNone) {
                            "1 2",
                            "\xE2\x88\x92",
                            "\\approx 5",
+                           "a = 1, b = 2",
+                           "x = y = 5",
+                           "=",
                            "\\text{five}"})
     EXPECT_FALSE(parse_number(text)) << text;
 }

@@ -20,13 +20,11 @@ struct Attempt {
 };
 
 struct Verdict {
-  bool correct = false;  // the formatted answer equals the reference
-  bool formatted =
-      false;  // the answer stands where it was asked for (in a box, after ####)
-  bool right_unformatted =
-      false;            // right, but only when the form is ignored (last number)
-  bool failed = false;  // no verdict: the worker hung, died or sent rubbish
-  double reward = 0;    // correctness and format, weighted; finite
+  bool correct = false;    // the formatted answer equals the reference
+  bool formatted = false;  // it stands where it was asked for: in a box, after ####
+  bool right_unformatted = false;  // no form, but right when that is ignored: last number
+  bool failed = false;             // no verdict: the worker hung, died or sent rubbish
+  double reward = 0;               // correctness and format, weighted; finite
 };
 
 // reward = correct * score + format * (1 if formatted else 0). The score is 1 for a right
@@ -42,8 +40,7 @@ struct VerifierOptions {
   double timeout_seconds = 5.0;  // of one attempt in a worker; > 0
   double failed_reward = 0.0;    // reward of an attempt whose worker failed
   int workers = 1;               // processes that share a batch; in [1, 64]
-  // Told once of every kind of failure. Called from judge's thread; default: standard
-  // error.
+  // Told once of every kind of failure, on judge's thread. Default: to standard error.
   std::function<void(const std::string&)> warn;
 };
 

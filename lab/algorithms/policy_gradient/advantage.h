@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stage 1: rewards to advantages. Group statistics are of the whole batch, in double.
 //
-//   R       reward, + DAPO's overlong penalty, - beta sum_t k1_t with kK1InReward
-//   rloo    R_i - mean of the other N - 1 of the group
-//   grpo    (R_i - mean) / (std + std_floor)
-//   dr_grpo R_i - mean
-//   reinforce       R_i - b, then b <- c b + (1 - c) mean R
-//   reinforce_plus_plus           token returns G_t = sum_{s >= t} (R at the last token -
-//   beta
-//                   k1_s), (G_t - mean) / sqrt(var + std_floor) over all tokens of the
-//                   batch
+//   R          reward, + DAPO's overlong penalty, - beta sum_t k1_t with kK1InReward
+//   reinforce  R_i - b, then b <- c b + (1 - c) mean R
+//   rloo       R_i - mean of the other N - 1 of the group
+//   grpo       (R_i - mean) / (std + std_floor)
+//   dr_grpo    R_i - mean
+//   reinforce_plus_plus  token returns G_t = sum_{s >= t} r_s, where r is R at the last
+//              token and - beta k1_s at each; (G_t - mean) / sqrt(var + std_floor) over
+//              all tokens of the batch
 //
 // A group whose rewards are all equal has A = 0 exactly, not a rounding error over a
 // floor. A group of one keeps its reward with rloo, grpo and
@@ -29,9 +28,9 @@ namespace pion::lab {
 struct Advantages {
   torch::Tensor value;  // (B) or (B, T), f64, on the CPU
   double next_baseline = 0;
-  Metrics
-      metrics;  // reward, zero_spread_groups, response_length, truncated, advantage_abs,
-                // overlong_penalty, k1_in_reward: where they are defined
+  // reward, zero_spread_groups, response_length, truncated, advantage_abs,
+  // overlong_penalty, k1_in_reward: where they are defined
+  Metrics metrics;
 };
 
 // `baseline` is read by kReinforce only.

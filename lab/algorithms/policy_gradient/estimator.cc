@@ -19,7 +19,7 @@ namespace {
 using torch::Tensor;
 
 bool kl_in_loss(const EstimatorOptions& o) {
-  return (o.kl == KlKind::kK2 || o.kl == KlKind::kK3) && o.kl_coefficient > 0;
+  return o.kl == KlKind::kK2 || o.kl == KlKind::kK3;
 }
 
 // Rows with a token whose advantage is not 0, or that a KL term pulls: at pi = pi_ref its
@@ -46,6 +46,7 @@ void check_rows(const Tensor& logp_new, const PreparedBatch& batch, const Tensor
   for (const auto& [name, x] : {std::pair{"rows", rows}, {"minibatch", minibatch}})
     require(x.defined() && x.dim() == 1 && x.scalar_type() == torch::kInt64, kLoss, name,
             " must be one-dimensional i64");
+  require(minibatch.size(0) > 0, kLoss, "minibatch must hold a row, got none");
   require(torch::isin(rows, minibatch).all().item<bool>(), kLoss,
           "rows must be among those of minibatch, got others");
   require(logp_new.dim() == 2 && logp_new.size(0) == rows.size(0) &&
@@ -94,6 +95,8 @@ void add_metrics(const TokenInputs& in, const TokenLoss& loss, const Tensor& log
 
 Estimator::Estimator(const EstimatorOptions& options) : options_(options) {
   check_estimator(options);
+  if (options_.kl_coefficient == 0)
+    options_.kl = KlKind::kNone;  // 0 of it needs no reference
 }
 
 PreparedBatch Estimator::prepare(const Rollout& rollout) {
@@ -138,7 +141,7 @@ Tensor Estimator::loss(const Tensor& logp_new, const Rollout& rollout,
                     : aggregate(tokens.value, mask, options_.aggregation, denominator,
                                 options_.length_constant);
   sums.add("policy_loss", loss);
-  if (options_.kl == KlKind::kK2 || options_.kl == KlKind::kK3) {
+  if (kl_in_loss(options_)) {
     const Tensor d = logp_ref - inputs.logp_new;
     const Tensor kl =
         options_.kl_coefficient * aggregate(options_.kl == KlKind::kK2 ? k2(d) : k3(d),

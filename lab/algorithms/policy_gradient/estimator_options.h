@@ -45,19 +45,16 @@ struct EstimatorOptions {
   double clip_high = 0.2;       // and above, > 0; DAPO 0.28
   double gmpo_clip = 0.4;       // on token log-ratios, > 0
   double dual_clip = 0.0;       // c > 1: A < 0 costs at most -c A, kClip only; 0: off
-  double minirl_cap =
-      5.0;  // of pi_old / mu, >= 1; 0: off. INFERRED, not in the paper's text
+  double minirl_cap = 5.0;      // of pi_old / mu, >= 1; 0: off. INFERRED, not the paper's
   double std_floor = 1e-6;  // delta of kGrpo, >= 0; REINFORCE++ adds it to the variance
   bool sample_std = true;   // ddof 1; false: ddof 0
   double length_constant = 0.0;  // denominator of kSeqMeanTokenSumNorm, > 0 there, else 0
-  double reinforce_baseline =
-      0.0;                      // decay c of kReinforce's b, in [0, 1); 0: no baseline
-  bool drop_truncated = false;  // DAPO: overlong responses leave the loss
-  std::int64_t overlong_limit = 0;  // DAPO's soft penalty: Lmax in tokens; 0: off
-  std::int64_t overlong_cache = 0;  // and Lc, in [1, Lmax]
-  bool dynamic_sampling = false;    // DAPO: only groups neither all right nor all wrong
-  bool mismatch_correction =
-      false;                  // weight, geometric rejection and veto by pi_old / mu
+  double reinforce_baseline = 0.0;   // decay c of kReinforce's b, in [0, 1); 0: no b
+  bool drop_truncated = false;       // DAPO: overlong responses leave the loss
+  std::int64_t overlong_limit = 0;   // DAPO's soft penalty: Lmax in tokens; 0: off
+  std::int64_t overlong_cache = 0;   // and Lc, in [1, Lmax]
+  bool dynamic_sampling = false;     // DAPO: only groups neither all right nor all wrong
+  bool mismatch_correction = false;  // weigh and reject by pi_old / mu: reweigh.h
   double mismatch_cap = 2.0;  // of the token weight, >= 1; 0: no weight, reject only
   double mismatch_low = 0.999, mismatch_high = 1.001;  // geometric mean of a sequence
   double mismatch_veto = 1e-4;                         // of one token

@@ -133,10 +133,12 @@ std::vector<BadInput> bad_inputs() {
        [](O o, R r) { o.mismatch_correction = true, r.logp_rollout = Tensor(); },
        {"logp_rollout", "mismatch_correction"}},
       {"kl without reference",
-       [](O o, R r) { o.kl = KlKind::kK3, r.logp_ref = Tensor(); },
+       [](O o, R r) { o.kl = KlKind::kK3, o.kl_coefficient = 1, r.logp_ref = Tensor(); },
        {"logp_ref", "k3"}},
       {"k1 without reference",
-       [](O o, R r) { o.kl = KlKind::kK1InReward, r.logp_ref = Tensor(); },
+       [](O o, R r) {
+         o.kl = KlKind::kK1InReward, o.kl_coefficient = 1, r.logp_ref = Tensor();
+       },
        {"logp_ref", "k1_in_reward"}},
       {"dynamic sampling without accuracy",
        [](O o, R r) { o.dynamic_sampling = true, r.correct = Tensor(); },
@@ -193,6 +195,14 @@ TEST(BadInput, IsNamedAndChangesNothing) {
   EXPECT_EQ(estimator.baseline(), 0.5);
 }
 
+TEST(BadInput, NoKlNeedsNoReference) {
+  EstimatorOptions options;
+  options.kl = KlKind::kK3;  // with coefficient 0, as a grid over it may have
+  Rollout r = example();
+  r.logp_ref = Tensor();
+  EXPECT_EQ(message_of([&] { Estimator(options).prepare(r); }), "");
+}
+
 TEST(BadInput, OfTheLossIsNamed) {
   const Rollout r = example();
   Estimator estimator(estimator_named("grpo"));
@@ -205,6 +215,9 @@ TEST(BadInput, OfTheLossIsNamed) {
   Tensor logp = torch::full({2, 3}, -1.0, torch::kFloat64);
   EXPECT_EQ(message(logp, rows, all), "");
   expect_says(message(logp, rows, torch::tensor({4, 5})), "among those of minibatch");
+  const Tensor none = torch::empty({0}, torch::kInt64);
+  expect_says(message(logp.slice(0, 0, 0), none, none), "must hold a row");
+  EXPECT_EQ(message(logp.slice(0, 0, 0), none, all), "") << "a part without rows adds 0";
   expect_says(message(logp.slice(1, 0, 2), rows, all), "[2, 3]");
   expect_says(message(logp.to(torch::kFloat32), rows, all), "dtype");
   logp[1][2] = std::numeric_limits<double>::quiet_NaN();

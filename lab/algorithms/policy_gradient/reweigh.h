@@ -5,10 +5,9 @@
 //   drop_truncated       DAPO: truncated responses leave the loss
 //   dynamic_sampling     DAPO: groups all right or all wrong leave it
 //   mismatch_correction  w = pi_old / mu a token, log w clamped to +-20. A response
-//   leaves if
-//                        the geometric mean of w is outside [low, high] or a w < veto;
-//                        tokens of the others weigh min(w, cap). Source:
-//                        hkust-nlp/KernelGYM.
+//                        leaves if the geometric mean of w is outside [low, high] or a
+//                        w < veto; tokens of the others weigh min(w, cap).
+//                        Source: hkust-nlp/KernelGYM.
 #pragma once
 
 #include <torch/torch.h>

@@ -41,6 +41,11 @@ inline void multiply_block(const TileProduct& p, std::size_t i, std::size_t j,
   }
 }
 
+// Products of a pair of tiles that the terms are.
+inline std::size_t products_of(Terms terms) {
+  return terms == Terms::kOne ? 1 : terms == Terms::kBothRests ? 3 : 2;
+}
+
 inline std::size_t smaller(std::size_t a, std::size_t b) { return a < b ? a : b; }
 
 // Where the results of one thread lie until they are done with.
@@ -59,8 +64,10 @@ template <class Finish>
 inline void multiply_items(const TileProduct& p, std::size_t first_item,
                            std::size_t last_item, BlockBuffer& buffer, Finish& finish) {
   int piece = Finish::kPieces;  // the next one of the block before
+  const auto products = static_cast<int>(p.k_tiles * products_of(p.terms));
+  const int at_once = 1 + (Finish::kPieces - 1) / products;
   const auto next_piece = [&] {
-    if (piece < Finish::kPieces) finish.piece(piece++);
+    for (int n = 0; n < at_once && piece < Finish::kPieces; ++n) finish.piece(piece++);
   };
   const auto complete = [&] {
     while (piece < Finish::kPieces) finish.piece(piece++);

@@ -3,8 +3,11 @@
 
 import json
 import math
+import os
+import pathlib
 import sqlite3
 import struct
+import subprocess
 import sys
 
 import pytest
@@ -96,12 +99,25 @@ def test_wandb_offline(tmp_path, monkeypatch):
     assert [int(float(row["update"])) for row in history] == [0, 1, 2]
 
 
+TRACKIO = """
+import json, pion, track_test
+with pion.track("trackio", project="tiny", name="first") as log:
+    sizes = track_test.training(log)
+print(json.dumps(sizes))
+"""
+
+
 @pytest.mark.hosts
-def test_trackio(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+def test_trackio(tmp_path):
     pytest.importorskip("trackio")
-    with pion.track("trackio", project="tiny", name="first") as log:
-        sizes = training(log)
+    # a process of its own: the library reads TRACKIO_DIR when it is first imported
+    command, here = [sys.executable, "-c", TRACKIO], pathlib.Path(__file__).parent
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path)}
+    run = subprocess.run(
+        command, cwd=here, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    sizes = json.loads(run.stdout.strip().splitlines()[-1])
     (file,) = tmp_path.glob("tiny.db")
     with sqlite3.connect(file) as database:
         rows = database.execute("SELECT step, metrics FROM metrics ORDER BY step").fetchall()

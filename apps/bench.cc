@@ -68,7 +68,7 @@ void declare(CLI::App& app, Flags& flags) {
                  "8x1024x128:cols (side by side), 4*64x64+256x64 (several parameters)")
       ->delimiter(',');
   app.add_option("--rules", options.rules,
-                 "pion2, pion3, pion4 (promotion steps), pion_auto, muon, adamw, sgd "
+                 "pion1 to pion5 (promotion steps), pion_auto, muon, adamw, sgd "
                  "[those of the group]")
       ->delimiter(',');
   app.add_option("--precision", options.precisions,
@@ -83,7 +83,10 @@ void declare(CLI::App& app, Flags& flags) {
                  "measure nothing, print the tables of a file of --json");
   app.add_flag("--quick", options.quick, "a few small shapes, under a minute");
   app.add_flag("--errors", options.errors,
-               "errors against f64; without --group or --shape nothing else");
+               "in place of times: errors against f64, of --shape or of some shapes");
+  app.add_flag("--stages", options.stages,
+               "in place of times: where the time of one block goes and how near its "
+               "products come to the peak, of --shape or of some shapes");
   app.add_flag("--list", flags.list, "list the groups and measure nothing");
 }
 

@@ -14,6 +14,7 @@
 #include "lab/bench/map_errors.h"
 #include "lab/bench/roofline.h"
 #include "lab/bench/sides.h"
+#include "lab/bench/stages.h"
 #include "pion/kernels/cpu_target.h"
 #include "pion/optim/matrix_step.h"
 
@@ -89,6 +90,22 @@ class Session {
     return all;
   }
 
+  // One JSON object a stage of every precision, then one a product.
+  std::vector<Json> measure_stages_of(const StageTask& task, bool with_products) {
+    const std::string shape = std::to_string(task.rows) + "x" + std::to_string(task.cols);
+    std::vector<Json> rows;
+    for (const Precision precision : task.precisions) {
+      const std::vector<Stage> stages =
+          measure_stages(task.rows, task.cols, task.rule, precision, options_.seconds);
+      for (const Stage& stage : stages)
+        rows.push_back(stage_json(shape, task.rule, precision_name(precision), stage));
+    }
+    if (!with_products) return rows;
+    for (const Stage& product : measure_products(task.rows, task.cols, options_.seconds))
+      rows.push_back(stage_json(shape, "-", "-", product));
+    return rows;
+  }
+
   // One JSON object a row.
   std::vector<Json> measure(const RowSet& set) {
     at::set_num_threads(set.threads);
@@ -98,6 +115,23 @@ class Session {
   }
 
  private:
+  Json stage_json(const std::string& shape, const std::string& rule,
+                  std::string_view precision, const Stage& stage) const {
+    const double gflops = 1e-3 * stage.flops / stage.us,
+                 peak = peaks_.begin()->second.bf16_gflops(machine_.target) /
+                        peaks_.begin()->first;
+    Json row = {{"shape", shape},          {"rule", rule},
+                {"precision", precision},  {"stage", stage.name},
+                {"us", rounded(stage.us)}, {"gflops", nullptr},
+                {"of_peak", nullptr},      {"gbs", nullptr}};
+    if (stage.flops > 0) {
+      row["gflops"] = rounded(gflops);
+      row["of_peak"] = rounded(gflops / peak);
+    }
+    if (stage.bytes > 0) row["gbs"] = rounded(1e-3 * stage.bytes / stage.us);
+    return row;
+  }
+
   std::vector<Json> step_rows(const RowSet& set, const Problem& problem) {
     const auto& wanted = set.precisions;
     const bool with_f32 = !machine_.bf16 || std::find(wanted.begin(), wanted.end(),
@@ -248,7 +282,8 @@ nlohmann::ordered_json run_plan(const Plan& plan, const BenchOptions& options,
   result["peaks"] = session.measure_peaks_of(threads);
   result["rows"] = Json::array();
   result["errors"] = Json::array();
-  const std::size_t total = plan.rows.size() + plan.errors.size();
+  result["stages"] = Json::array();
+  const std::size_t total = plan.rows.size() + plan.errors.size() + plan.stages.size();
   for (std::size_t i = 0; i < plan.rows.size(); ++i) {
     calls.progress("[" + std::to_string(i + 1) + "/" + std::to_string(total) + "] " +
                    describe(plan.rows[i]));
@@ -256,13 +291,23 @@ nlohmann::ordered_json run_plan(const Plan& plan, const BenchOptions& options,
     const bool last = i + 1 == plan.rows.size();
     if (last || plan.rows[i + 1].group != plan.rows[i].group) calls.partial(result);
   }
+  std::string shape;  // of the task before: products are those of the shape
+  for (std::size_t i = 0; i < plan.stages.size(); ++i) {
+    const StageTask& task = plan.stages[i];
+    const std::string name = std::to_string(task.rows) + "x" + std::to_string(task.cols);
+    calls.progress("[" + std::to_string(plan.rows.size() + i + 1) + "/" +
+                   std::to_string(total) + "] stages, " + name + ", " + task.rule);
+    for (Json& row : session.measure_stages_of(task, name != shape))
+      result["stages"].push_back(row);
+    shape = name;
+  }
   at::set_num_threads(machine.cores);
   for (std::size_t i = 0; i < plan.errors.size(); ++i) {
     const ErrorTask& task = plan.errors[i];
-    calls.progress("[" + std::to_string(plan.rows.size() + i + 1) + "/" +
-                   std::to_string(total) + "] errors, " + std::to_string(task.rows) +
-                   "x" + std::to_string(task.cols) + ", " + task.rule + ", " +
-                   task.spectrum);
+    const std::size_t before = plan.rows.size() + plan.stages.size();
+    calls.progress("[" + std::to_string(before + i + 1) + "/" + std::to_string(total) +
+                   "] errors, " + std::to_string(task.rows) + "x" +
+                   std::to_string(task.cols) + ", " + task.rule + ", " + task.spectrum);
     result["errors"].push_back(error_row_json(
         measure_errors(task.rows, task.cols, task.spectrum, task.rule, task.precisions)));
   }

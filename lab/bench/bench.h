@@ -18,7 +18,9 @@ struct BenchOptions {
   std::vector<int> threads = {1};
   double seconds = 1.0;  // for one set of rows: one shape, rule and number of threads
   bool quick = false;    // few shapes, and 0.1 s unless `seconds` was set
-  bool errors = false;   // the error tables; without groups and shapes nothing else
+  // In place of times, of `shapes` or of some of their own: the error tables; where the
+  // time of one block goes.
+  bool errors = false, stages = false;
 };
 
 // Rows that are measured together, by turns with their peers.
@@ -37,9 +39,17 @@ struct ErrorTask {
   std::vector<Precision> precisions;
 };
 
+// One block whose stages are measured.
+struct StageTask {
+  std::int64_t rows, cols;
+  std::string rule;
+  std::vector<Precision> precisions;
+};
+
 struct Plan {
   std::vector<RowSet> rows;
   std::vector<ErrorTask> errors;
+  std::vector<StageTask> stages;
 };
 
 // Throws std::invalid_argument that begins with the flag: unknown names, numbers out of
@@ -61,6 +71,8 @@ Plan make_plan(const BenchOptions& options);
 //                roofline: {bf16_flops, f32_flops, bytes, compute_ms, memory_ms, bound},
 //                fraction_of_peak, error, direct_bf16_error}]
 //   errors     [{shape, spectrum, rule, exact_norm, direct_bf16, fast, accurate, f32}]
+//   stages     [{shape, rule, precision, stage, us, gflops, of_peak, gbs}]; the products
+//              alone have no rule and no precision
 //
 // Errors are {frobenius, spectral}, or null where the map in f64 would take too long.
 struct BenchCalls {

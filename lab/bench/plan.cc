@@ -74,14 +74,36 @@ void add_rows(const Group& group, const std::string& shape, const Choice& choice
   }
 }
 
+std::vector<std::string> shapes_or(const BenchOptions& options,
+                                   std::vector<std::string> quick,
+                                   std::vector<std::string> all) {
+  if (!options.shapes.empty()) return options.shapes;
+  return options.quick ? std::move(quick) : std::move(all);
+}
+
+void add_stages(const Choice& choice, const BenchOptions& options,
+                std::vector<StageTask>& stages) {
+  std::vector<std::string> rules = choice.rules;
+  if (rules.empty()) rules = {"pion2", "muon"};
+  std::vector<Precision> precisions = {Precision::kFast, Precision::kAccurate};
+  if (!choice.precisions.empty()) precisions = choice.precisions;
+  std::erase(precisions, Precision::kF32);  // goes through other code
+  if (precisions.empty()) return;
+  for (const std::string& shape :
+       shapes_or(options, {"64x256"},
+                 {"64x896", "128x1024", "128x2048", "1024x1024", "1024x3072"})) {
+    const ParameterShape block = read_workload(shape).parameters.front();
+    for (const std::string& rule : rules) {
+      if (!is_matrix_rule(make_labelled_rule(rule))) continue;
+      stages.push_back({block.rows, block.cols, rule, precisions});
+    }
+  }
+}
+
 void add_errors(const Choice& choice, const BenchOptions& options,
                 std::vector<ErrorTask>& errors) {
-  std::vector<std::string> shapes = options.shapes;
-  if (shapes.empty()) {
-    shapes = options.quick ? std::vector<std::string>{"64x256"}
-                           : std::vector<std::string>{"64x896", "128x1024", "512x1024",
-                                                      "1024x1024", "1024x3072"};
-  }
+  const std::vector<std::string> shapes = shapes_or(
+      options, {"64x256"}, {"64x896", "128x1024", "512x1024", "1024x1024", "1024x3072"});
   std::vector<std::string> rules = choice.rules;
   if (rules.empty())
     rules = options.quick ? own_shapes().rules : find_group("heads").rules;
@@ -116,16 +138,19 @@ Plan make_plan(const BenchOptions& options) {
                [](const std::string& name) { return &find_group(name); });
 
   Plan plan;
-  const bool all = chosen.empty() && options.shapes.empty();
-  for (const std::string& shape : options.shapes)
-    add_rows(own_shapes(), shape, choice, options, plan.rows);
-  if (all && !options.errors)
+  const bool times = !options.errors && !options.stages;
+  const bool all = times && chosen.empty() && options.shapes.empty();
+  if (times)
+    for (const std::string& shape : options.shapes)
+      add_rows(own_shapes(), shape, choice, options, plan.rows);
+  if (all)
     for (const Group& group : groups()) chosen.push_back(&group);
   for (const Group* group : chosen)
     for (const std::string& shape : options.quick ? group->quick : group->shapes)
       add_rows(*group, shape, choice, options, plan.rows);
   if (options.errors || all) add_errors(choice, options, plan.errors);
-  if (plan.rows.empty() && plan.errors.empty())
+  if (options.stages || all) add_stages(choice, options, plan.stages);
+  if (plan.rows.empty() && plan.errors.empty() && plan.stages.empty())
     throw std::invalid_argument(
         std::string(options.quick && choice.rules.empty() ? "--quick" : "--rules") +
         ": leaves nothing to measure; --list shows the groups, their shapes and rules");

@@ -3,40 +3,15 @@
 
 #include <algorithm>
 
+#include "lab/bench/stages.h"
 #include "pion/optim/matrix_step.h"
 
 namespace pion::bench {
 namespace {
 
-constexpr double kGramRatio = 1.5;  // n / m from which pion iterates in Gram space
-
-// Floating-point operations of one map.
-struct MapFlops {
-  double wide = 0;   // products with X
-  double gram = 0;   // symmetric m x m products
-  double apply = 0;  // Q X
-};
-
-MapFlops map_flops(double m, double n, double steps) {
-  if (n >= kGramRatio * m) return {m * m * n, (4 * steps - 3) * m * m * m, 2 * m * m * n};
-  return {steps * (3 * m * m * n + m * m * m), 0, 0};
-}
-
-// Adds the flops of `count` maps to the units that they run on.
-void add_map(const MapFlops& map, double count, Precision precision, bool split_is_faster,
-             Roofline& roofline) {
-  if (precision == Precision::kF32) {
-    roofline.f32_flops += count * (map.wide + map.gram + map.apply);
-    return;
-  }
-  roofline.bf16_flops += count * map.wide;
-  if (precision == Precision::kFast) {
-    roofline.bf16_flops += count * (map.gram + map.apply);
-  } else {
-    roofline.bf16_flops += count * 2 * map.apply;
-    (split_is_faster ? roofline.bf16_flops : roofline.f32_flops) +=
-        count * map.gram * (split_is_faster ? 3 : 1);
-  }
+// f32 iterates directly.
+double f32_flops(double m, double n, double steps) {
+  return steps * (3 * m * m * n + m * m * m);
 }
 
 double bytes_per_number(const Rule& rule) {
@@ -52,11 +27,18 @@ Roofline step_roofline(const Workload& workload, const Rule& rule, Precision pre
   const double bf16 = peaks.bf16_gflops(target), f32 = peaks.f32_gflops;
   if (is_matrix_rule(rule)) {
     for (const ParameterShape& shape : workload.parameters) {
-      const SpectralMap map = rule_map(rule, shape.rows, shape.cols);
-      const auto m = static_cast<double>(std::min(shape.rows, shape.cols));
-      const auto n = static_cast<double>(std::max(shape.rows, shape.cols));
-      add_map(map_flops(m, n, static_cast<double>(map.sequence.size())),
-              static_cast<double>(shape.heads), precision, bf16 > 3 * f32, roofline);
+      SpectralMap map = rule_map(rule, shape.rows, shape.cols);
+      map.precision = precision;
+      const auto heads = static_cast<double>(shape.heads);
+      if (precision == Precision::kF32) {
+        const auto m = static_cast<double>(std::min(shape.rows, shape.cols));
+        const auto n = static_cast<double>(std::max(shape.rows, shape.cols));
+        roofline.f32_flops +=
+            heads * f32_flops(m, n, static_cast<double>(map.sequence.size()));
+      } else {
+        const bool units = target == "avx512_bf16" || target.starts_with("amx");
+        roofline.bf16_flops += heads * map_work(map, shape.rows, shape.cols, units).all();
+      }
     }
   }
   const auto entries = static_cast<double>(workload.entries());

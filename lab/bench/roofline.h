@@ -10,18 +10,14 @@ namespace pion::bench {
 
 // The least time that a step can take on a machine of these peaks.
 //
-// A map of K steps on a block whose smaller side is m and larger one n is counted as the
-// cheapest algorithm that pion has. A product of two symmetric matrices that commute, and
-// X X^T, cost half of what a general product does.
+// A map of K steps on a block whose smaller side is m and larger one n is counted as pion
+// runs it. A product of two symmetric matrices that commute, and X X^T, cost half of what
+// a general product does; one with split operands costs as often as it is multiplied
+// (TilePolicy).
 //
 //   n >= 1.5 m   Gram space: X X^T (m^2 n), 4 K - 3 symmetric m x m products (m^3 each),
 //                Q X (2 m^2 n)
-//   else         K times X X^T (m^2 n), A^2 (m^3) and B X (2 m^2 n)
-//
-//   fast         every product in bf16
-//   accurate     in Gram space the m x m products in f32 or, where that is faster, three
-//                times in bf16, and Q X twice in bf16
-//   f32          every product in f32
+//   else, f32    K times X X^T (m^2 n), A^2 (m^3) and P X (2 m^2 n)
 //
 // Bytes of a step are 24 per number: gradient read (4), momentum and weight read and
 // written (8 each), bf16 X written and read (4). AdamW has 28, SGD with momentum 20.

@@ -230,6 +230,23 @@ std::string errors_text(const Json& errors) {
          table.str();
 }
 
+std::string stages_text(const Json& stages) {
+  Table table({"shape", "rule", "precision", "stage or product", "us", "GF/s", "of peak",
+               "GB/s"});
+  for (const Json& row : stages) {
+    const Json& share = row.at("of_peak");
+    table.add({row.at("shape").get<std::string>(), row.at("rule").get<std::string>(),
+               row.at("precision").get<std::string>(), row.at("stage").get<std::string>(),
+               text(row.at("us").get<double>()), number_or_dash(row.at("gflops")),
+               share.is_null() ? "-" : text(100 * share.get<double>()) + " %",
+               number_or_dash(row.at("gbs"))});
+  }
+  return "\n## Stages and products of one block, one thread, the block in the caches "
+         "that "
+         "hold it\n\n" +
+         table.str();
+}
+
 std::string checked_markdown(const Json& result) {
   if (result.at("format") != 1)
     throw std::invalid_argument("markdown: format must be 1, got " +
@@ -250,6 +267,9 @@ std::string checked_markdown(const Json& result) {
       if (group.name == name) title = group.title;
     all += group_text(title, of_group[name], rows);
   }
+  // files of before have none
+  if (result.contains("stages") && !result.at("stages").empty())
+    all += stages_text(result.at("stages"));
   if (!result.at("errors").empty()) all += errors_text(result.at("errors"));
   return all;
 }

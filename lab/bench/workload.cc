@@ -87,7 +87,8 @@ Workload read_workload(const std::string& text) {
 }
 
 std::vector<std::string> rule_labels() {
-  return {"pion2", "pion3", "pion4", "pion_auto", "muon", "adamw", "sgd"};
+  return {"pion1",     "pion2", "pion3", "pion4", "pion5",
+          "pion_auto", "muon",  "adamw", "sgd"};
 }
 
 Rule make_labelled_rule(const std::string& label) {
@@ -98,7 +99,7 @@ Rule make_labelled_rule(const std::string& label) {
     rule.weight_decay = kDecay;
     return rule;
   };
-  for (const int steps : {2, 3, 4}) {
+  for (const int steps : {1, 2, 3, 4, 5}) {
     if (label != "pion" + std::to_string(steps)) continue;
     PionRule rule = shared(PionRule{});
     rule.promotion_steps = steps;
@@ -114,8 +115,7 @@ Rule make_labelled_rule(const std::string& label) {
   }
   const std::string near = nearest_name(label, rule_labels());
   throw std::invalid_argument(
-      "a rule must be one of pion2, pion3, pion4, pion_auto, muon, "
-      "adamw, sgd, got \"" +
+      "a rule must be one of pion1 to pion5, pion_auto, muon, adamw, sgd, got \"" +
       label + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"));
 }
 

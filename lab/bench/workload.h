@@ -43,7 +43,7 @@ struct Workload {
 // caller adds that of the flag.
 Workload read_workload(const std::string& text);
 
-// "pion2", "pion3", "pion4" (promotion_steps), "pion_auto" (cutoff "auto"), "muon",
+// "pion1" to "pion5" (promotion_steps), "pion_auto" (cutoff "auto"), "muon",
 // "adamw", "sgd" with the hyperparameters that all sides of a measurement share.
 std::vector<std::string> rule_labels();
 // Throws std::invalid_argument with the nearest right label.

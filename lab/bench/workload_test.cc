@@ -66,6 +66,9 @@ TEST(Plan, TakesGroupsShapesRulesAndThreads) {
   const Plan errors = make_plan({.rules = {"pion2"}, .errors = true});
   EXPECT_TRUE(errors.rows.empty());
   EXPECT_EQ(errors.errors.size(), 5u * 4);  // shapes x spectra
+  const Plan stages = make_plan({.shapes = {"3x4"}, .stages = true});
+  EXPECT_TRUE(stages.rows.empty() && stages.errors.empty());
+  EXPECT_EQ(stages.stages.size(), 2u);  // rules
 }
 
 TEST(Plan, RefusesBadFlagsByName) {
@@ -86,15 +89,17 @@ TEST(Plan, RefusesBadFlagsByName) {
 }
 
 // Flops by hand: 4 heads of 2 x 8, 5 steps: 4 (m^2 n + 17 m^3 + 2 m^2 n) = 4 (32 + 136 +
-// 64); direct for 3 x 4: 5 (3 m^2 n + m^3) = 5 (108 + 27).
+// 64); split products count three times, Q X with the rest of Q twice; direct for 3 x 4:
+// 5 (3 m^2 n + m^3) = 5 (108 + 27), A^2 three times and, for Muon, P X twice where they
+// are split.
 TEST(Roofline, CountsFlopsAndBytesOfTheChosenAlgorithm) {
   const Peaks peaks{.threads = 1,
                     .f32_gflops = 10,
                     .bf16_dot_gflops = 20,
                     .streams = {{1 << 20, 5, 8}}};
   const Rule muon = make_labelled_rule("muon");
-  const Roofline fast =
-      step_roofline(read_workload("4x2x8"), muon, Precision::kFast, peaks, "avx512_bf16");
+  const Roofline fast = step_roofline(read_workload("4x2x8"), make_labelled_rule("pion2"),
+                                      Precision::kFast, peaks, "avx512_bf16");
   EXPECT_DOUBLE_EQ(fast.bf16_flops, 928);
   EXPECT_DOUBLE_EQ(fast.f32_flops, 0);
   EXPECT_DOUBLE_EQ(fast.bytes, 64 * 24);
@@ -103,8 +108,14 @@ TEST(Roofline, CountsFlopsAndBytesOfTheChosenAlgorithm) {
   EXPECT_STREQ(fast.bound(), "bytes");
   const Roofline accurate = step_roofline(read_workload("4x2x8"), muon,
                                           Precision::kAccurate, peaks, "avx512_bf16");
-  EXPECT_DOUBLE_EQ(accurate.bf16_flops, 4 * (32 + 128));
-  EXPECT_DOUBLE_EQ(accurate.f32_flops, 4 * 136);
+  EXPECT_DOUBLE_EQ(accurate.bf16_flops, 4 * (32 + 3 * 136 + 128));
+  EXPECT_DOUBLE_EQ(accurate.f32_flops, 0);
+  const Roofline split = step_roofline(read_workload("4x3"), muon, Precision::kAccurate,
+                                       peaks, "avx512_bf16");
+  EXPECT_DOUBLE_EQ(split.bf16_flops, 5 * (36 + 3 * 27 + 2 * 72));
+  const Roofline narrow =
+      step_roofline(read_workload("4x3"), muon, Precision::kAccurate, peaks, "avx512");
+  EXPECT_DOUBLE_EQ(narrow.bf16_flops, 675);
   const Roofline square =
       step_roofline(read_workload("4x3"), muon, Precision::kF32, peaks, "avx512");
   EXPECT_DOUBLE_EQ(square.f32_flops, 675);

@@ -8,6 +8,7 @@
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
 #include "lab/models/generation.h"
+#include "lab/models/generation_tokenizer.h"
 #include "lab/models/model_folder.h"
 
 namespace pion::apps {
@@ -53,14 +54,18 @@ std::vector<Tokens> answers(const lab::Generation& generation) {
 int generate(const Invocation& invocation) {
   CLI::App app("Continues a prompt by a language model and prints the new tokens.",
                "pion generate");
-  app.footer("Greedy unless --temperature is above 0. One line of token ids a sample.");
-  std::string folder, words;
+  app.footer(
+      "Greedy unless --temperature is above 0. Prints a sample's token ids on one line; "
+      "with --prompt, its text.");
+  std::string folder, words, text;
   lab::SamplingOptions options{.max_new_tokens = 64, .temperature = 0};
   std::int64_t samples = 1;
   std::uint64_t seed = 0;
   int threads = 0;
   app.add_option("MODEL", folder, "Hugging Face model folder")->required();
-  app.add_option("--tokens", words, "the prompt as token ids: 5,6,7")->required();
+  const auto* by_text =
+      app.add_option("--prompt", text, "the prompt, for the folder's tokenizer");
+  const auto* by_tokens = app.add_option("--tokens", words, "the prompt: 5,6,7");
   app.add_option("--max-new-tokens", options.max_new_tokens, "at most (64)");
   app.add_option("--temperature", options.temperature, "0: greedy (0)");
   app.add_option("--top-k", options.top_k,
@@ -74,13 +79,17 @@ int generate(const Invocation& invocation) {
     throw std::invalid_argument("--threads must be at least 0, got " +
                                 std::to_string(threads));
   if (threads > 0) at::set_num_threads(threads);
-  const Tokens prompt = read_tokens(words);
+  if (by_text->empty() == by_tokens->empty())
+    throw std::invalid_argument("one of --tokens and --prompt must be given");
+  lab::Tokenizer tokenizer(folder);
+  const Tokens prompt = by_text->empty() ? read_tokens(words) : tokenizer.encode(text);
   const auto model = lab::load_model_folder(folder);
   options.stop_tokens = model->config().eos_token_ids;
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
   const lab::Generation made =
       lab::generate(*model, {prompt}, samples, options, generator);
-  for (const Tokens& answer : answers(made)) std::cout << join(answer) << "\n";
+  for (const Tokens& answer : answers(made))
+    std::cout << (by_text->empty() ? join(answer) : tokenizer.decode(answer)) << "\n";
   return kSuccess;
 }
 

@@ -15,8 +15,7 @@ struct Recipe : torch::CustomClassHolder {
 
 struct Checkpoint : torch::autograd::Function<Checkpoint> {
   static torch::Tensor forward(torch::autograd::AutogradContext* context,
-                               const torch::Tensor& x,
-                               const std::vector<torch::Tensor>& parameters,
+                               const torch::Tensor& x, at::TensorList parameters,
                                const c10::intrusive_ptr<Recipe>& recipe) {
     torch::autograd::variable_list saved = {x};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
@@ -63,7 +62,7 @@ torch::Tensor checkpointed(const torch::Tensor& x,
                            const std::vector<torch::Tensor>& parameters, Call call) {
   auto recipe = c10::make_intrusive<Recipe>();
   recipe->call = std::move(call);
-  return Checkpoint::apply(x, parameters, recipe);
+  return Checkpoint::apply(x, at::TensorList(parameters), recipe);
 }
 
 }  // namespace pion::lab

@@ -4,14 +4,10 @@
 #include <cmath>
 #include <string>
 
+#include "lab/models/causal_lm_fused.h"
+
 namespace pion::lab {
 namespace {
-
-// The rotation of Su et al., arXiv:2104.09864, on halves, as Hugging Face pairs them.
-torch::Tensor rotate(const torch::Tensor& x, const Rotation& rotation) {
-  const auto halves = x.chunk(2, -1);
-  return x * rotation.cosine + torch::cat({-halves[1], halves[0]}, -1) * rotation.sine;
-}
 
 // In f32, as Hugging Face computes them, so that angles are the same to the bit.
 torch::Tensor rotation_frequencies(const CausalLmConfig& config) {
@@ -54,10 +50,7 @@ RmsNorm::RmsNorm(std::int64_t width, double epsilon, torch::ScalarType dtype)
 }
 
 torch::Tensor RmsNorm::forward(const torch::Tensor& x) const {
-  const torch::Tensor wide = x.to(torch::kFloat32);
-  const torch::Tensor scaled =
-      wide * torch::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps);
-  return weight * scaled.to(x.scalar_type());
+  return rms_norm(x, weight, eps);
 }
 
 CausalAttention::CausalAttention(const CausalLmConfig& config, torch::ScalarType dtype)
@@ -93,7 +86,8 @@ torch::Tensor CausalAttention::forward(const torch::Tensor& x, const TokenPack& 
     k = k_norm->forward(k);
   }
   const torch::Tensor mixed =
-      packed_attention(rotate(q, rotation), rotate(k, rotation), v, pack);
+      packed_attention(rotated(q, rotation.cosine, rotation.sine),
+                       rotated(k, rotation.cosine, rotation.sine), v, pack);
   return o_proj->forward(mixed.flatten(1));
 }
 
@@ -109,7 +103,7 @@ GatedMlp::GatedMlp(const CausalLmConfig& config, torch::ScalarType dtype) {
 }
 
 torch::Tensor GatedMlp::forward(const torch::Tensor& x) const {
-  return down_proj->forward(torch::silu(gate_proj->forward(x)) * up_proj->forward(x));
+  return down_proj->forward(gated(gate_proj->forward(x), up_proj->forward(x)));
 }
 
 DecoderLayer::DecoderLayer(const CausalLmConfig& config, torch::ScalarType dtype) {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/models/generation_kernels.h"
 
-#include "pion/kernels/cpu_target.h"
-
 namespace pion::lab {
 
 namespace portable {
@@ -17,9 +15,8 @@ extern const DecodeKernels kDecodeKernels;
 }
 #endif
 
-const DecodeKernels& decode_kernels() {
+const DecodeKernels& decode_kernels([[maybe_unused]] CpuTarget target) {
 #ifdef PION_X86_KERNELS
-  const CpuTarget target = cpu_target();
   if (target >= CpuTarget::kAvx512) return avx512::kDecodeKernels;
   if (target == CpuTarget::kAvx2) return avx2::kDecodeKernels;
 #endif

@@ -99,11 +99,12 @@ std::string Worker::spawn() {
   return "cannot run " + command_[0] + ": " + std::strerror(error);
 }
 
-Exchange Worker::start(double timeout_seconds) {
+Exchange Worker::start(double timeout_seconds, std::string_view request) {
   stop();
   const std::string problem = spawn();
   if (!problem.empty()) return {Failure::kDidNotStart, "", problem};
-  return wait_for_line("", timeout_seconds);
+  if (request.empty()) return wait_for_line("", timeout_seconds);
+  return ask(request, timeout_seconds);
 }
 
 Exchange Worker::ask(std::string_view request, double timeout_seconds) {

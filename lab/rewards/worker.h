@@ -32,8 +32,9 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
 
   bool running() const { return child_ >= 0; }
-  // Starts the child and waits for its first line, which is the answer.
-  Exchange start(double timeout_seconds);
+  // Starts the child, sends it `request` if it is one that does not speak first, and
+  // waits for its first line, which is the answer.
+  Exchange start(double timeout_seconds, std::string_view request = "");
   // Sends a line and waits for one. A child that fails is killed: start it again. Throws
   // nothing; `request` holds no line end.
   Exchange ask(std::string_view request, double timeout_seconds);

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lab/rewards/worker.h"
+
+namespace pion::lab {
+
+// A model folder's tokenizer, in a process of its own: python/pion/tokenizer_worker.py,
+// run by the Python that PION_PYTHON names, else the checkout's.
+class Tokenizer {
+ public:
+  // Starts nothing yet.
+  explicit Tokenizer(const std::filesystem::path& folder);
+
+  // Throw std::invalid_argument with what the process says: no Python, no tokenizer in
+  // the folder, a text that is not UTF-8.
+  std::vector<std::int64_t> encode(const std::string& text);
+  std::string decode(std::span<const std::int64_t> tokens);
+
+ private:
+  std::string ask(const std::string& request, const char* wanted);
+
+  std::string folder_;
+  Worker worker_;
+};
+
+}  // namespace pion::lab

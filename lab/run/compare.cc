@@ -11,10 +11,12 @@
 #include "lab/run/compare_plan.h"
 #include "lab/run/durable_file.h"
 #include "lab/run/interrupt.h"
+#include "lab/run/metric_columns.h"
 #include "lab/run/process_pool.h"
 #include "lab/run/progress.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/run_directory.h"
+#include "lab/run/start_policy.h"
 #include "lab/run/task_info.h"
 
 namespace pion::lab {
@@ -25,6 +27,12 @@ namespace fs = std::filesystem;
 std::string score_text(const std::optional<double>& score) {
   char text[32];
   std::snprintf(text, sizeof text, "%.5g", score.value_or(std::nan("")));
+  return text;
+}
+
+std::string value_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", value);
   return text;
 }
 
@@ -83,6 +91,9 @@ class Comparison {
     const fs::path copy = options_.out / "recipe.toml";
     if (recipe_file_ != copy) replace_file(copy, read_recipe_file(recipe_file_));
     const InterruptGuard guard;
+    // before the children, which would wait for one another
+    const std::int64_t threads = options_.jobs * recipe_.integer("threads");
+    make_start_policy(recipe_, static_cast<int>(threads), /*quiet=*/false);
     runs_ = plan_.tuning_runs();
     const std::size_t tuning = runs_.size();
     if (!execute(0, "tuning")) return interrupted();
@@ -91,7 +102,7 @@ class Comparison {
     const std::vector<ComparedRun> final = plan_.final_runs(best_);
     runs_.insert(runs_.end(), final.begin(), final.end());
     if (!execute(tuning, "final")) return interrupted();
-    std::fputs(("\n" + table()).c_str(), stdout);
+    std::fputs(("\n" + table() + columns_table()).c_str(), stdout);
     report();
     const auto failed = [](const ComparedRun& run) {
       return run.phase == "final" && run.status != "complete";
@@ -190,6 +201,7 @@ class Comparison {
     if (const auto wall = json.find("wall_seconds");
         wall != json.end() && wall->is_number())
       run.wall_seconds = wall->get<double>();
+    run.metrics = metric_values(options_.out / run.dir, info_->columns);
     if (!run.score) {
       run.status = "failed";
       run.error = "the score is not finite";
@@ -255,6 +267,31 @@ class Comparison {
            (info_->higher_is_better ? "Higher is better.\n" : "Lower is better.\n");
   }
 
+  // What else was measured: a row each, an optimizer a column, so that it fits a
+  // terminal.
+  std::string columns_table() const {
+    std::vector<std::vector<std::string>> rows = {{"mean +- standard error"}};
+    for (const std::string& optimizer : plan_.optimizers) rows[0].push_back(optimizer);
+    for (const MetricColumn& column : info_->columns) {
+      std::vector<std::string> row = {column.title};
+      bool known = false;
+      for (const std::string& optimizer : plan_.optimizers) {
+        std::vector<double> values;
+        for (const ComparedRun& run : runs_)
+          if (const auto at = run.metrics.find(column.metric);
+              run.optimizer == optimizer && run.phase == "final" &&
+              at != run.metrics.end())
+            values.push_back(at->second);
+        const Summary summary = summarize(values);
+        known = known || summary.count > 0;
+        row.push_back(values.empty() ? "-" : value_text(summary.mean));
+        if (summary.count > 1) row.back() += " +- " + value_text(summary.standard_error);
+      }
+      if (known) rows.push_back(row);
+    }
+    return rows.size() > 1 ? "\n" + columns(rows) : "";
+  }
+
   void save() const {
     Json flags = Json::array();  // pairs: an override may be given more than once
     for (const auto& [key, text] : flags_)
@@ -266,13 +303,20 @@ class Comparison {
                    {"phase", run.phase}, {"status", run.status},
                    {"score", nullptr},   {"wall_seconds", run.wall_seconds}};
       if (run.score) each["score"] = *run.score;
+      if (!run.metrics.empty()) each["metrics"] = run.metrics;
       if (!run.error.empty()) each["error"] = run.error;
       runs.push_back(each);
     }
+    Json columns_json = Json::array();
+    for (const MetricColumn& column : info_->columns)
+      columns_json.push_back({{"metric", column.metric}, {"title", column.title}});
     const Json json = {{"recipe", fs::path(options_.recipe_file).stem().string()},
                        {"task", info_->name},
                        {"score", info_->score},
                        {"higher_is_better", plan_.higher_is_better},
+                       {"curve", info_->curve},
+                       {"progress", info_->progress},
+                       {"columns", columns_json},
                        {"command", options_.command},
                        {"flags", flags},
                        {"optimizers", plan_.optimizers},

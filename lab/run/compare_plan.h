@@ -20,6 +20,7 @@ struct ComparedRun {
   std::string phase;               // "tune" or "final"
   std::string status = "pending";  // "complete", "failed"
   std::optional<double> score;     // of a complete run
+  std::map<std::string, double> metrics;  // of the task's columns
   double wall_seconds = 0;
   std::string error;  // of a failed one
 };

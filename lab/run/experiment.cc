@@ -8,6 +8,7 @@
 #include "lab/run/recipe_files.h"
 #include "lab/run/run.h"
 #include "lab/run/run_directory.h"
+#include "lab/run/start_policy.h"
 #include "pion/torch/pion.h"
 
 namespace pion::lab {
@@ -94,6 +95,7 @@ Json evaluate_run(const std::filesystem::path& root, const TextPairs& flags) {
   const std::vector<std::int64_t> steps = checkpoint_steps(paths.checkpoints());
   if (steps.empty())
     throw std::invalid_argument("eval: " + root.string() + " has no checkpoint yet");
+  make_start_policy(recipe, static_cast<int>(recipe.integer("threads")), /*quiet=*/true);
   Experiment experiment = make_experiment(recipe);
   const Checkpoint checkpoint = read_checkpoint(
       paths.checkpoints() / ("step_" + std::to_string(steps.back())), recipe.task());

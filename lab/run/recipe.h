@@ -91,5 +91,7 @@ class Recipe {
 
 // The shortest text that reads back as the same number, always with "." or "e".
 std::string number_text(double value);
+// A value in the text form that Recipe::set takes.
+std::string value_to_text(const Value& value);
 
 }  // namespace pion::lab

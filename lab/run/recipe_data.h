@@ -41,7 +41,6 @@ void check_value(const Key& key, const Value& value);
 // Text to the type of key.fallback; throws.
 Value parse_value(const Key& key, std::string_view text);
 RuleValue parse_rule_value(std::string_view text);
-std::string value_to_text(const Value& value);
 std::string value_to_text(const RuleValue& value);
 std::vector<double> parse_numbers(std::string_view name, std::string_view text);
 std::string type_name(const Value& value);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <set>
 #include <stdexcept>
 
 #include "lab/report/report.h"
@@ -14,6 +15,7 @@
 #include "lab/run/metrics_log.h"
 #include "lab/run/progress.h"
 #include "lab/run/run_directory.h"
+#include "lab/run/start_policy.h"
 #include "lab/run/tracking.h"
 
 namespace pion::lab {
@@ -29,12 +31,14 @@ std::int64_t interval(const Recipe& recipe, const char* key, std::int64_t total,
                     : std::max<std::int64_t>(1, (total + in_a_run - 1) / in_a_run);
 }
 
-Json statistics_json(const std::vector<ParameterStatistics>& statistics) {
+Json statistics_json(const std::vector<ParameterStatistics>& statistics,
+                     const std::set<std::string>& hidden) {
   Json list = Json::array();
   for (const ParameterStatistics& each : statistics) {
     const UpdateStatistics& update = each.update;
     list.push_back({{"name", each.name},
                     {"rule", rule_name(each.rule)},
+                    {"hidden", hidden.contains(each.name)},
                     {"update_rms", update.update_rms},
                     {"directions_passed", update.directions_passed},
                     {"directions", update.directions},
@@ -60,8 +64,12 @@ class TrainingRun {
     const std::string& track = recipe_.text("track");
     if (!options_.resume) refuse_existing(options_.out);
     if (!track.empty()) check_tracker(track);
+    make_start_policy(recipe_, static_cast<int>(recipe_.integer("threads")),
+                      options_.quiet);
     experiment_ = make_experiment(recipe_);
     total_ = experiment_.task->updates();
+    for (const Route& route : experiment_.routing.routes)
+      if (is_matrix_role(route.role)) hidden_.insert(route.parameter.name);
     const RunLock lock(options_.out);
     if (fs::exists(paths_.result())) return already_complete();
     start();
@@ -152,17 +160,21 @@ class TrainingRun {
                      {"wall_seconds", wall_seconds()},
                      {"lr_factor", experiment_.optimizer->lr_factor()},
                      {"metrics", metrics}});
-      if (statistics)
-        log_->write(
-            {{"kind", "optimizer"},
-             {"step", step_},
-             {"parameters", statistics_json(experiment_.optimizer->statistics())}});
+      if (statistics) log_->write(statistics_line());
       if (step_ % eval_every == 0 && step_ < total_) evaluate(false);
       const bool interrupted = InterruptGuard::interrupted() && step_ < total_;
       if (step_ % checkpoint_every == 0 || step_ == total_ || interrupted) save();
       if (interrupted) return false;
     }
     return true;
+  }
+
+  Json statistics_line() const {
+    std::vector<ParameterStatistics> statistics = experiment_.optimizer->statistics();
+    experiment_.task->correct_statistics(statistics);
+    return {{"kind", "optimizer"},
+            {"step", step_},
+            {"parameters", statistics_json(statistics, hidden_)}};
   }
 
   Json update() {
@@ -211,6 +223,7 @@ class TrainingRun {
     score_ = score->get<double>();
     if (const Json sample = experiment_.task->sample(); !sample.is_null())
       replace_file(paths_.sample(), sample.dump() + "\n");
+    experiment_.task->export_model(paths_.root / "model");
     const Json result = {{"status", "complete"},
                          {"score", score_},
                          {"score_name", info_.score},
@@ -235,6 +248,7 @@ class TrainingRun {
   Experiment experiment_;
   std::optional<MetricsLog> log_;
   std::optional<Progress> progress_;
+  std::set<std::string> hidden_;  // matrices, whatever rule steps them
   std::int64_t total_ = 0, step_ = 0, saved_ = -1;
   double score_ = 0, seconds_before_ = 0;
   std::chrono::steady_clock::time_point began_;

@@ -3,10 +3,12 @@
 
 #include <torch/torch.h>
 
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "lab/run/recipe.h"
 #include "lab/run/task_info.h"
@@ -44,6 +46,16 @@ class Task {
   //   {"kind": "answers", "items": [{"prompt", "reference", "before": answer, "after":
   //   answer}]}, answer = {"text", "correct", "formatted", "right_unformatted"}
   virtual Json sample() { return nullptr; }
+
+  // The trained model for other programs, below `folder`; called once, after the last
+  // update. Tasks whose models no other program knows write nothing.
+  virtual void export_model(const std::filesystem::path& folder) { (void)folder; }
+
+  // Where update() changed what the optimizer's own step did: the statistics as they
+  // should read.
+  virtual void correct_statistics(std::vector<ParameterStatistics>& statistics) const {
+    (void)statistics;
+  }
 
   // All state besides model and optimizer: random generators, environments, running
   // statistics. After load() the next update() gives bit for bit what it would have

@@ -36,6 +36,8 @@ struct TaskInfo {
   std::string curve;     // the update metric to plot, e.g. "return_mean"
   std::vector<MetricColumn> columns = {};  // besides the score; the loss last
   std::string progress;  // the metric on the x axis, e.g. "env_steps"; "" means updates
+  // The recipe whose trained model this one begins with, or ""; see start_policy.h.
+  std::function<std::string(const Recipe&)> start = {};
   std::function<std::unique_ptr<Task>(const Recipe&)>
       make;  // may use recipe.integer("seed")
 };

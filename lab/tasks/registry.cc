@@ -5,6 +5,8 @@
 #include "lab/tasks/forgetting.h"
 #include "lab/tasks/least_squares.h"
 #include "lab/tasks/planted_regression.h"
+#include "lab/tasks/rlvr.h"
+#include "lab/tasks/sft.h"
 #include "lab/tasks/snake.h"
 
 namespace pion::lab {
@@ -15,6 +17,8 @@ const std::vector<TaskInfo>& tasks() {
       forgetting_info(),
       least_squares_info(),
       snake_info(),
+      sft_info(),
+      rlvr_info(),
   };
   return all;
 }

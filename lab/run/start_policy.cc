@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lab/run/start_policy.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <sstream>
+#include <stdexcept>
+
+#include "lab/run/interrupt.h"
+#include "lab/run/recipe_files.h"
+#include "lab/run/run.h"
+#include "lab/run/run_directory.h"
+
+namespace pion::lab {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path policies() {
+  const char* chosen = std::getenv("PION_BASES");
+  return chosen != nullptr && *chosen != '\0' ? fs::path(chosen)
+                                              : fs::path("runs") / "bases";
+}
+
+// Threads change no result, so they are no part of what was made.
+std::string without_threads(const std::string& toml) {
+  std::istringstream lines(toml);
+  std::string kept;
+  for (std::string line; std::getline(lines, line);)
+    if (line.rfind("threads = ", 0) != 0) kept += line + "\n";
+  return kept;
+}
+
+// FNV-1a, 64 bits.
+std::string hash_text(const std::string& text) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  char digits[17];
+  std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(hash));
+  return std::string(digits).substr(0, 12);
+}
+
+// What the policy is made of: its own recipe, and those that it begins with in turn.
+std::string ingredients(const Recipe& recipe, int depth = 0) {
+  if (depth > 16)
+    throw std::invalid_argument(
+        "model.start: recipes begin with one another in a circle");
+  std::string text = without_threads(recipe.to_toml());
+  const TaskInfo& info = find_task(recipe.task());
+  if (const std::string earlier = info.start ? info.start(recipe) : ""; !earlier.empty())
+    text += ingredients(Recipe::load(earlier), depth + 1);
+  return text;
+}
+
+fs::path policy_run(const std::string& name, const Recipe& recipe) {
+  return policies() /
+         (find_recipe(name).stem().string() + "-" + hash_text(ingredients(recipe)));
+}
+
+bool is_made(const fs::path& run) {
+  return fs::exists(RunPaths{run}.result()) && fs::exists(run / "model" / "config.json");
+}
+
+// Waits for a lock that dies with its process.
+class WaitingLock {
+ public:
+  WaitingLock(const fs::path& path, const std::string& waiting) {
+    fs::create_directories(path.parent_path());
+    descriptor_ = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+    if (descriptor_ < 0)
+      throw std::runtime_error("cannot open " + path.string() + ": " +
+                               std::strerror(errno));
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+    if (!waiting.empty()) std::printf("%s\n", waiting.c_str()), std::fflush(stdout);
+    while (::flock(descriptor_, LOCK_EX) != 0)
+      if (errno != EINTR || InterruptGuard::interrupted()) {
+        ::close(descriptor_);
+        throw std::runtime_error("interrupted while waiting for " + path.string());
+      }
+  }
+  ~WaitingLock() { ::close(descriptor_); }
+  WaitingLock(const WaitingLock&) = delete;
+  WaitingLock& operator=(const WaitingLock&) = delete;
+
+ private:
+  int descriptor_ = -1;
+};
+
+}  // namespace
+
+fs::path start_policy_folder(const std::string& name) {
+  const fs::path run = policy_run(name, Recipe::load(name));
+  return is_made(run) ? run / "model" : fs::path();
+}
+
+void make_start_policy(const Recipe& recipe, int threads, bool quiet) {
+  const TaskInfo& info = find_task(recipe.task());
+  const std::string name = info.start ? info.start(recipe) : "";
+  if (name.empty()) return;
+  Recipe start = Recipe::load(name);
+  if (!find_task(start.task()).start)
+    throw std::invalid_argument("model.start: recipe \"" + name + "\" is of task \"" +
+                                start.task() + "\", which makes no language model");
+  const fs::path run = policy_run(name, start);
+  if (is_made(run)) return;
+  const WaitingLock lock(
+      run.string() + ".lock",
+      quiet ? "" : "waiting for " + run.string() + ", which another process is training");
+  if (is_made(run)) return;
+  if (!quiet) {
+    std::printf("start policy: training %s once, kept in %s\n", name.c_str(),
+                run.c_str());
+    std::fflush(stdout);
+  }
+  start.set("threads", std::to_string(threads));
+  const bool begun = fs::exists(RunPaths{run}.recipe());
+  const RunOutcome outcome = train(
+      begun ? resumed_recipe(run, {}) : start,
+      {.out = run, .resume = begun, .quiet = quiet, .command = "start policy " + name});
+  if (!outcome.complete)
+    throw std::runtime_error("start policy " + name +
+                             ": interrupted and saved; run the same command again to "
+                             "continue");
+  if (!quiet) {
+    std::printf("start policy: %s ready, accuracy %.3f\n", name.c_str(), outcome.score);
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace pion::lab

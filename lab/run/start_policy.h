@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Policies that other runs begin with: an SFT recipe's trained model, made once and kept
+// in runs/bases/<recipe>-<hash of the resolved recipe>/, or below $PION_BASES.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "lab/run/recipe.h"
+
+namespace pion::lab {
+
+// The Hugging Face folder of recipe `name`'s policy; "" if it has not been made yet.
+// Throws std::invalid_argument for an unknown recipe.
+std::filesystem::path start_policy_folder(const std::string& name);
+
+// Makes what `recipe` begins with, if anything: trains it on `threads` threads, or waits
+// while another process does. Its progress is shown unless `quiet`. Throws
+// std::invalid_argument if that recipe is wrong, std::runtime_error if it was
+// interrupted.
+void make_start_policy(const Recipe& recipe, int threads, bool quiet);
+
+}  // namespace pion::lab

@@ -12,6 +12,8 @@ is subtracted from both. Sides take turns, so that a busy moment hits both.
 
 import argparse
 import os
+import pathlib
+import sys
 import time
 
 import jax
@@ -33,6 +35,7 @@ MLPS = {
     "MLP of Qwen3-0.6B": [(1024, 3072), (1024, 3072), (3072, 1024)],
 }
 STEPS = 2  # of one compiled scan
+PPO = "PPO loop, width 896, MLP 4864"  # one layer of Qwen2.5-0.5B's sizes as the Snake policy
 
 
 def workloads():
@@ -97,11 +100,67 @@ def measure(shapes, precision: str, repeat: int, budget: float) -> dict[str, flo
     return {k: best[k] - best["none"] for k in ("optax", "pion")}
 
 
+def measure_ppo(precision: str, repeat: int, budget: float) -> dict[str, float]:
+    """Whole matrices of a policy, inside the passes of examples/train_snake_purejaxrl.py over one
+    roll-out: loss, gradient, two steps."""
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
+    import snake_jax
+    import snake_policy_jax
+    import train_snake_purejaxrl as trainer
+
+    rules = snake_jax.Rules(height=4, width=4)
+    net = snake_policy_jax.Network(
+        4, 4, rules.planes, d_model=896, num_heads=14, mlp_ratio=4864 / 896
+    )
+    config = trainer.Config(rules, net, 16, num_envs=4, horizon=4, epochs=2, minibatches=1)
+    kernels = {"kernel": optax.contrib.MuonDimensionNumbers(0, 1)}
+    layer = {
+        f"{part}_proj": {**kernels, "bias": None} if part in ("up", "down") else kernels
+        for part in ("q", "k", "v", "o", "up", "down")
+    }
+    nothing = {"scale": None, "bias": None}
+    numbers = {
+        "layer0": {**layer, "attention_norm": nothing, "mlp_norm": nothing},
+        "patch_projection": {"kernel": None, "bias": None},
+        "policy_head": {"kernel": None, "bias": None},
+        "value_head": {"kernel": None, "bias": None},
+        "position": None,
+        "final_norm": nothing,
+    }
+    chosen = {
+        "none": optax.sgd(1e-3),
+        "optax": optax.contrib.muon(
+            1e-3, nesterov=False, consistent_rms=0.2, muon_weight_dimension_numbers=numbers
+        ),
+        "pion": pion.jax.multi_transform_with_muon(
+            1e-3, 1e-3, nesterov=False, precision=precision, dimension_numbers=numbers
+        ),
+    }
+    key, shape = jax.random.key(0), (config.horizon, config.num_envs)
+    shapes = jax.eval_shape(lambda: snake_policy_jax.init(net, key))
+    params = jax.tree.map(lambda x: 0.03 * jax.random.normal(key, x.shape), shapes)
+    numbers_of = [0.1 * jax.random.normal(k, shape) for k in jax.random.split(key, 4)]
+    seen = jax.random.normal(key, (*shape, rules.cells, rules.planes))
+    batch = trainer.Transition(seen, jnp.zeros(shape, jnp.int32), *numbers_of)
+    last = jnp.zeros(config.num_envs)
+    loops = {}
+    for side, optimizer in chosen.items():
+
+        def passes(carry, optimizer=optimizer):
+            return trainer.take_passes(config, optimizer, *carry, batch, last, 1.0, key)[:2]
+
+        carry = (jax.tree.map(jnp.copy, params), optimizer.init(params))
+        loops[side] = (jax.jit(passes, donate_argnums=0).lower(carry).compile(), carry)
+    best = seconds(loops, repeat, budget, config.epochs)
+    return {k: best[k] - best["none"] for k in ("optax", "pion")}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeat", type=int, default=30, help="turns of every side, at most")
     parser.add_argument("--seconds", type=float, default=20, help="of a line, about")
     parser.add_argument("--precision", nargs="+", default=["accurate", "fast", "f32"])
+    parser.add_argument("--only", default="", help="workloads whose name has this text")
     parser.add_argument("--markdown", action="store_true")
     a = parser.parse_args()
     if not pion.jax.has_kernels():
@@ -115,9 +174,14 @@ def main():
     print(row.format("workload", "precision", "optax", "pion", "ratio"))
     if a.markdown:
         print(row.format(*["---"] * 5))
-    for name, shapes in workloads():
+    for name, shapes in (*workloads(), (PPO, None)):
+        if a.only not in name:
+            continue
         for precision in a.precision:
-            found = measure(shapes, precision, a.repeat, a.seconds)
+            if shapes is None:
+                found = measure_ppo(precision, a.repeat, a.seconds)
+            else:
+                found = measure(shapes, precision, a.repeat, a.seconds)
             print(
                 row.format(
                     name, precision, f"{1e3 * found['optax']:.2f}", f"{1e3 * found['pion']:.2f}",

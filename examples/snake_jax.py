@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snake as JAX functions of one board, for vmap: the rules of lab/envs/snake.h.
 
-tests/jax/snake_test.py plays both, step by step. Random numbers are another generator's: what is
+tests/jax/jax_snake_test.py plays both, step by step. Random numbers are another generator's: what is
 drawn, the rank of a free cell and of a heading, is an argument of reset and advance.
 """
 

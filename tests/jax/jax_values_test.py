@@ -10,7 +10,7 @@ import numpy
 import optax
 import pion.jax as pj
 import pytest
-from judges import CLASSIC, DOWN, UNIT, UP, exact_map, exact_muon, gaussian, rule_of, table
+from jax_judges import CLASSIC, DOWN, UNIT, UP, exact_map, exact_muon, gaussian, rule_of, table
 
 # A unit of rounding in f64 behind the largest slope of a map at 0 (485: Muon's; 533: Pion's with
 # five promotions), on 15 products of at most 64 terms that are at most 10.25 times their result.

@@ -96,6 +96,17 @@ def run(place):
     return call
 
 
+def start_policy(place):
+    """The model that tiny_base as it stands makes."""
+    found = [
+        path.parent / "model"
+        for path in (place / "bases").glob("*/recipe.toml")
+        if "\nupdates = 60 " in path.read_text()
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
 def last_evaluation(folder):
     return [line for line in metrics(folder) if line["kind"] == "evaluation"][-1]["metrics"]
 
@@ -155,7 +166,7 @@ def test_a_comparison_has_the_control_and_the_columns(run, place):
     final = {r["optimizer"]: r["metrics"] for r in comparison["runs"] if r["phase"] == "final"}
     assert final["frozen"]["update_rms"] == 0
     assert final["muon"]["update_rms"] > 0
-    start = safetensors.numpy.load_file(next((place / "bases").glob("*/model/model.safetensors")))
+    start = safetensors.numpy.load_file(start_policy(place) / "model.safetensors")
     frozen = safetensors.numpy.load_file(
         next((place / "compared").glob("frozen-*/model/model.safetensors"))
     )
@@ -170,7 +181,7 @@ def test_a_comparison_has_the_control_and_the_columns(run, place):
         (["--rl.samples=1"], "at least 2"),
         (["--rl.max_new_tokens=39"], "context of 40"),
         (["--model.hidden_size=64"], "has no effect"),
-        (["--data.source=nowhere.safetensors"], "does not exist"),
+        (["--data.source=nowhere", "--data.kinds=dd?dd?dd"], "does not exist"),
         (["--rl.verifier=no_such_module:score"], "no_such_module"),
         (["--rl.unit_rms", "--optimizer.matrices.weight_decay=0.1"], "weight_decay must be 0"),
         (["--model.start=nobody"], "nobody"),

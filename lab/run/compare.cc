@@ -92,8 +92,8 @@ class Comparison {
     if (recipe_file_ != copy) replace_file(copy, read_recipe_file(recipe_file_));
     const InterruptGuard guard;
     // before the children, which would wait for one another
-    const std::int64_t threads = options_.jobs * recipe_.integer("threads");
-    make_start_policy(recipe_, static_cast<int>(threads), /*quiet=*/false);
+    make_start_policy(recipe_, static_cast<int>(recipe_.integer("threads")),
+                      /*quiet=*/false);
     runs_ = plan_.tuning_runs();
     const std::size_t tuning = runs_.size();
     if (!execute(0, "tuning")) return interrupted();

@@ -2,19 +2,14 @@
 #include "lab/bench/interleave.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <numeric>
 #include <random>
 
+#include "lab/bench/stopwatch.h"
+
 namespace pion::bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 double turn(const Contender& contender, int calls) {
   const Clock::time_point start = Clock::now();

@@ -3,23 +3,17 @@
 
 #include <algorithm>
 #include <barrier>
-#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <thread>
 
 #include "lab/bench/matrix_units.h"
 #include "lab/bench/probe_kernel.h"
+#include "lab/bench/stopwatch.h"
 #include "pion/kernels/cpu_target.h"
 
 namespace pion::bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 struct Probes {
   float (*multiply_add_rounds)(std::size_t);

@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <random>
 #include <stdexcept>
 
+#include "lab/bench/stopwatch.h"
 #include "lab/bench/workload.h"
 #include "pion/executor.h"
 #include "pion/kernels/elementwise.h"
@@ -19,12 +19,6 @@
 
 namespace pion::bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double microseconds_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
-}
 
 std::vector<float> normals(std::int64_t count, unsigned seed) {
   std::mt19937 random(seed);

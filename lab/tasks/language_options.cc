@@ -6,23 +6,10 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "lab/run/recipe_keys.h"
+
 namespace pion::lab {
 namespace {
-
-constexpr double kMany = 0x1p40;
-
-Key whole(std::string name, std::int64_t fallback, std::string text, double min,
-          double max = kMany) {
-  return {std::move(name), fallback, std::move(text), min, max, {}};
-}
-Key real(std::string name, double fallback, std::string text, double min, double max) {
-  return {std::move(name), fallback, std::move(text), min, max, {}};
-}
-Key word(std::string name, std::string fallback, std::string text,
-         std::vector<std::string> choices = {}) {
-  return {std::move(name), std::move(fallback), std::move(text), -1e300,
-          1e300,           std::move(choices)};
-}
 
 // Keys of `schema` that are not at their defaults must be read: `because` says why these
 // are not.

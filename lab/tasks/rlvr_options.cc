@@ -4,24 +4,14 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "lab/run/recipe_keys.h"
+
 namespace pion::lab {
 namespace {
 
 constexpr const char* kMethod = "method";  // the value of keys that leave the method's
 constexpr double kUnset = -1;
 
-Key whole(std::string name, std::int64_t fallback, std::string text, double min,
-          double max = 0x1p40) {
-  return {std::move(name), fallback, std::move(text), min, max, {}};
-}
-Key real(std::string name, double fallback, std::string text, double min, double max) {
-  return {std::move(name), fallback, std::move(text), min, max, {}};
-}
-Key word(std::string name, std::string fallback, std::string text,
-         std::vector<std::string> choices) {
-  return {std::move(name), std::move(fallback), std::move(text), -1e300,
-          1e300,           std::move(choices)};
-}
 // A number that the method has, unless given.
 Key own(std::string name, std::string text, double max = 1e9) {
   return real(std::move(name), kUnset, std::move(text) + "; -1: the method's", kUnset,

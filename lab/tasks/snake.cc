@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "lab/run/recipe_keys.h"
+
 namespace pion::lab {
 namespace {
 
@@ -158,17 +160,6 @@ Json SnakeTask::sample() {
 }
 
 namespace {
-
-Key whole(std::string name, std::int64_t fallback, std::string text, double min,
-          double max = 0x1p40) {
-  return {std::move(name), fallback, std::move(text), min, max, {}};
-}
-Key real(std::string name, double fallback, std::string text, double min, double max) {
-  return {std::move(name), fallback, std::move(text), min, max, {}};
-}
-Key flag(std::string name, bool fallback, std::string text) {
-  return {std::move(name), fallback, std::move(text)};
-}
 
 Schema board_and_model_keys(const SnakeTaskOptions& o) {
   const SnakeOptions& e = o.environment;

@@ -37,13 +37,13 @@ async function exhibits() {
   }
 }
 
+// A row for every measure, in order of importance, and a column for every optimizer.
 function measureTable() {
   const {columns, rows} = report.measures;
-  const shown = (cells) => cells.filter((_, i) => columns[i].known);
   show('measures', columns.some((column) => column.known));
   document.getElementById('measure-table').append(table(
-    [{title: 'Optimizer'}, ...shown(columns).map(({title}) => ({title, type: 'number'}))],
-    rows.map((row) => [keyLabel(row.key), ...shown(row.cells)]), 'dense'));
+    [{title: 'Measure', type: 'nowrap'}, ...rows.map(({key}) => ({title: labels[key], type: 'number'}))],
+    columns.map(({title, known}, i) => known && [title, ...rows.map(({cells}) => cells[i])]).filter(Boolean), 'dense'));
 }
 
 function verdictOf(answer) {

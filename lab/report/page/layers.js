@@ -14,7 +14,7 @@ function spreadSpec(statistic) {
   const lowest = rows.reduce((least, row) => Math.min(least, row.low), Infinity);
   const logarithmic = statistic.key === 'update_rms' && lowest > 0 && highest / lowest > 20;
   const scale = logarithmic ? {type: 'log', nice: false} : {zero: true};
-  const axis = logarithmic ? {values: logTicks(lowest, highest), format: '~g'}
+  const axis = logarithmic ? {values: logTicks(lowest, highest), format: lowest < 1e-3 ? '.0e' : '~g'}
     : {tickCount: 4, format: highest < 1e-3 ? '.1~e' : '~g'};
   const x = {field: 'x', type: 'quantitative', title: 'updates', scale: {nice: false},
     axis: {tickCount: 5, format: '~s', grid: false, labelFlush: true}};

@@ -6,7 +6,7 @@ within one process for each number of threads.
     python benchmarks/python_steps.py                      # Markdown on stdout
     python benchmarks/python_steps.py --json steps.json --threads 1 --seconds 60
 
-Needs torch, transformers and, for its rows, jax and optax (script/requirements-hosts.txt).
+Needs torch, transformers and, for its rows, jax and optax (script/bootstrap hosts jax).
 """
 
 import argparse

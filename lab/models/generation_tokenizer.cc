@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/models/generation_tokenizer.h"
 
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+
+#include "lab/run/python_program.h"
 
 namespace pion::lab {
 namespace {
@@ -14,12 +15,8 @@ constexpr double kStartSeconds = 120;  // importing transformers on a cold disk
 constexpr double kAnswerSeconds = 60;
 
 std::vector<std::string> command(const fs::path& folder) {
-  const char* chosen = std::getenv("PION_PYTHON");
-  std::error_code error;
-  std::string file = PION_SOURCE_PYTHON "/pion/tokenizer_worker.py";
-  if (!fs::is_regular_file(file, error))
-    file = PION_INSTALLED_PYTHON "/pion/tokenizer_worker.py";
-  return {chosen != nullptr ? chosen : PION_DEFAULT_PYTHON, file, folder.string()};
+  const std::string file = "pion/tokenizer_worker.py";
+  return {python_program(), (python_folder(file) / file).string(), folder.string()};
 }
 
 }  // namespace

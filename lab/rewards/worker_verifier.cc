@@ -15,6 +15,7 @@
 
 #include "lab/rewards/answer.h"
 #include "lab/rewards/worker.h"
+#include "lab/run/python_program.h"
 
 namespace pion::lab {
 namespace {
@@ -221,12 +222,8 @@ Reply read_reply(const std::string& line, std::int64_t id) {
 
 std::vector<std::string> reward_worker_command(const std::string& name,
                                                double timeout_seconds) {
-  const char* chosen = std::getenv("PION_PYTHON");
-  std::error_code error;
-  std::string file = PION_SOURCE_PYTHON "/pion/reward_worker.py";
-  if (!std::filesystem::is_regular_file(file, error))
-    file = PION_INSTALLED_PYTHON "/pion/reward_worker.py";
-  return {chosen != nullptr ? chosen : PION_DEFAULT_PYTHON, file, name, "--timeout",
+  const std::string file = "pion/reward_worker.py";
+  return {python_program(), (python_folder(file) / file).string(), name, "--timeout",
           std::to_string(timeout_seconds)};
 }
 

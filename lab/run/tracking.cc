@@ -13,21 +13,10 @@
 #include <utility>
 #include <vector>
 
+#include "lab/run/python_program.h"
+
 namespace pion::lab {
 namespace {
-
-std::string python() {
-  const char* chosen = std::getenv("PION_PYTHON");
-  return chosen != nullptr ? chosen : PION_DEFAULT_PYTHON;
-}
-
-// The folder that holds the package pion_track.
-std::string module_folder() {
-  std::error_code error;
-  const bool checkout = std::filesystem::is_directory(
-      std::string(PION_SOURCE_PYTHON) + "/pion_track", error);
-  return checkout ? PION_SOURCE_PYTHON : PION_INSTALLED_PYTHON;
-}
 
 int wait_for(pid_t child) {
   int status = 0;
@@ -38,12 +27,12 @@ int wait_for(pid_t child) {
 
 // Starts python with these arguments; `input` becomes its standard input.
 pid_t start(const std::vector<std::string>& arguments, int input) {
-  std::vector<std::string> words = {python()};
+  std::vector<std::string> words = {python_program()};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
-  std::string path = module_folder();
+  std::string path = python_folder("pion_track").string();
   if (const char* more = std::getenv("PYTHONPATH")) path += std::string(":") + more;
   const pid_t child = ::fork();
   if (child < 0)
@@ -68,10 +57,11 @@ void check_tracker(const std::string& library) {
   ::close(nothing);
   if (status == 0) return;
   if (status == 127)
-    throw std::invalid_argument("--track " + library + ": no Python at " + python() +
+    throw std::invalid_argument("--track " + library + ": no Python at " +
+                                python_program() +
                                 "; run script/bootstrap, or name one in PION_PYTHON");
-  throw std::invalid_argument("--track " + library + ": " + python() +
-                              " cannot import it; install it with `" + python() +
+  throw std::invalid_argument("--track " + library + ": " + python_program() +
+                              " cannot import it; install it with `" + python_program() +
                               " -m pip install " + library + "`");
 }
 

@@ -9,7 +9,9 @@ if(NOT Torch_DIR AND EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python)
 endif()
 find_package(Torch 2.13 QUIET)
 if(NOT Torch_FOUND)
-  message(FATAL_ERROR "LibTorch 2.13 not found: run script/bootstrap, or pass "
-    "-DCMAKE_PREFIX_PATH=$(python -c 'import torch; print(torch.utils.cmake_prefix_path)'), "
-    "or build without it: -DPION_TORCH=OFF")
+  message(
+    FATAL_ERROR
+      "LibTorch 2.13 not found: run script/bootstrap, or pass "
+      "-DCMAKE_PREFIX_PATH=$(python -c 'import torch; print(torch.utils.cmake_prefix_path)'), "
+      "or build without it: -DPION_TORCH=OFF")
 endif()

@@ -6,7 +6,7 @@ set(pion_cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/pion)
 # Two export sets: who asks for the component optim alone is not asked for LibTorch.
 function(pion_install export)
   install(TARGETS ${ARGN} EXPORT ${export} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
-          COMPONENT pion)
+                                                   COMPONENT pion)
   install(EXPORT ${export} NAMESPACE pion:: DESTINATION ${pion_cmake_dir} COMPONENT pion)
 endfunction()
 
@@ -22,12 +22,17 @@ if(PION_TORCH)
   add_library(pion::pion ALIAS pion_torch)
   set(pion_header_exclusion)
 endif()
-install(DIRECTORY ${PROJECT_SOURCE_DIR}/pion DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-        COMPONENT pion FILES_MATCHING PATTERN "*.h" ${pion_header_exclusion})
+install(
+  DIRECTORY ${PROJECT_SOURCE_DIR}/pion
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+  COMPONENT pion
+  FILES_MATCHING
+  PATTERN "*.h" ${pion_header_exclusion})
 
-configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/pionConfig.cmake.in
-  ${PROJECT_BINARY_DIR}/pionConfig.cmake INSTALL_DESTINATION ${pion_cmake_dir})
+configure_package_config_file(
+  ${PROJECT_SOURCE_DIR}/cmake/pionConfig.cmake.in ${PROJECT_BINARY_DIR}/pionConfig.cmake
+  INSTALL_DESTINATION ${pion_cmake_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/pionConfigVersion.cmake
-  COMPATIBILITY SameMajorVersion)
+                                 COMPATIBILITY SameMajorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/pionConfig.cmake ${PROJECT_BINARY_DIR}/pionConfigVersion.cmake
         DESTINATION ${pion_cmake_dir} COMPONENT pion)

@@ -4,14 +4,15 @@
 # pion_precompiled(name)                                     uses pion_torch's precompiled header
 
 function(pion_flags target)
-  target_include_directories(${target} PUBLIC
-    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
+                                              $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_compile_features(${target} PUBLIC cxx_std_20)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wno-missing-field-initializers
-                         $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)  # g++ 12 warns of "text" + string
+  target_compile_options(
+    ${target} PRIVATE -Wall -Wextra -Wno-missing-field-initializers
+                      $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>) # g++ 12 warns of "text" + string
   if(PION_SANITIZE)
     target_compile_options(${target} PUBLIC -fsanitize=address,undefined -fno-omit-frame-pointer
-                           -fno-sanitize-recover=undefined)
+                                            -fno-sanitize-recover=undefined)
     target_link_options(${target} PUBLIC -fsanitize=address,undefined)
   endif()
 endfunction()
@@ -38,9 +39,9 @@ endfunction()
 function(pion_precompiled name)
   if(TARGET ${name})
     target_precompile_headers(${name} REUSE_FROM pion_torch)
-    target_compile_options(${name} PRIVATE -fPIC)  # executables too: as the header was compiled
+    target_compile_options(${name} PRIVATE -fPIC) # executables too: as the header was compiled
     get_target_property(type ${name} TYPE)
-    if(PION_UNITY AND type STREQUAL STATIC_LIBRARY)  # even precompiled, the header costs most
+    if(PION_UNITY AND type STREQUAL STATIC_LIBRARY) # even precompiled, the header costs most
       set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
     endif()
   endif()

@@ -41,7 +41,7 @@ struct Curve {  // of one method and seed
   }
 };
 
-double rate(int k) { return 4e-5 * std::pow(1.6, k); }
+double forgetting_rate(int k) { return 4e-5 * std::pow(1.6, k); }
 
 Method noise_edge(double factor) {
   Method method = pion(0.3);
@@ -65,7 +65,7 @@ lab::Json describe(const Method& method, const std::vector<Curve>& curves,
     best_forgotten.push_back(curves[s].best().forgotten);
     for (int k = 0; k < kRates; ++k) {
       runs.push_back({{"seed", kFirstSeed + s},
-                      {"lr", rate(k)},
+                      {"lr", forgetting_rate(k)},
                       {"forgotten", curves[s].points[k].forgotten},
                       {"task2_loss", curves[s].points[k].loss}});
     }
@@ -98,7 +98,8 @@ Section forgetting_section(int jobs, const Progress& progress) {
   in_parallel(methods.size() * kSeeds, jobs, [&](std::size_t i) {
     const std::size_t m = i / kSeeds, s = i % kSeeds;
     for (int k = 0; k < kRates; ++k) {
-      const lab::Json end = run_once(make, methods[m].rule, rate(k), kFirstSeed + s, {});
+      const lab::Json end =
+          run_once(make, methods[m].rule, forgetting_rate(k), kFirstSeed + s, {});
       curves[m][s].points[k] = {end["forgotten"], end["task2_loss"]};
     }
     progress(fmt::format("forgetting: {}, seed {}", methods[m].name, kFirstSeed + s));

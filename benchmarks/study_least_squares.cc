@@ -10,8 +10,8 @@
 namespace pion::study {
 namespace {
 
-constexpr int kSeeds = 3, kFirstSeed = 10;
-constexpr double kRates[] = {0.1, 0.01, 0.001};
+constexpr int kLeastSquaresSeeds = 3, kFirstLeastSquares = 10;
+constexpr double kLeastSquaresRates[] = {0.1, 0.01, 0.001};
 
 // s = 1, so that lr is the spectral norm of an update.
 Rule at_scale_one(Rule rule, double momentum, bool nesterov) {
@@ -49,16 +49,16 @@ std::vector<Row> rows() {
 
 Section least_squares_section(int jobs, const Progress& progress) {
   const std::vector<Row> table = rows();
-  constexpr std::size_t kColumns = std::size(kRates);
+  constexpr std::size_t kColumns = std::size(kLeastSquaresRates);
   std::vector<std::vector<double>> losses(table.size() * kColumns);
   const MakeTask make = [](std::int64_t seed) {
     return std::make_unique<lab::LeastSquares>(lab::LeastSquaresOptions{.seed = seed});
   };
   in_parallel(losses.size(), jobs, [&](std::size_t i) {
     const Row& row = table[i / kColumns];
-    const double lr = kRates[i % kColumns] * row.factor;
-    for (int s = 0; s < kSeeds; ++s) {
-      losses[i].push_back(run_once(make, row.method.rule, lr, kFirstSeed + s,
+    const double lr = kLeastSquaresRates[i % kColumns] * row.factor;
+    for (int s = 0; s < kLeastSquaresSeeds; ++s) {
+      losses[i].push_back(run_once(make, row.method.rule, lr, kFirstLeastSquares + s,
                                    {.decay = false, .tail = "loss"})["tail_loss"]);
     }
     progress(fmt::format("least_squares: {}, lr {}", row.method.name, lr));
@@ -73,7 +73,7 @@ Section least_squares_section(int jobs, const Progress& progress) {
       const Mean loss = mean_of(cell);
       section.markdown += fmt::format(" | {:.2e} ± {:.0e}", loss.mean, loss.error);
       section.json.push_back({{"method", table[r].method.name},
-                              {"lr", kRates[c] * table[r].factor},
+                              {"lr", kLeastSquaresRates[c] * table[r].factor},
                               {"losses", cell}});
     }
     section.markdown += " |\n";

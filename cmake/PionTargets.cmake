@@ -40,8 +40,7 @@ function(pion_precompiled name)
   if(TARGET ${name})
     target_precompile_headers(${name} REUSE_FROM pion_torch)
     target_compile_options(${name} PRIVATE -fPIC) # executables too: as the header was compiled
-    get_target_property(type ${name} TYPE)
-    if(PION_UNITY AND type STREQUAL STATIC_LIBRARY) # even precompiled, the header costs most
+    if(PION_UNITY) # even precompiled, the header costs most
       set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
     endif()
   endif()

@@ -290,6 +290,32 @@ def test_other_errors_say_what_to_do(case, gsm8k, plain, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_characters_as_tokens(gsm8k, tmp_path):
+    problems, metadata = prepared(gsm8k, "characters", cwd=tmp_path)
+    folder = next(tmp_path.glob("*-tokenizer"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert json.loads(metadata["stop_tokens"]) == [tokenizer.eos_token_id]
+    assert json.loads(metadata["pad_token"]) == [tokenizer.pad_token_id]
+    for row, problem in zip(ROWS, problems, strict=True):
+        assert len(problem["prompt"]) == len(row["question"]) + 1
+        assert tokenizer.decode(problem["prompt"]) == row["question"] + "\n"
+    # the same problems by the folder that was kept
+    again = prepared(gsm8k, folder, cwd=tmp_path)
+    assert again[0] == problems
+    assert again[1]["tokenizer"] == metadata["tokenizer"]
+    # what it does not know is an error and not dropped
+    write_lines(gsm8k, [{"question": "¿what?", "answer": "#### 1"}])
+    words = [gsm8k, "--tokenizer", folder, "--out", "out"]
+    assert "--tokenizer characters" in prepare(*words, cwd=tmp_path, check=1).stderr
+
+
+def test_characters_leave_nothing_behind_when_the_problems_are_bad(gsm8k, tmp_path):
+    gsm8k.write_text('{"question": "a"}')
+    words = [gsm8k, "--tokenizer", "characters", "--out", "out/sums.safetensors"]
+    prepare(*words, cwd=tmp_path, check=1)
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_without_a_tokenizer(gsm8k, tmp_path):
     words = [gsm8k, "--out", "out", "--tokenizer"]
     assert "no such folder" in prepare(*words, "nowhere", cwd=tmp_path, check=1).stderr

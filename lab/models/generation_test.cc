@@ -17,7 +17,7 @@ namespace {
 using Tokens = std::vector<std::int64_t>;
 
 // as in causal_lm_test.cc, and log-softmax
-constexpr double kTolerance = 4e-5;
+constexpr double kLogprobTolerance = 4e-5;
 
 at::Generator random(std::uint64_t seed) {
   return at::make_generator<at::CPUGeneratorImpl>(seed);
@@ -78,7 +78,7 @@ TEST_P(Logprobs, OfSamplesAreThoseOfTheForwardPass) {
     const torch::NoGradGuard no_gradients;
     const torch::Tensor found = answer_logprobs(*model, g, rows, temperature, &entropy);
     EXPECT_LE((found - g.logprobs.index_select(0, rows)).abs().max().item<double>(),
-              kTolerance);
+              kLogprobTolerance);
     // the definition: the whole row, no packing
     for (std::int64_t i = 0; i < rows.numel(); ++i) {
       const auto row = rows[i].item<std::int64_t>();
@@ -98,9 +98,10 @@ TEST_P(Logprobs, OfSamplesAreThoseOfTheForwardPass) {
           continue;
         }
         const torch::Tensor p = all[g.prompt_length - start - 1 + t];
-        EXPECT_NEAR(found[i][t].item<double>(), p[own[t]].item<double>(), kTolerance);
+        EXPECT_NEAR(found[i][t].item<double>(), p[own[t]].item<double>(),
+                    kLogprobTolerance);
         EXPECT_NEAR(entropy[i][t].item<double>(), -(p.exp() * p).sum().item<double>(),
-                    kTolerance);
+                    kLogprobTolerance);
       }
     }
   }
@@ -156,7 +157,8 @@ TEST(AnswerLogprobs, GivenAnswersNeedNoGeneration) {
   const torch::Tensor found = answer_logprobs(*model, g, torch::arange(2), 1.0);
   const torch::Tensor hidden = model->hidden(torch::tensor({{1, 2}}), torch::tensor({0}));
   EXPECT_NEAR(found[0][0].item<double>(),
-              model->logits(hidden)[0][1].log_softmax(-1)[4].item<double>(), kTolerance);
+              model->logits(hidden)[0][1].log_softmax(-1)[4].item<double>(),
+              kLogprobTolerance);
   EXPECT_EQ(found[0][1].item<double>(), 0);
   expect_says(message_of([&] { given_answers(prompts, {{answers[0]}}); }),
               "given_answers: there must be one answer to each prompt, got 1 to 2");

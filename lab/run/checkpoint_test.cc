@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kRecipe[] =
+constexpr char kShortRun[] =
     "task = \"planted_regression\"\n[planted]\nwidth = 8\nrank = 2\nbatch = 4\nsteps = "
     "20\nequal_rms = false\n"
     "[optimizer.matrices]\nrule = \"muon\"\n";
@@ -26,7 +26,7 @@ class CheckpointTest : public testing::Test {
   CheckpointTest() { fs::create_directories(directory_); }
   ~CheckpointTest() override { fs::remove_all(directory_); }
 
-  static Experiment made() { return make_experiment(Recipe::parse(kRecipe, "r.toml")); }
+  static Experiment made() { return make_experiment(Recipe::parse(kShortRun, "r.toml")); }
   static void advance(Experiment& experiment, int from, int to) {
     for (int i = from; i < to; ++i) experiment.task->update(i, *experiment.optimizer);
   }

@@ -31,6 +31,7 @@ constexpr Alias kAliases[] = {
     {"num-layers", "model.num_layers", ""},
     {"num-heads", "model.num_heads", ""},
     {"episodes", "eval_episodes", "of one evaluation"},
+    {"spectra", "rl.spectra", "measure the gradient's signal by singular bands"},
     {"wandb", "", "track = \"wandb\""},
 };
 
@@ -40,7 +41,8 @@ std::string dashed(std::string name) {
 }
 
 bool is_switch(const std::string& name) {
-  return name == "use-muon" || name == "muon-nesterov" || name == "wandb";
+  return name == "use-muon" || name == "muon-nesterov" || name == "spectra" ||
+         name == "wandb";
 }
 
 bool is_truth(const std::string& word) { return word == "true" || word == "false"; }

@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kRecipe[] =
+constexpr char kRunRecipe[] =
     "task = \"planted_regression\"\ncheckpoint_every = 5\n[planted]\nwidth = 8\nrank = "
     "2\nsteps = 20\n"
     "[optimizer]\nschedule = \"linear\"\n";
@@ -41,7 +41,7 @@ class RunTest : public testing::Test {
 };
 
 TEST_F(RunTest, LeavesEverythingThatTheAgreementNames) {
-  const Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  const Recipe recipe = Recipe::parse(kRunRecipe, "r.toml");
   const RunOutcome outcome = train(recipe, options("a"));
   EXPECT_TRUE(outcome.complete);
   EXPECT_EQ(outcome.step, 20);
@@ -67,7 +67,7 @@ TEST_F(RunTest, LeavesEverythingThatTheAgreementNames) {
 }
 
 TEST_F(RunTest, ResumingFromAnyCheckpointRepeatsTheRestBitForBit) {
-  const Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  const Recipe recipe = Recipe::parse(kRunRecipe, "r.toml");
   train(recipe, options("a"));
   const RunPaths whole{directory_ / "a"};
   fs::copy(whole.root, directory_ / "b", fs::copy_options::recursive);
@@ -91,7 +91,7 @@ TEST_F(RunTest, ResumingFromAnyCheckpointRepeatsTheRestBitForBit) {
 }
 
 TEST_F(RunTest, ADirectoryInUseOrThereAlreadyIsRefused) {
-  const Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  const Recipe recipe = Recipe::parse(kRunRecipe, "r.toml");
   train(recipe, options("a"));
   EXPECT_THROW(train(recipe, options("a")), std::invalid_argument);
   EXPECT_TRUE(train(recipe, options("a", true)).complete);  // complete already
@@ -100,7 +100,7 @@ TEST_F(RunTest, ADirectoryInUseOrThereAlreadyIsRefused) {
 }
 
 TEST_F(RunTest, FlagsOfAResumedRunMustAgreeWithIt) {
-  train(Recipe::parse(kRecipe, "r.toml"), options("a"));
+  train(Recipe::parse(kRunRecipe, "r.toml"), options("a"));
   EXPECT_NO_THROW(resumed_recipe(
       directory_ / "a", {{"planted.steps", "20"}, {"optimizer.matrices.rule", "pion"}}));
   EXPECT_THROW(resumed_recipe(directory_ / "a", {{"planted.steps", "21"}}),
@@ -110,7 +110,7 @@ TEST_F(RunTest, FlagsOfAResumedRunMustAgreeWithIt) {
 }
 
 TEST(Schedule, RisesThenFalls) {
-  Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  Recipe recipe = Recipe::parse(kRunRecipe, "r.toml");
   EXPECT_EQ(schedule_factor(recipe, 0, 20), 1.0);
   EXPECT_EQ(schedule_factor(recipe, 5, 20), 0.75);
   recipe.set("optimizer.warmup_updates", "10");

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <sstream>
 #include <stdexcept>
 
@@ -46,13 +47,24 @@ std::string hash_text(const std::string& text) {
   return std::string(digits).substr(0, 12);
 }
 
-// What the policy is made of: its own recipe, and those that it begins with in turn.
+// "" for a file that cannot be read: the task says so later.
+std::string hash_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream content;
+  if (file && content << file.rdbuf()) return hash_text(content.str());
+  return "";
+}
+
+// What the policy is made of: its own recipe, the problems, and those that it begins with
+// in turn.
 std::string ingredients(const Recipe& recipe, int depth = 0) {
   if (depth > 16)
     throw std::invalid_argument(
         "model.start: recipes begin with one another in a circle");
   std::string text = without_threads(recipe.to_toml());
   const TaskInfo& info = find_task(recipe.task());
+  if (const std::string file = info.data ? info.data(recipe) : ""; !file.empty())
+    text += "# problems " + hash_file(file) + "\n";
   if (const std::string earlier = info.start ? info.start(recipe) : ""; !earlier.empty())
     text += ingredients(Recipe::load(earlier), depth + 1);
   return text;

@@ -23,7 +23,7 @@ struct MetricColumn {
   enum class Source {
     kEvaluation,  // of the final evaluation
     kUpdates,     // mean over the last tenth of the updates
-    kOptimizer,   // mean over matrices and statistics of the last tenth: "update_rms", ...
+    kOptimizer,  // mean over matrices and statistics of the last tenth: "update_rms", ...
   } source = Source::kEvaluation;
 };
 
@@ -33,11 +33,13 @@ struct TaskInfo {
   Schema schema;      // its own keys; the run loop adds seed, threads, optimizer.*, ...
   std::string score;  // the evaluation metric that comparisons use, e.g. "score_mean"
   bool higher_is_better = true;
-  std::string curve;     // the update metric to plot, e.g. "return_mean"
+  std::string curve;  // the update metric to plot, e.g. "return_mean"
   std::vector<MetricColumn> columns = {};  // besides the score; the loss last
   std::string progress;  // the metric on the x axis, e.g. "env_steps"; "" means updates
   // The recipe whose trained model this one begins with, or ""; see start_policy.h.
   std::function<std::string(const Recipe&)> start = {};
+  // The file of problems, or "".
+  std::function<std::string(const Recipe&)> data = {};
   std::function<std::unique_ptr<Task>(const Recipe&)>
       make;  // may use recipe.integer("seed")
 };

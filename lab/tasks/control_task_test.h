@@ -16,6 +16,20 @@ inline std::unique_ptr<Optimizer> optimizer_for(Task& task, const Rule& rule) {
       task.model(), route(task.model(), every_parameter_is_a_matrix(std::move(options))));
 }
 
+inline Rule sgd_rule(double lr) {
+  SgdRule rule;
+  rule.lr = lr;
+  rule.momentum = 0.95;
+  return rule;
+}
+
+inline Rule muon_rule(double lr) {
+  MuonRule rule;
+  rule.lr = lr;
+  rule.nesterov = false;
+  return rule;
+}
+
 // Updates begin .. end-1 with the rate falling linearly to 0 over the whole run.
 inline void run_updates(Task& task, Optimizer& optimizer, std::int64_t begin,
                         std::int64_t end) {

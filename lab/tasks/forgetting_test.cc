@@ -12,20 +12,6 @@ using torch::Tensor;
 
 Tensor wide(const Tensor& t) { return t.detach().to(at::kDouble); }
 
-Rule sgd_rule(double lr) {
-  SgdRule rule;
-  rule.lr = lr;
-  rule.momentum = 0.95;
-  return rule;
-}
-
-Rule muon_rule(double lr) {
-  MuonRule rule;
-  rule.lr = lr;
-  rule.nesterov = false;
-  return rule;
-}
-
 // The loss of the definition in double, differentiated by autograd: -mean(A log pi) with
 // A held fixed, or the squared error.
 TwoLayerNet reference_gradient(const Forgetting& task, const Forgetting::Batch& batch,

@@ -184,6 +184,11 @@ EvaluationOptions evaluation_options(const Recipe& r) {
           .retention_problems = r.integer("eval.retention_problems")};
 }
 
+std::string problem_file(const Recipe& r) {
+  const std::string& source = r.text("data.source");
+  return source == "arithmetic" ? "" : source;
+}
+
 std::unique_ptr<ProblemSet> open_problems(const ProblemChoice& choice) {
   if (choice.source == "arithmetic") return make_arithmetic(choice.arithmetic);
   if (!std::filesystem::exists(choice.source))

@@ -52,6 +52,9 @@ EvaluationOptions evaluation_options(const Recipe& recipe);
 // "dd?dd,d+d" to its parts.
 std::vector<std::string> split_kinds(const std::string& list);
 
+// data.source if it is a file, else "".
+std::string problem_file(const Recipe& recipe);
+
 // The problems of a choice. Throws std::invalid_argument.
 std::unique_ptr<ProblemSet> open_problems(const ProblemChoice& choice);
 // Those that measure retention; null without them.

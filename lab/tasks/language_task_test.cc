@@ -242,6 +242,24 @@ TEST_F(TrainedRlvr, AFrozenControlMovesTheRestAlone) {
   }
 }
 
+TEST_F(TrainedRlvr, SpectraMeasureAndChangeNothing) {
+  const TextPairs flags = {{"rl.max_new_tokens", "14"},
+                           {"rl.prompts", "8"},
+                           {"eval.max_new_tokens", "14"},
+                           {"rl.method", "reinforce"}};  // which has a moving baseline
+  TextPairs on = flags;
+  on.emplace_back("rl.spectra", "true");
+  Experiment plain = after_sft(flags), measured = after_sft(on);
+  EXPECT_FALSE(plain.task->evaluate().contains("signal_1"));
+  const Json m = measured.task->evaluate();
+  for (const char* name : {"signal_1", "signal_2_4", "signal_5_16"})
+    EXPECT_TRUE(m.contains(name) && std::isfinite(double(m[name]))) << m.dump(1);
+  EXPECT_EQ(m, measured.task->evaluate());
+  plain.task->update(0, *plain.optimizer);
+  measured.task->update(0, *measured.optimizer);
+  EXPECT_TRUE(same_bits(weights_of(*plain.task), weights_of(*measured.task)));
+}
+
 TEST_F(TrainedRlvr, DynamicSamplingKeepsMixedGroupsAndStopsAtItsCap) {
   Experiment e = after_sft(
       {{"rl.method", "dapo"}, {"rl.refills", "2"}, {"rl.max_new_tokens", "14"}});

@@ -18,18 +18,6 @@ Rule pion_rule(double lr, double cutoff) {
   rule.cutoff = {Cutoff::Kind::kValue, cutoff};
   return rule;
 }
-Rule muon_rule(double lr) {
-  MuonRule rule;
-  rule.lr = lr;
-  rule.nesterov = false;
-  return rule;
-}
-Rule sgd_rule(double lr) {
-  SgdRule rule;
-  rule.lr = lr;
-  rule.momentum = 0.95;
-  return rule;
-}
 Rule adamw_rule(double lr) {
   AdamWRule rule;
   rule.lr = lr;

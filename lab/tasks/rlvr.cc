@@ -100,6 +100,23 @@ double RlvrTask::kl_to_start(const GatheredRollout& gathered) {
   return (d.exp() - d - 1).masked_select(mask).mean().item<double>();
 }
 
+void RlvrTask::complete(GatheredRollout& gathered) {
+  if (options_.old_logprobs == OldLogprobs::kTraining)
+    gathered.rollout.logp_old = logprobs(*setup_.model, gathered.generation);
+  if (options_.needs_reference())
+    gathered.rollout.logp_ref = logprobs(*start_, gathered.generation);
+}
+
+void RlvrTask::backward(const GatheredRollout& gathered, const PreparedBatch& batch,
+                        const Tensor& rows, const Tensor& minibatch, Metrics& sums) {
+  for (const Tensor& part :
+       parts_of(rows, row_lengths(gathered.generation), options_.micro_batch_tokens)) {
+    const Tensor logp =
+        answer_logprobs(*setup_.model, gathered.generation, part, options_.temperature);
+    estimator_.loss(logp, gathered.rollout, batch, part, minibatch, sums).backward();
+  }
+}
+
 void RlvrTask::apply(Optimizer& optimizer, Progress& progress) {
   Stopwatch watch;
   const double norm = clip_gradients(parameters_, options_.max_grad_norm);
@@ -129,13 +146,7 @@ void RlvrTask::step(const GatheredRollout& gathered, const PreparedBatch& batch,
     return;
   }
   setup_.model->zero_grad(/*set_to_none=*/true);
-  for (const Tensor& part :
-       parts_of(rows, row_lengths(gathered.generation), options_.micro_batch_tokens)) {
-    const Tensor logp =
-        answer_logprobs(*setup_.model, gathered.generation, part, options_.temperature);
-    estimator_.loss(logp, gathered.rollout, batch, part, minibatch, progress.sums)
-        .backward();
-  }
+  backward(gathered, batch, rows, minibatch, progress.sums);
   // what was left out adds 0 to the loss, but is part of the step
   progress.sums["steps"] +=
       1.0 - static_cast<double>(rows.numel()) / static_cast<double>(minibatch.numel());
@@ -147,14 +158,10 @@ void RlvrTask::step(const GatheredRollout& gathered, const PreparedBatch& batch,
 void RlvrTask::learn(GatheredRollout& gathered, Optimizer& optimizer,
                      Progress& progress) {
   Stopwatch watch;
-  Rollout& rollout = gathered.rollout;
-  if (options_.old_logprobs == OldLogprobs::kTraining)
-    rollout.logp_old = logprobs(*setup_.model, gathered.generation);
-  if (options_.needs_reference())
-    rollout.logp_ref = logprobs(*start_, gathered.generation);
+  complete(gathered);
   progress.kl_to_start = kl_to_start(gathered);
   progress.logprob_seconds = watch.lap();
-  const PreparedBatch batch = estimator_.prepare(rollout);
+  const PreparedBatch batch = estimator_.prepare(gathered.rollout);
   progress.prepared = batch.metrics;
   const std::int64_t parts = std::min(options_.minibatches, gathered.rows());
   if (batch.no_signal) {
@@ -252,6 +259,7 @@ Json RlvrTask::evaluate() {
   json.update(evaluation_.sampled(*setup_.model, start_.get()));
   json.update(evaluation_.retention(*setup_.model));
   json.update(evaluation_.solution_loss(*setup_.model));
+  if (options_.spectra) json.update(band_signal());
   return json;
 }
 

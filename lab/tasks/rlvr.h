@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -53,6 +54,15 @@ class RlvrTask : public Task {
   void step(const GatheredRollout& gathered, const PreparedBatch& batch,
             const torch::Tensor& minibatch, Optimizer& optimizer, Progress& progress);
   void apply(Optimizer& optimizer, Progress& progress);
+  // Log-probabilities that the loss compares with.
+  void complete(GatheredRollout& gathered);
+  // Adds the gradient of `rows`' share of the minibatch's loss.
+  void backward(const GatheredRollout& gathered, const PreparedBatch& batch,
+                const torch::Tensor& rows, const torch::Tensor& minibatch, Metrics& sums);
+  // Of the hidden matrices, by the present policy; weights and optimizer stay.
+  std::vector<torch::Tensor> rollout_gradient(const std::function<Problem()>& next,
+                                              at::Generator& generator);
+  Json band_signal();
   double kl_to_start(const GatheredRollout& gathered);
   torch::Tensor logprobs(CausalLm& model, const Generation& generation);
   Json metrics(const GatheredRollout& gathered, const Progress& progress) const;

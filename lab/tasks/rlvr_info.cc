@@ -69,10 +69,16 @@ TaskInfo rlvr_info() {
       {"directions_passed", "directions passed", Source::kOptimizer},
       {"empty_matrices", "empty matrices", Source::kOptimizer},
       {"head_spread", "head spread", Source::kOptimizer},
+      {"signal_1", "signal, direction 1"},
+      {"signal_2_4", "signal, 2 to 4"},
+      {"signal_5_16", "signal, 5 to 16"},
+      {"signal_17_64", "signal, 17 to 64"},
+      {"signal_65_up", "signal, from 65"},
       {"gradient_norm", "gradient norm", Source::kUpdates},
       {"loss", "loss", Source::kUpdates},
   };
   info.start = [](const Recipe& r) { return r.text("model.start"); };
+  info.data = [](const Recipe& r) { return problem_file(r); };
   info.make = make_rlvr;
   return info;
 }

@@ -49,6 +49,9 @@ Schema rollout_keys() {
            "who computes those of the policy that answered; auto: generation, where it "
            "samples from the whole distribution",
            {"auto", "training", "generation"}),
+      flag("rl.spectra", o.spectra,
+           "evaluations measure how much of a rollout's gradient repeats in four others, "
+           "by bands of singular directions"),
       {"rl.verifier", o.verifier, "name of the verifier; \"\": the problems' own"},
       real("rl.reward_correct", o.verification.weights.correct, "for a right answer",
            -1e6, 1e6),
@@ -202,6 +205,7 @@ RlvrOptions rlvr_options(const Recipe& r) {
   o.refills = r.integer("rl.refills");
   o.kl_rows = r.integer("rl.kl_rows");
   o.unit_rms = r.flag("rl.unit_rms");
+  o.spectra = r.flag("rl.spectra");
   o.verifier = r.text("rl.verifier");
   o.verification.weights = {r.number("rl.reward_correct"), r.number("rl.reward_format")};
   o.verification.timeout_seconds = r.number("rl.verifier_seconds");

@@ -32,6 +32,7 @@ struct RlvrOptions {
   std::int64_t refills = 4;             // further rollouts that dynamic sampling may draw
   std::int64_t kl_rows = 32;            // answers whose KL to the start is measured
   bool unit_rms = false;  // updates of hidden matrices have root mean square lr
+  bool spectra = false;   // evaluations measure the gradient's signal by singular bands
   std::string verifier;   // "": the problems' own
   VerifierOptions verification;
   OldLogprobs old_logprobs = OldLogprobs::kGeneration;

@@ -188,6 +188,7 @@ TaskInfo sft_info() {
                   {"update_rms", "update RMS", Source::kOptimizer},
                   {"held_out_loss", "held-out loss"}};
   info.start = [](const Recipe& r) { return r.text("model.start"); };
+  info.data = [](const Recipe& r) { return problem_file(r); };
   info.make = make_sft;
   return info;
 }

@@ -2,7 +2,7 @@
 """Turns problems with checkable answers into one file that `pion train` maps.
 
     python -m pion.prepare train.jsonl --tokenizer MODEL --out problems.safetensors
-    python -m pion.prepare reasoning-gym:chain_sum --count 2000 --tokenizer MODEL --out sums.safetensors
+    python -m pion.prepare reasoning-gym:chain_sum --count 2000 --tokenizer characters --out sums.safetensors
 
 Sources, columns and the file are described in docs/data.md.
 """
@@ -11,10 +11,13 @@ import argparse
 import hashlib
 import json
 import random
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from pion import prepare_file, prepare_sources, prepare_tokens
+from pion.prepare_characters import CHARACTERS, folder_beside, write_character_tokenizer
 from pion.prepare_file import HELD_OUT, TRAIN, PreparedProblem
 from pion.prepare_sources import PrepareError, Record
 
@@ -44,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "source", help="file or folder (.jsonl, .json, .parquet), or reasoning-gym:TASK"
     )
-    cli.add_argument("--tokenizer", required=True, help="model folder with tokenizer.json")
+    cli.add_argument(
+        "--tokenizer", required=True, help="model folder with tokenizer.json, or characters"
+    )
     cli.add_argument("--out", required=True, type=Path, help="file to write")
     cli.add_argument("--name", help="of the problems [by source]")
     cli.add_argument("--verifier", help="boxed, hash, last_number, math_verify, ... [by source]")
@@ -256,29 +261,51 @@ def check_splits(problems: list[PreparedProblem]) -> None:
 def prepare(options: argparse.Namespace) -> str:
     """Does all of it; returns the summary."""
     check_options(options)
+    json_option(options.template_options, "--template-options")
+    if options.tokenizer != CHARACTERS:
+        prepare_tokens.require_tokenizer(options.tokenizer)
+        source, records = read_source(options, options.source)
+        return prepare_records(options, options.tokenizer, source, splits(options, records))
+    source, records = read_source(options, options.source)
+    chosen = splits(options, records)
+    texts = [text for r, _ in chosen[0] for text in (r.text, r.answer, r.solution)]
+    with tempfile.TemporaryDirectory() as folder:
+        write_character_tokenizer(folder, [*texts, options.instruction or ""])
+        text = prepare_records(options, folder, source, chosen)
+        kept = folder_beside(options.out)
+        shutil.copytree(folder, kept, dirs_exist_ok=True)
+    return f"{text}\n  tokenizer   {kept}"
+
+
+def prepare_records(
+    options: argparse.Namespace,
+    folder: str,
+    source: prepare_sources.Source,
+    chosen_and_elsewhere: tuple[list[tuple], int],
+) -> str:
+    """Tokenizes by the tokenizer in `folder`, checks, and writes; returns the summary."""
+    chosen, elsewhere = chosen_and_elsewhere
+    tokenizer = prepare_tokens.load_tokenizer(folder)
     template_options = json_option(options.template_options, "--template-options")
-    tokenizer = prepare_tokens.load_tokenizer(options.tokenizer)
     has_template = bool(tokenizer.chat_template)
     chat = has_template if options.chat is None else options.chat
     if chat and not has_template:
-        raise PrepareError(f"--chat: the tokenizer in {options.tokenizer} has no chat template")
+        raise PrepareError(f"--chat: the tokenizer {options.tokenizer} has no chat template")
     if not chat and (options.system or template_options):
         raise PrepareError(
             "--system and --template-options need a chat template; use --instruction"
         )
-    source, records = read_source(options, options.source)
     verifier = options.verifier or source.verifier
     asks, ending = ANSWER_FORMS.get(verifier, ("", "{}"))
     instruction = options.instruction
     if instruction is None:
         instruction = asks if chat else ""
     wording = prepare_tokens.Wording(chat, options.system, instruction, template_options)
-    encoder = prepare_tokens.Encoder(tokenizer, wording, options.tokenizer, options.stop)
+    encoder = prepare_tokens.Encoder(tokenizer, wording, folder, options.stop)
     vocabulary = prepare_tokens.vocabulary_bytes(tokenizer)
 
-    chosen, elsewhere = splits(options, records)
     problems = encode_all(encoder, chosen, ending)
-    problems, too_long = fitting(problems, options, context_of(tokenizer, options.tokenizer))
+    problems, too_long = fitting(problems, options, context_of(tokenizer, folder))
     check_splits(problems)
     some = random.Random(0).sample(problems, min(CHECKED, len(problems)))
     prepare_tokens.check_decoding(
@@ -290,7 +317,7 @@ def prepare(options: argparse.Namespace) -> str:
         "stop_tokens": encoder.stop_tokens,
         "pad_token": [] if tokenizer.pad_token_id is None else [tokenizer.pad_token_id],
         "tokenizer": prepare_tokens.fingerprint(
-            (Path(options.tokenizer) / "tokenizer.json").read_text(encoding="utf-8")
+            (Path(folder) / "tokenizer.json").read_text(encoding="utf-8")
         ),
         "strip": vocabulary.strip,
         "source": options.source,

@@ -12,14 +12,21 @@ BATCH = 1000  # texts a call of the tokenizer
 MARK = "\ue000pion\ue000"  # stands for an assistant's words; of the private use area
 
 
-def load_tokenizer(folder: str):
-    """The tokenizer of a folder, by transformers, without running code that it may hold."""
+def require_tokenizer(folder: str) -> None:
+    """Raises PrepareError if the folder holds no tokenizer."""
     path = Path(folder)
     if not path.is_dir():
-        raise PrepareError(f"--tokenizer {folder}: no such folder; it must hold tokenizer.json")
+        raise PrepareError(
+            f"--tokenizer {folder}: no such folder; it must hold tokenizer.json, or the option be "
+            "`characters`"
+        )
     if not (path / "tokenizer.json").is_file():
         there = ", ".join(sorted(each.name for each in path.iterdir())[:12]) or "nothing"
         raise PrepareError(f"--tokenizer {folder}: holds no tokenizer.json; there are: {there}")
+
+
+def load_tokenizer(folder: str):
+    """The tokenizer of a folder, by transformers, without running code that it may hold."""
     try:
         return tokenizer_worker.load(folder)
     except ImportError as error:
@@ -242,7 +249,13 @@ class Encoder:
     def _ids(self, texts: list[str], **options) -> list[list[int]]:
         if not texts:
             return []
-        ids = self.tokenizer(texts, **options)["input_ids"]
+        try:
+            ids = self.tokenizer(texts, **options)["input_ids"]
+        except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+            raise PrepareError(
+                f"--tokenizer: it cannot encode a text ({error}); one of characters must know all "
+                "of them: make one for these problems with --tokenizer characters"
+            ) from None
         end = self.tokenizer.eos_token_id
         # some tokenizers end every text by themselves; a prompt goes on
         return [each[:-1] if each and each[-1] == end else each for each in ids]

@@ -30,7 +30,7 @@ std::vector<EstimatorOptions> every_method() {
 }
 
 // Two groups of three and one of two responses, lengths 0 to 5, all fields given.
-Rollout example(torch::ScalarType type = torch::kFloat64) {
+Rollout uneven_groups(torch::ScalarType type = torch::kFloat64) {
   torch::manual_seed(3);
   const auto options = torch::TensorOptions(type);
   const Tensor length = torch::tensor({5, 3, 1, 4, 2, 5, 0, 3});
@@ -82,7 +82,7 @@ TEST(Advantage, OfAGroupByHand) {
 }
 
 TEST(Advantage, GroupsAreApartAndOfAnySize) {
-  Rollout r = example();
+  Rollout r = uneven_groups();
   expect_advantages(estimator_named("rloo"), r, {.75, -.75, 0, .375, .375, -.75, -2, 2},
                     1e-12);
   EstimatorOptions dr_grpo = every_method()[5];
@@ -111,7 +111,7 @@ TEST(Advantage, TheMovingAverageDoesNotSeeItsOwnBatch) {
 
 // Whitened returns-to-go, token by token from the definition.
 TEST(Advantage, ReinforcePlusPlusWhitensReturnsOverAllTokens) {
-  const Rollout r = example();
+  const Rollout r = uneven_groups();
   EstimatorOptions o = estimator_named("reinforce_plus_plus");
   o.kl = KlKind::kK1InReward;
   o.kl_coefficient = 0.4;
@@ -148,7 +148,7 @@ TEST(Advantage, OverlongPenaltyIsSoftAndBounded) {
   EstimatorOptions options = estimator_named("reinforce");
   options.overlong_limit = 5, options.overlong_cache = 2;
   // lengths 5 3 1 4 2 5 0 3: penalties -1 0 0 -.5 0 -1 0 0
-  expect_advantages(options, example(), {0, 0, .5, .5, 1, -.75, 0, 2}, 1e-12);
+  expect_advantages(options, uneven_groups(), {0, 0, .5, .5, 1, -.75, 0, 2}, 1e-12);
 }
 
 // ---------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ TEST(Signal, EqualRewardsGiveExactlyNone) {
       if (options.std_floor == 1e-6 && options.advantage == AdvantageKind::kGrpo)
         options.std_floor = 0;  // the hardest: 0 / 0
       options.dynamic_sampling = false;
-      Rollout r = example(type);
+      Rollout r = uneven_groups(type);
       r.reward = torch::full({8}, 0.1, type);  // 0.1 + 0.1 + 0.1 is not 0.3
       const PreparedBatch batch = Estimator(options).prepare(r);
       EXPECT_TRUE(batch.no_signal) << name_of(options.advantage);
@@ -173,7 +173,7 @@ TEST(Signal, EqualRewardsGiveExactlyNone) {
 }
 
 TEST(Signal, IsKnownRowByRow) {
-  Rollout r = example();
+  Rollout r = uneven_groups();
   r.reward = torch::tensor({1., 0., .5, 1., 1., 1., 0., 2.}, torch::kFloat64);
   const PreparedBatch batch = Estimator(estimator_named("grpo")).prepare(r);
   EXPECT_FALSE(batch.no_signal);
@@ -188,7 +188,7 @@ TEST(Signal, AKlTermPullsUnlessThePolicyIsItsReference) {
   EstimatorOptions options = estimator_named("grpo");
   options.kl = KlKind::kK3;
   options.kl_coefficient = 0.01;
-  Rollout r = example();
+  Rollout r = uneven_groups();
   r.reward.fill_(1);
   EXPECT_FALSE(Estimator(options).prepare(r).no_signal);
   r.logp_ref = r.logp_old.clone();
@@ -215,7 +215,7 @@ TEST(MicroBatches, AddUpToTheWholeStepForEveryMethod) {
       options.kl = kl;
       options.kl_coefficient = kl == KlKind::kNone ? 0 : 0.2;
       options.drop_truncated = true;
-      const Rollout r = example();
+      const Rollout r = uneven_groups();
       Estimator estimator(options);
       const PreparedBatch batch = estimator.prepare(r);
       const Tensor minibatch = torch::tensor({6, 1, 4, 0, 7, 2});
@@ -240,7 +240,7 @@ TEST(MicroBatches, PaddingMayHoldAnything) {
   for (EstimatorOptions options : every_method()) {
     options.kl = KlKind::kK3;
     options.kl_coefficient = 0.2;
-    const Rollout clean = example();
+    const Rollout clean = uneven_groups();
     Rollout dirty = clean;
     for (Tensor* x : {&dirty.logp_old, &dirty.logp_rollout, &dirty.logp_ref})
       *x = x->masked_fill(clean.mask.logical_not(), nan);

@@ -16,7 +16,7 @@ namespace {
 using torch::Tensor;
 
 // Four groups of two responses of three tokens; every field given, no mismatch.
-Rollout example() {
+Rollout four_pairs() {
   Rollout r;
   r.mask = torch::ones({8, 3}, torch::kBool);
   r.logp_old = torch::full({8, 3}, -1.0, torch::kFloat64);
@@ -36,7 +36,7 @@ std::vector<std::int64_t> rows_left(const PreparedBatch& batch) {
 
 TEST(Filters, DynamicSamplingLooksAtAccuracyNotAtTheShapedReward) {
   EstimatorOptions options = estimator_named("dapo");
-  const Rollout r = example();
+  const Rollout r = four_pairs();
   const PreparedBatch batch = Estimator(options).prepare(r);
   EXPECT_EQ(rows_left(batch), (std::vector<std::int64_t>{0, 1, 6, 7}));
   EXPECT_EQ(batch.metrics.at("dropped_groups"), 0.5);
@@ -49,9 +49,9 @@ TEST(Filters, DynamicSamplingLooksAtAccuracyNotAtTheShapedReward) {
 
 TEST(Filters, TruncatedResponsesLeaveTheLossButNotTheBaseline) {
   EstimatorOptions options = estimator_named("rloo");
-  const PreparedBatch all = Estimator(options).prepare(example());
+  const PreparedBatch all = Estimator(options).prepare(four_pairs());
   options.drop_truncated = true;
-  const PreparedBatch batch = Estimator(options).prepare(example());
+  const PreparedBatch batch = Estimator(options).prepare(four_pairs());
   EXPECT_EQ(rows_left(batch), (std::vector<std::int64_t>{0, 2, 3, 5, 6, 7}));
   EXPECT_TRUE(torch::equal(batch.advantage, all.advantage));
   EXPECT_EQ(batch.metrics.at("dropped_truncated"), 0.25);
@@ -64,7 +64,7 @@ EstimatorOptions corrected() {
 }
 
 TEST(Mismatch, RejectsByTheGeometricMeanAndByOneToken) {
-  Rollout r = example();
+  Rollout r = four_pairs();
   r.logp_rollout[0] = r.logp_old[0] - 0.002;  // mean above 1.001
   r.logp_rollout[1] = r.logp_old[1] + 0.002;  // below 0.999
   r.logp_rollout[2] =
@@ -83,7 +83,7 @@ TEST(Mismatch, RejectsByTheGeometricMeanAndByOneToken) {
 }
 
 TEST(Mismatch, TheWeightMultipliesTheTokenLoss) {
-  Rollout r = example();
+  Rollout r = four_pairs();
   r.logp_rollout[0] = r.logp_old[0] + torch::tensor({0.5, -0.5, 0.0});
   Estimator estimator(corrected());
   Tensor logp = r.logp_old.clone().requires_grad_();
@@ -97,7 +97,7 @@ TEST(Mismatch, TheWeightMultipliesTheTokenLoss) {
 }
 
 TEST(Mismatch, MoreThanHalfRejectedIsAnError) {
-  Rollout r = example();
+  Rollout r = four_pairs();
   for (int i = 0; i < 4; ++i) r.logp_rollout[i] = r.logp_old[i] + 0.1;
   EXPECT_EQ(message_of([&] { Estimator(corrected()).prepare(r); }), "")
       << "half is allowed";
@@ -178,7 +178,7 @@ std::vector<BadInput> bad_inputs() {
 TEST(BadInput, IsNamedAndChangesNothing) {
   for (const BadInput& bad : bad_inputs()) {
     EstimatorOptions options;
-    Rollout r = example();
+    Rollout r = four_pairs();
     bad.change(options, r);
     Estimator estimator(options);
     const std::string message = message_of([&] { estimator.prepare(r); });
@@ -189,7 +189,7 @@ TEST(BadInput, IsNamedAndChangesNothing) {
   EstimatorOptions options = estimator_named("reinforce");
   Estimator estimator(options);
   estimator.set_baseline(0.5);
-  Rollout r = example();
+  Rollout r = four_pairs();
   r.reward[0] = std::numeric_limits<double>::quiet_NaN();
   EXPECT_NE(message_of([&] { estimator.prepare(r); }), "");
   EXPECT_EQ(estimator.baseline(), 0.5);
@@ -198,13 +198,13 @@ TEST(BadInput, IsNamedAndChangesNothing) {
 TEST(BadInput, NoKlNeedsNoReference) {
   EstimatorOptions options;
   options.kl = KlKind::kK3;  // with coefficient 0, as a grid over it may have
-  Rollout r = example();
+  Rollout r = four_pairs();
   r.logp_ref = Tensor();
   EXPECT_EQ(message_of([&] { Estimator(options).prepare(r); }), "");
 }
 
 TEST(BadInput, OfTheLossIsNamed) {
-  const Rollout r = example();
+  const Rollout r = four_pairs();
   Estimator estimator(estimator_named("grpo"));
   const PreparedBatch batch = estimator.prepare(r);
   const Tensor rows = torch::tensor({4, 6}), all = torch::arange(8);

@@ -17,7 +17,8 @@ namespace pion::lab {
 namespace {
 
 using torch::Tensor;
-constexpr double kExact = 1e-12;  // f64, a handful of operations on numbers of order 1
+constexpr double kFewOperations =
+    1e-12;  // f64, a handful of operations on numbers of order 1
 
 Tensor row(const std::vector<double>& x) {
   return torch::tensor(x, torch::kFloat64).unsqueeze(0);
@@ -63,7 +64,7 @@ TEST(TokenLoss, ClipAndDualClipAreTheirFormulas) {
         if (dual > 0 && a < 0) expected = std::min(expected, -dual * a);
         const auto k = static_cast<std::int64_t>(i);
         EXPECT_NEAR(at(loss.value, k), expected,
-                    kExact * std::max(1.0, std::abs(expected)));
+                    kFewOperations * std::max(1.0, std::abs(expected)));
         const bool high = a > 0 && rho > 1.28, low = a < 0 && rho < 0.8,
                    far = dual > 0 && a < 0 && rho > dual,
                    outside = std::abs(kRatios[i]) > 20;
@@ -71,7 +72,8 @@ TEST(TokenLoss, ClipAndDualClipAreTheirFormulas) {
         EXPECT_EQ(at(loss.clipped_low, k), low) << kRatios[i] << " " << a;
         EXPECT_EQ(at(loss.clipped_dual, k), far) << kRatios[i] << " " << a;
         const double wanted = high || low || far || outside ? 0 : -rho * a;
-        EXPECT_NEAR(at(slope, k), wanted, kExact * std::max(1.0, std::abs(wanted)))
+        EXPECT_NEAR(at(slope, k), wanted,
+                    kFewOperations * std::max(1.0, std::abs(wanted)))
             << kRatios[i] << " " << a << " " << dual;
       }
     }
@@ -117,7 +119,8 @@ TEST(TokenLoss, MiniRlMasksByTheOldPolicyAndWeighsByTheRollout) {
         if (cap > 0) mismatch = std::min(mismatch, cap);
         const bool masked = (a > 0 && rho > 1.27) || (a < 0 && rho < 0.8);
         const double wanted = masked ? 0 : -mismatch * rho * a;
-        EXPECT_NEAR(at(slope, k), wanted, kExact * std::max(1.0, std::abs(wanted)))
+        EXPECT_NEAR(at(slope, k), wanted,
+                    kFewOperations * std::max(1.0, std::abs(wanted)))
             << kRatios[i] << " " << a << " " << cap;
       }
     }

@@ -14,7 +14,7 @@ using fixtures::make_tree;
 using fixtures::TokenTree;
 using torch::Tensor;
 
-constexpr double kExact = 1e-10;  // sums of at most 225 terms of order 1 in f64
+constexpr double kExactSum = 1e-10;  // sums of at most 225 terms of order 1 in f64
 
 void expect_root(const Tensor& gradient, const std::array<double, 3>& expected) {
   for (int v = 0; v < 3; ++v)
@@ -57,7 +57,7 @@ TEST(TokenTree, ReinforceIsUnbiasedForAnyBaseline) {
     for (const double baseline : {0.0, 7.3}) {
       const Tensor mean =
           expected_single(tree, estimator_named("reinforce"), baseline, {});
-      EXPECT_LT(fixtures::largest_difference(mean, tree.objective_gradient()), kExact)
+      EXPECT_LT(fixtures::largest_difference(mean, tree.objective_gradient()), kExactSum)
           << end_token << " " << baseline;
     }
   }
@@ -75,7 +75,7 @@ TEST(TokenTree, K1InTheRewardIsTheGradientOfTheKlToTheReference) {
   const Tensor truth = torch::autograd::grad({objective}, {tree.logits})[0];
   EXPECT_LT(
       fixtures::largest_difference(expected_single(tree, options, 0.4, reference), truth),
-      kExact);
+      kExactSum);
 }
 
 EstimatorOptions pair_options(AdvantageKind advantage, Aggregation aggregation) {
@@ -91,12 +91,12 @@ TEST(TokenTree, PairsSeparateTheTwoBiasesOfGrpo) {
   const TokenTree tree = make_tree(3, true, {});
   const Tensor truth = tree.objective_gradient();
   const Tensor rloo = fixtures::expected_direction(tree, 2, estimator_named("rloo"));
-  EXPECT_LT(fixtures::largest_difference(rloo, truth), kExact);
+  EXPECT_LT(fixtures::largest_difference(rloo, truth), kExactSum);
 
   const Tensor dr_grpo = fixtures::expected_direction(
       tree, 2, pair_options(AdvantageKind::kDrGrpo, Aggregation::kSeqMeanTokenSumNorm));
   EXPECT_NEAR(fixtures::cosine(dr_grpo, truth), 1, 1e-12);
-  EXPECT_LT(fixtures::largest_difference(dr_grpo, 0.5 * truth), kExact);
+  EXPECT_LT(fixtures::largest_difference(dr_grpo, 0.5 * truth), kExactSum);
 
   const Tensor deviation = fixtures::expected_direction(
       tree, 2, pair_options(AdvantageKind::kGrpo, Aggregation::kSeqMeanTokenSum));

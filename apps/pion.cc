@@ -2,6 +2,7 @@
 // The `pion` command: finds the subcommand, turns exceptions into messages and exit
 // codes.
 #include <c10/util/Exception.h>
+#include <malloc.h>
 
 #include <iostream>
 #include <stdexcept>
@@ -72,6 +73,16 @@ int dispatch(const Subcommand& subcommand, const Invocation& invocation) {
   return code;
 }
 
+// Freed memory stays with the process: a training step frees and takes the same tensors
+// again, and clearing pages anew cost 7 % of it. Tensors of 64 MiB and more go back.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 64 << 20);
+  mallopt(M_TRIM_THRESHOLD, 512 << 20);
+  mallopt(M_TOP_PAD, 64 << 20);
+#endif
+}
+
 int run(int count, char** arguments) {
   if (count < 2) {
     print_help();
@@ -92,6 +103,7 @@ int run(int count, char** arguments) {
   std::error_code error;
   invocation.program = std::filesystem::read_symlink("/proc/self/exe", error);
   if (error) invocation.program = arguments[0];
+  if (word != "bench") keep_freed_memory();  // which times peers as they come
   for (const Subcommand& each : kSubcommands)
     if (word == each.name) return dispatch(each, invocation);
   return unknown(word);

@@ -18,21 +18,24 @@ struct PackedSequence {
       -1;  // index of an earlier sequence, itself continuing none; -1: none
 };
 
-// Queries and keys of sequences, padded to a rectangle for attention only.
+// Queries and keys of sequences of similar length, padded to a rectangle for attention.
 struct AttentionBlock {
-  torch::Tensor queries;  // (rows, Lq) i64 into the pack; padding repeats a valid index
-  torch::Tensor keys;     // (rows, Lk) i64 into the pack; undefined: queries are the keys
-  torch::Tensor mask;     // (rows, 1, Lq, Lk) bool, true: attended; never empty in a row
+  std::int64_t rows, queries, keys;  // queries and keys of a row, with padding
+  torch::Tensor
+      mask;  // (rows, 1, queries, keys) bool, true: attended; never empty in a row
 };
 
-// N tokens. Sequences lie in the order given, tokens of one are contiguous.
+// N tokens. Sequences lie in the order given, tokens of one are contiguous. Queries of
+// all blocks, row by row, are S slots; their keys are T. Padding repeats a valid token.
 struct TokenPack {
   torch::Tensor tokens;     // (N) i64
   torch::Tensor positions;  // (N) i64
   std::vector<AttentionBlock> blocks;
-  torch::Tensor
-      from_blocks;  // (N) i64: each token's row in the blocks' (rows Lq), catenated
-  std::vector<std::int64_t> begins;  // of each sequence's first token
+  torch::Tensor query_tokens, key_tokens;     // (S), (T) i64: the token in each slot
+  torch::Tensor query_slots, key_slots;       // (N) i64: each token's own slot
+  torch::Tensor query_padding;                // i64: slots of queries that only pad
+  torch::Tensor prompt_tokens, prompt_slots;  // i64: keys that are another sequence's
+  std::vector<std::int64_t> begins;           // of each sequence's first token
 };
 
 // Throws std::invalid_argument if a sequence that continues none has no token, or one

@@ -5,8 +5,8 @@ Run       python benchmarks/grpo_real_size.py [--pion FILE] [--threads 2] [--opt
 Results   docs/results/speed.md
 
 The shapes are those of Qwen2.5-0.5B, the weights random and bfloat16: 8 problems of 128 tokens,
-4 answers of 64 tokens each. Random answers are never right, so the reward is a hash of the answer,
-by which half of them are: every answer then has an advantage and is trained on.
+4 answers of 64 tokens each. Random answers are never right, so every other one is rewarded: all
+then have an advantage and are trained on.
 """
 
 import argparse
@@ -20,7 +20,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS, SAMPLES, PROMPT, NEW = 8, 4, 128, 64
-REWARD = "import zlib\n\n\ndef score(prompt, response, reference, extra):\n    return zlib.crc32(response.encode()) % 2\n"  # fmt: skip
+REWARD = """
+import itertools
+
+turn = itertools.count()
+
+
+def score(prompt, response, reference, extra):
+    return next(turn) % 2
+"""
 
 
 def make_model(folder: Path) -> None:
@@ -61,32 +69,37 @@ def make_problems(scratch: Path) -> Path:
 
 def run(given: argparse.Namespace, scratch: Path) -> list[dict]:
     """Metrics of every update but the first."""
-    flags = {
-        "model.start": "",
-        "model.folder": scratch / "model",
-        "data.source": make_problems(scratch),
-        "data.kinds": "",
-        "rl.updates": given.steps + 1,
-        "rl.prompts": PROMPTS,
-        "rl.samples": SAMPLES,
-        "rl.max_new_tokens": NEW,
-        "rl.minibatches": 1,
-        "rl.micro_batch_tokens": given.micro_batch_tokens,
-        "rl.verifier": "hash_reward:score",
-        "rl.kl_rows": 0,
-        "model.gradient_checkpointing": str(given.checkpointing).lower(),
-        "eval.problems": 1,
-        "eval.max_new_tokens": 1,
-        "eval.shown": 0,
-        "eval.retention": "",
-        "checkpoint_every": 1000,
-        "threads": given.threads,
-        "optimizer": given.optimizer,
-        "out": scratch / "run",
-    }
-    (scratch / "hash_reward.py").write_text(REWARD)
-    command = [str(given.pion), "train", "rlvr_arithmetic", "--no-report"]
-    command += [f"--{name}={value}" for name, value in flags.items()]
+    recipe = f"""
+        task = "rlvr"
+        threads = {given.threads}
+        checkpoint_every = 1000
+        [model]
+        folder = "{scratch / "model"}"
+        gradient_checkpointing = {str(given.checkpointing).lower()}
+        [data]
+        source = "{make_problems(scratch)}"
+        [rl]
+        updates = {given.steps + 1}
+        prompts = {PROMPTS}
+        samples = {SAMPLES}
+        max_new_tokens = {NEW}
+        minibatches = 1
+        micro_batch_tokens = {given.micro_batch_tokens}
+        verifier = "turn_reward:score"
+        kl_rows = 0
+        [eval]
+        problems = 1
+        max_new_tokens = 1
+        shown = 0
+        [optimizer.matrices]
+        rule = "{given.optimizer}"
+        [optimizer.rest]
+        rule = "adamw"
+    """
+    (scratch / "recipe.toml").write_text(recipe)
+    (scratch / "turn_reward.py").write_text(REWARD)
+    command = [given.pion, "train", scratch / "recipe.toml", "--out", scratch / "run"]
+    command = [*map(str, command), "--no-report"]
     result = subprocess.run(
         command,
         env=os.environ | {"PYTHONPATH": str(scratch), "PION_PYTHON": sys.executable},

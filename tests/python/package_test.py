@@ -3,11 +3,13 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import zipfile
 
 import pytest
+from snippets_test import check, programs, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 USE = """
@@ -28,17 +30,28 @@ def command(*arguments, **keys):
     return subprocess.run(arguments, check=True, capture_output=True, text=True, **keys).stdout
 
 
-@pytest.mark.slow
-def test_the_wheel_installs_into_a_fresh_environment(tmp_path):
-    # about a minute of compilation, seconds with ccache
-    environment = dict(os.environ)
-    if any((pathlib.Path(p) / "ccache").exists() for p in os.environ["PATH"].split(":")):
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built by the build packages of this environment, so that ccache knows the compilation."""
+    wheels = tmp_path_factory.mktemp("wheels")
+    environment = {**os.environ, "CCACHE_BASEDIR": str(ROOT), "CCACHE_NOHASHDIR": "1"}
+    if shutil.which("ccache"):
         environment["CMAKE_CXX_COMPILER_LAUNCHER"] = "ccache"
-    wheels = tmp_path / "wheels"
-    command(
-        sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", wheels, str(ROOT), env=environment
-    )
-    (wheel,) = wheels.glob("pion_optim-*.whl")
+    words = ["-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "-w", wheels, str(ROOT)]
+    command(sys.executable, *words, env=environment)
+    return next(wheels.glob("pion_optim-*.whl"))
+
+
+def fresh_environment(folder, *pip_options):
+    """Its Python, with what `pip install` is told to install."""
+    python = folder / "venv/bin/python"
+    command(sys.executable, "-m", "venv", folder / "venv")
+    command(python, "-m", "pip", "install", "-q", *pip_options)
+    return python
+
+
+@pytest.mark.slow
+def test_what_the_wheel_holds(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in ("pion/py.typed", "pion/_pion.pyi", "pion/__init__.py", "pion/optimizers.py"):
         assert wanted in names
@@ -46,10 +59,27 @@ def test_the_wheel_installs_into_a_fresh_environment(tmp_path):
     assert wheel.stat().st_size < 5e6
     assert ("abi3" in wheel.name) == (sys.version_info >= (3, 12))
 
-    python = tmp_path / "venv/bin/python"
-    command(sys.executable, "-m", "venv", tmp_path / "venv")
-    command(python, "-m", "pip", "install", "-q", wheel)
+
+@pytest.mark.slow
+def test_the_wheel_installs_into_a_fresh_environment(wheel, tmp_path):
+    python = fresh_environment(tmp_path, wheel)
     assert str(tmp_path) in command(python, "-c", USE, cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.hosts
+def test_the_ten_lines_train_from_a_fresh_environment(wheel, tmp_path):
+    """A new environment with the wheel; torch and transformers are those of this one."""
+    pytest.importorskip("transformers")
+    python = fresh_environment(tmp_path, "--no-index", "--no-deps", wheel)
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    (site,) = (tmp_path / "venv/lib").glob("python*/site-packages")
+    (site / "present.pth").write_text("\n".join(packages))
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    where = command(python, "-c", "import pion; print(pion.__file__)", env=environment)
+    assert str(tmp_path) in where
+    (program, *_) = programs().values()
+    check(train(python, program, tmp_path))
 
 
 def test_the_extension_needs_no_framework():

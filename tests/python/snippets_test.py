@@ -4,7 +4,6 @@
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 
@@ -54,33 +53,3 @@ def test_the_ten_lines_are_there_and_ten():
 def test_programs_of_the_documents_train(name, tmp_path):
     pytest.importorskip("transformers")
     check(train(sys.executable, programs()[name], tmp_path))
-
-
-@pytest.mark.slow
-@pytest.mark.hosts
-def test_the_ten_lines_train_from_a_fresh_environment(tmp_path):
-    """A new environment with the wheel; torch and transformers are those of this one."""
-    pytest.importorskip("transformers")
-
-    def pip(*arguments):
-        command = [python, "-m", "pip", "install", "-q", "--no-index", "--no-deps", *arguments]
-        subprocess.run(command, check=True, capture_output=True)
-
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    if shutil.which("ccache"):
-        environment["CMAKE_CXX_COMPILER_LAUNCHER"] = "ccache"
-    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT]
-    subprocess.run(wheel, check=True, capture_output=True, env=environment)
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    python = tmp_path / "venv/bin/python"
-    pip(*tmp_path.glob("pion_optim-*.whl"))
-    where = "import pion, sys; print(pion.__file__)"
-    packages = [path for path in sys.path if path.endswith("site-packages")]
-    (site,) = (tmp_path / "venv/lib").glob("python*/site-packages")
-    (site / "present.pth").write_text("\n".join(packages))
-    installed = subprocess.run(
-        [python, "-c", where], capture_output=True, text=True, check=True, env=environment
-    )
-    assert str(tmp_path) in installed.stdout
-    (program, *_) = programs().values()
-    check(train(python, program, tmp_path))

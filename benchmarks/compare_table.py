@@ -22,8 +22,10 @@ def spread(values: list[float], digits: int) -> str:
 def short(values: list[float]) -> str:
     """Three digits of what may be of any size."""
     mean = statistics.mean(values)
+    if len(set(values)) == 1:
+        return f"{mean:.3g}"
     if mean and abs(mean) < 1e-3:
-        return f"{mean:.1e} ± {statistics.stdev(values):.0e}" if len(values) > 1 else f"{mean:.1e}"
+        return f"{mean:.1e} ± {statistics.stdev(values):.0e}"
     return spread(values, 3 if abs(mean) < 10 else 1)
 
 
@@ -56,7 +58,8 @@ def grid(comparison: dict) -> str:
             best = "**" if comparison["best"].get(name) == rate and len(rates) > 1 else ""
             score = spread([run["score"] for run in runs], 3)
             cells.append(f"{best}{score}{best} [{size:.1e}]" if size else f"{best}{score}{best}")
-        rows.append(cells)
+        if any(cells[1:]):  # a single rate needs no tuning
+            rows.append(cells)
     return table([comparison["lr_key"], *names], rows)
 
 

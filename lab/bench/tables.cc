@@ -131,12 +131,6 @@ std::string speed_up(const Json& row, const Json& rows) {
   return "-";
 }
 
-std::string time_of_block(const Json& row) {
-  const double blocks = row.at("blocks").get<double>();
-  if (blocks == 1) return "";
-  return text(1e3 * row.at("pion").at("min_ms").get<double>() / blocks);
-}
-
 // The ratios to the peers that are not the best.
 std::string others(const Json& row) {
   const double own = row.at("pion").at("min_ms").get<double>();

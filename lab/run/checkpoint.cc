@@ -155,8 +155,8 @@ void save_checkpoint(const fs::path& directory, const CheckpointHead& head, Task
   const std::vector<std::int64_t> steps = checkpoint_steps(directory);
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < steps.size(); ++i) {
     // renamed first, so that a kill in the middle leaves no half-deleted checkpoint
-    const fs::path old =
-        directory / (std::string(kUnfinished) + "delete_" + std::to_string(steps[i]));
+    const std::string name = "delete_" + std::to_string(steps[i]);
+    const fs::path old = directory / (std::string(kUnfinished) + name);
     fs::rename(step_path(directory, steps[i]), old);
     fs::remove_all(old);
   }

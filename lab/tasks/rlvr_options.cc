@@ -49,9 +49,10 @@ Schema rollout_keys() {
            "who computes those of the policy that answered; auto: generation, where it "
            "samples from the whole distribution",
            {"auto", "training", "generation"}),
-      flag("rl.spectra", o.spectra,
-           "evaluations measure how much of a rollout's gradient repeats in four others, "
-           "by bands of singular directions"),
+      flag(
+          "rl.spectra", o.spectra,
+          "evaluations measure how much of the gradient of four rollouts repeats in four "
+          "others, by bands of singular directions"),
       {"rl.verifier", o.verifier, "name of the verifier; \"\": the problems' own"},
       real("rl.reward_correct", o.verification.weights.correct, "for a right answer",
            -1e6, 1e6),

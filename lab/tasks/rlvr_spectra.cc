@@ -12,7 +12,8 @@ using torch::Tensor;
 namespace {
 
 constexpr std::uint64_t kSpectraSeed = 0x5eed0003;  // of its problems and answers
-constexpr int kIndependentRollouts = 4;             // whose mean is the judge
+// Of the gradient and of its judge: about what momentum 0.9 holds at two steps a rollout.
+constexpr int kRollouts = 4;
 
 }  // namespace
 
@@ -47,13 +48,16 @@ Json RlvrTask::band_signal() {
     return setup_.problems->problem(Split::kTrain,
                                     shuffled_index(drawn++, count, kSpectraSeed));
   };
-  const std::vector<Tensor> gradients = rollout_gradient(next, generator);
-  std::vector<Tensor> judge = rollout_gradient(next, generator);
-  for (int more = 1; more < kIndependentRollouts; ++more) {
-    const std::vector<Tensor> another = rollout_gradient(next, generator);
-    for (std::size_t i = 0; i < judge.size(); ++i) judge[i] += another[i];
-  }
-  for (Tensor& each : judge) each /= kIndependentRollouts;
+  const auto mean_gradient = [&] {
+    std::vector<Tensor> sum = rollout_gradient(next, generator);
+    for (int more = 1; more < kRollouts; ++more) {
+      const std::vector<Tensor> another = rollout_gradient(next, generator);
+      for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += another[i];
+    }
+    for (Tensor& each : sum) each /= kRollouts;
+    return sum;
+  };
+  const std::vector<Tensor> gradients = mean_gradient(), judge = mean_gradient();
   return singular_band_signal(gradients, judge);
 }
 

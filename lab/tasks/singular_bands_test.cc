@@ -37,13 +37,16 @@ TEST(SingularBands, FollowTheDefinition) {
   EXPECT_FALSE(json.contains("signal_65_up"));
 }
 
-TEST(SingularBands, AreMeansOverMatricesWithoutEmptyOnes) {
+TEST(SingularBands, AreOverAllMatricesAndTheirDirections) {
   torch::manual_seed(2);
   const Tensor g = torch::randn({8, 6}, torch::kDouble);
   const Tensor zero = torch::zeros({8, 6}, torch::kDouble);
   const Json json = singular_band_signal({g, 2 * g, zero}, {g, g, g});
   for (const char* name : {"signal_1", "signal_2_4", "signal_5_16"})
-    EXPECT_NEAR(double(json[name]), 0.75, 1e-12) << name;  // of 1 and 1/2
+    EXPECT_NEAR(double(json[name]), 2.0 / 3, 1e-12) << name;  // (s + s) / (s + 2 s)
+  // of rank 2: what G' has elsewhere is no direction of G
+  const Tensor low = orthogonal(8, 2).matmul(orthogonal(6, 2).transpose(0, 1));
+  EXPECT_FALSE(singular_band_signal({low}, {g}).contains("signal_5_16"));
   EXPECT_TRUE(singular_band_signal({zero}, {g}).empty());
 }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 # the page's light colours, lab/report/page/theme.js
 COLOURS = {"adamw": "#0072b2", "muon": "#008060", "pion": "#d0480b", "sgd": "#b0448a",
            "low_rank_muon": "#8a6d00", "low_pass_muon": "#5b55d0"}  # fmt: skip
-SPARE = ["#0072b2", "#b0448a", "#8a6d00", "#5b55d0", "#57606a"]
+GREY = "#57606a"
 
 
 def fail(message: str) -> None:
@@ -54,7 +54,8 @@ def log_scale(series: list[dict]) -> bool:
 def specification(report: dict, series: list[dict], metric: str, axis: str) -> dict:
     labels = {row["key"]: row["label"] for row in report["optimizers"]}
     present = [key for key in labels if any(one["optimizer"] == key for one in series)]
-    spare = iter(SPARE * len(present))
+    free = [COLOURS[key] for key in COLOURS if key not in labels]
+    spare = iter([*free, GREY] * len(present))
     colours = [COLOURS.get(key) or next(spare) for key in present]
     rows = [
         {"optimizer": labels[one["optimizer"]], "x": x, "mean": mean, "low": low, "high": high}

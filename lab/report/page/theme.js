@@ -11,8 +11,6 @@ const hues = {
   sgd: ['#b0448a', '#ea9bc9'], low_rank_muon: ['#8a6d00', '#e0c04a'],
   low_pass_muon: ['#5b55d0', '#aaa4ff'],
 };
-const spareHues = [['#0072b2', '#5db3f0'], ['#b0448a', '#ea9bc9'], ['#8a6d00', '#e0c04a'],
-  ['#5b55d0', '#aaa4ff'], ['#57606a', '#a8b3bf']];
 const shapes = ['circle', 'square', 'triangle-up', 'diamond', 'triangle-down', 'cross'];
 
 const keys = report.optimizers.map((row) => row.key);
@@ -20,7 +18,9 @@ const labels = Object.fromEntries(report.optimizers.map((row) => [row.key, row.l
 
 function colour(key) {
   const others = keys.filter((name) => !hues[name]);
-  const pair = hues[key] || spareHues[Math.max(0, others.indexOf(key)) % spareHues.length];
+  const free = Object.keys(hues).filter((name) => !keys.includes(name)).map((name) => hues[name]);
+  const spare = [...free, ['#57606a', '#a8b3bf']];
+  const pair = hues[key] || spare[Math.max(0, others.indexOf(key)) % spare.length];
   return pair[darkScheme.matches ? 1 : 0];
 }
 

@@ -17,9 +17,9 @@ struct ComparedRun {
   std::string optimizer;
   double lr = 0;
   std::int64_t seed = 0;
-  std::string phase;               // "tune" or "final"
-  std::string status = "pending";  // "complete", "failed"
-  std::optional<double> score;     // of a complete run
+  std::string phase;                      // "tune" or "final"
+  std::string status = "pending";         // "complete", "failed"
+  std::optional<double> score;            // of a complete run
   std::map<std::string, double> metrics;  // of the task's columns
   double wall_seconds = 0;
   std::string error;  // of a failed one

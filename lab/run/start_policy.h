@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Policies that other runs begin with: an SFT recipe's trained model, made once and kept
-// in runs/bases/<recipe>-<hash of the resolved recipe and its problems>/, or below $PION_BASES.
+// in runs/bases/<recipe>-<hash of the resolved recipe and its problems>/, or below
+// $PION_BASES.
 #pragma once
 
 #include <filesystem>

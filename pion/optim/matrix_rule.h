@@ -15,8 +15,8 @@ enum class Scale {
   kOriginal,       // "original": sqrt(max(1, rows / cols)); K. Jordan et al. 2024
   kSpectral,       // "spectral": sqrt(rows / cols); Scion, dion
   kOfficial,       // "official": scale_factor sqrt(max(rows, cols)) -> scale_factor, 2.0
-              // unless given, as in the authors' pion.py (0.2 and 5.0 in their other
-              // files)
+                   // unless given, as in the authors' pion.py (0.2 and 5.0 in their other
+                   // files)
   kUnitRms,  // "unit_rms": O is rescaled to root mean square scale_factor, 1.0 unless
              // given: s = scale_factor sqrt(rows cols) / (||O||_F + kUnitRmsFloor)
 };

@@ -261,17 +261,18 @@ def check_splits(problems: list[PreparedProblem]) -> None:
 def prepare(options: argparse.Namespace) -> str:
     """Does all of it; returns the summary."""
     check_options(options)
-    json_option(options.template_options, "--template-options")
-    if options.tokenizer != CHARACTERS:
+    template_options = json_option(options.template_options, "--template-options")
+    characters = options.tokenizer == CHARACTERS
+    if not characters:
         prepare_tokens.require_tokenizer(options.tokenizer)
-        source, records = read_source(options, options.source)
-        return prepare_records(options, options.tokenizer, source, splits(options, records))
     source, records = read_source(options, options.source)
-    chosen = splits(options, records)
-    texts = [text for r, _ in chosen[0] for text in (r.text, r.answer, r.solution)]
+    problems = source, *splits(options, records)
+    if not characters:
+        return prepare_records(options, template_options, options.tokenizer, *problems)
+    texts = [text for r, _ in problems[1] for text in (r.text, r.answer, r.solution)]
     with tempfile.TemporaryDirectory() as folder:
         write_character_tokenizer(folder, [*texts, options.instruction or ""])
-        text = prepare_records(options, folder, source, chosen)
+        text = prepare_records(options, template_options, folder, *problems)
         kept = folder_beside(options.out)
         shutil.copytree(folder, kept, dirs_exist_ok=True)
     return f"{text}\n  tokenizer   {kept}"
@@ -279,14 +280,14 @@ def prepare(options: argparse.Namespace) -> str:
 
 def prepare_records(
     options: argparse.Namespace,
+    template_options: dict,
     folder: str,
     source: prepare_sources.Source,
-    chosen_and_elsewhere: tuple[list[tuple], int],
+    chosen: list[tuple],
+    elsewhere: int,
 ) -> str:
     """Tokenizes by the tokenizer in `folder`, checks, and writes; returns the summary."""
-    chosen, elsewhere = chosen_and_elsewhere
     tokenizer = prepare_tokens.load_tokenizer(folder)
-    template_options = json_option(options.template_options, "--template-options")
     has_template = bool(tokenizer.chat_template)
     chat = has_template if options.chat is None else options.chat
     if chat and not has_template:

@@ -2,7 +2,9 @@
 // The `pion` command: finds the subcommand, turns exceptions into messages and exit
 // codes.
 #include <c10/util/Exception.h>
+#ifdef __GLIBC__
 #include <malloc.h>
+#endif
 
 #include <iostream>
 #include <stdexcept>

@@ -17,6 +17,7 @@ namespace pion {
 namespace {
 
 using Matrix = Eigen::MatrixXd;
+using Svd = Eigen::JacobiSVD<Matrix, Eigen::HouseholderQRPreconditioner>;
 
 Matrix as_eigen(const RandomMatrix<double>& x) {
   Matrix result(x.rows, x.cols);
@@ -27,13 +28,13 @@ Matrix as_eigen(const RandomMatrix<double>& x) {
 }
 
 std::vector<double> spectrum(const Matrix& x) {
-  const Eigen::VectorXd s = Eigen::BDCSVD<Matrix>(x).singularValues();
+  const Eigen::VectorXd s = Svd(x).singularValues();
   return {s.begin(), s.end()};
 }
 
 // U f(S / ||X||_F) V^T.
 Matrix mapped(const Matrix& x, const std::function<double(double)>& f) {
-  const Eigen::BDCSVD<Matrix> svd(x, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  const Svd svd(x, Eigen::ComputeThinU | Eigen::ComputeThinV);
   const double norm = x.norm();
   Eigen::VectorXd s = svd.singularValues();
   for (double& value : s) value = norm == 0 ? 0 : f(value / norm);

@@ -9,14 +9,14 @@ namespace {
 using Call = std::function<torch::Tensor(const torch::Tensor&)>;
 
 // What the backward pass needs besides tensors.
-struct Recipe : torch::CustomClassHolder {
+struct Recomputation : torch::CustomClassHolder {
   Call call;
 };
 
 struct Checkpoint : torch::autograd::Function<Checkpoint> {
   static torch::Tensor forward(torch::autograd::AutogradContext* context,
                                const torch::Tensor& x, at::TensorList parameters,
-                               const c10::intrusive_ptr<Recipe>& recipe) {
+                               const c10::intrusive_ptr<Recomputation>& recipe) {
     torch::autograd::variable_list saved = {x};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     context->save_for_backward(saved);
@@ -28,7 +28,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
       torch::autograd::AutogradContext* context,
       const torch::autograd::variable_list& gradients) {
     torch::autograd::variable_list inputs = context->get_saved_variables();
-    const auto recipe = c10::static_intrusive_pointer_cast<Recipe>(
+    const auto recipe = c10::static_intrusive_pointer_cast<Recomputation>(
         context->saved_data["recipe"].toCapsule());
     const bool needs_x = context->needs_input_grad(0);
     torch::autograd::variable_list wanted;
@@ -60,7 +60,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
 
 torch::Tensor checkpointed(const torch::Tensor& x,
                            const std::vector<torch::Tensor>& parameters, Call call) {
-  auto recipe = c10::make_intrusive<Recipe>();
+  auto recipe = c10::make_intrusive<Recomputation>();
   recipe->call = std::move(call);
   return Checkpoint::apply(x, at::TensorList(parameters), recipe);
 }

@@ -11,7 +11,7 @@
 namespace pion::lab {
 namespace {
 
-using Json = nlohmann::json;
+using ConfigJson = nlohmann::json;
 
 struct Known {
   LmArchitecture architecture;
@@ -27,24 +27,24 @@ constexpr std::array<Known, 3> kKnown = {{
 // Reads keys of one JSON object; every message begins with where and the key.
 class Reader {
  public:
-  Reader(const Json& object, std::string where)
+  Reader(const ConfigJson& object, std::string where)
       : object_(object), where_(std::move(where)) {}
 
   [[noreturn]] void fail(const std::string& key, const std::string& what) const {
-    const Json* value = find(key);
+    const ConfigJson* value = find(key);
     throw std::invalid_argument(where_ + ": " + key + " must be " + what + ", got " +
                                 (value ? shortened(*value) : std::string("nothing")));
   }
 
   // Null counts as absent, as in Hugging Face's files.
-  const Json* find(const std::string& key) const {
+  const ConfigJson* find(const std::string& key) const {
     const auto at = object_.find(key);
     return at == object_.end() || at->is_null() ? nullptr : &*at;
   }
 
   std::int64_t integer(const std::string& key, std::optional<std::int64_t> otherwise,
                        std::int64_t low, std::int64_t high) const {
-    const Json* value = find(key);
+    const ConfigJson* value = find(key);
     if (!value && otherwise) return *otherwise;
     const std::string range =
         "an integer in [" + std::to_string(low) + ", " + std::to_string(high) + "]";
@@ -58,7 +58,7 @@ class Reader {
   }
 
   double positive(const std::string& key, std::optional<double> otherwise) const {
-    const Json* value = find(key);
+    const ConfigJson* value = find(key);
     if (!value && otherwise) return *otherwise;
     const bool good = value && value->is_number() &&
                       std::isfinite(value->get<double>()) && value->get<double>() > 0;
@@ -67,14 +67,14 @@ class Reader {
   }
 
   bool boolean(const std::string& key, bool otherwise) const {
-    const Json* value = find(key);
+    const ConfigJson* value = find(key);
     if (!value) return otherwise;
     if (!value->is_boolean()) fail(key, "true or false");
     return value->get<bool>();
   }
 
   std::string text(const std::string& key, const std::string& otherwise) const {
-    const Json* value = find(key);
+    const ConfigJson* value = find(key);
     if (!value) return otherwise;
     if (!value->is_string()) fail(key, "a text");
     return value->get<std::string>();
@@ -82,13 +82,13 @@ class Reader {
 
  private:
   // of a value that may be a novel
-  static std::string shortened(const Json& value) {
-    std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
+  static std::string shortened(const ConfigJson& value) {
+    std::string text = value.dump(-1, ' ', true, ConfigJson::error_handler_t::replace);
     if (text.size() > 80) text = text.substr(0, 77) + "...";
     return text;
   }
 
-  const Json& object_;
+  const ConfigJson& object_;
   std::string where_;
 };
 
@@ -108,11 +108,11 @@ LmArchitecture read_architecture(const Reader& reader, const std::string& where)
 }
 
 // Either the old keys rope_theta and rope_scaling or the new one, rope_parameters.
-void read_rope(const Json& json, const Reader& reader, const std::string& where,
+void read_rope(const ConfigJson& json, const Reader& reader, const std::string& where,
                CausalLmConfig& config) {
   config.rope_theta = reader.positive("rope_theta", 10000.0);
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const Json* found = reader.find(key);
+    const ConfigJson* found = reader.find(key);
     if (!found) continue;
     if (!found->is_object()) reader.fail(key, "an object");
     const Reader rope(*found, where + ": " + key);
@@ -143,14 +143,14 @@ void refuse_unsupported(const Reader& reader, const std::string& where) {
     throw std::invalid_argument(where +
                                 ": use_sliding_window must be false, got true; "
                                 "sliding windows are not supported");
-  if (const Json* types = reader.find("layer_types")) {
+  if (const ConfigJson* types = reader.find("layer_types")) {
     if (!types->is_array()) reader.fail("layer_types", "a list");
-    for (const Json& type : *types)
+    for (const ConfigJson& type : *types)
       if (type != "full_attention")
         reader.fail("layer_types", "\"full_attention\" in every layer");
   }
   if (reader.text("hidden_act", "silu") != "silu") reader.fail("hidden_act", "\"silu\"");
-  if (const Json* rotary = reader.find("partial_rotary_factor"))
+  if (const ConfigJson* rotary = reader.find("partial_rotary_factor"))
     if (*rotary != 1.0) reader.fail("partial_rotary_factor", "1");
   if (reader.find("quantization_config"))
     reader.fail("quantization_config", "absent: quantized weights are not supported");
@@ -166,13 +166,13 @@ void read_tokens(const Reader& reader, CausalLmConfig& config) {
   };
   config.bos_token_id = token("bos_token_id");
   config.pad_token_id = token("pad_token_id");
-  const Json* eos = reader.find("eos_token_id");
+  const ConfigJson* eos = reader.find("eos_token_id");
   if (!eos) return;
   if (!eos->is_array()) {
     if (const auto id = token("eos_token_id")) config.eos_token_ids = {*id};
     return;
   }
-  for (const Json& id : *eos) {
+  for (const ConfigJson& id : *eos) {
     if (!id.is_number_integer() || id < 0 || id > last)
       reader.fail("eos_token_id", "tokens in [0, " + std::to_string(last) + "]");
     config.eos_token_ids.push_back(id.get<std::int64_t>());
@@ -211,10 +211,10 @@ void check_model_config(const CausalLmConfig& config, const std::string& where) 
 }
 
 CausalLmConfig parse_model_config(std::string_view text, const std::string& where) {
-  Json json;
+  ConfigJson json;
   try {
-    json = Json::parse(text);
-  } catch (const Json::exception& error) {
+    json = ConfigJson::parse(text);
+  } catch (const ConfigJson::exception& error) {
     throw std::invalid_argument(where + ": must be JSON: " + error.what());
   }
   if (!json.is_object())

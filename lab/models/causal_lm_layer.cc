@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include "lab/models/causal_lm_attention.h"
 #include "lab/models/causal_lm_fused.h"
 
 namespace pion::lab {
@@ -85,9 +86,7 @@ torch::Tensor CausalAttention::forward(const torch::Tensor& x, const TokenPack& 
     q = q_norm->forward(q);
     k = k_norm->forward(k);
   }
-  const torch::Tensor mixed =
-      packed_attention(rotated(q, rotation.cosine, rotation.sine),
-                       rotated(k, rotation.cosine, rotation.sine), v, pack);
+  const torch::Tensor mixed = packed_attention(q, k, v, rotation, pack);
   return o_proj->forward(mixed.flatten(1));
 }
 

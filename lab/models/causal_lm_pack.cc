@@ -91,42 +91,22 @@ torch::Tensor indices(const std::vector<std::int64_t>& values) {
   return torch::tensor(values, torch::kInt64);
 }
 
-// Rows of tokens to the slots of blocks; what pads has no gradient, so that back is one
-// row a token, and those of prompts that several sequences continue.
-struct ToSlots : torch::autograd::Function<ToSlots> {
-  static torch::Tensor forward(torch::autograd::AutogradContext* context,
-                               const torch::Tensor& x, const torch::Tensor& tokens,
-                               const torch::Tensor& slots,
-                               const torch::Tensor& shared_tokens,
-                               const torch::Tensor& shared_slots) {
-    context->save_for_backward({slots, shared_tokens, shared_slots});
-    return x.index_select(0, tokens);
+// The same sequences, those that share a prompt one after the other.
+c10::intrusive_ptr<AttentionPlan> make_plan(std::vector<Row> rows) {
+  auto plan = c10::make_intrusive<AttentionPlan>();
+  const auto family = [](const Row& row) {
+    return row.earlier_length > 0 ? row.earlier : row.begin;
+  };
+  std::ranges::stable_sort(rows, {}, family);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (i == 0 || family(rows[i]) != family(rows[i - 1])) plan->families.push_back(i);
+    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+    plan->runs.push_back({size(rows[i].begin), size(rows[i].length),
+                          size(rows[i].earlier), size(rows[i].earlier_length)});
   }
-  static torch::autograd::variable_list backward(
-      torch::autograd::AutogradContext* context,
-      const torch::autograd::variable_list& gradients) {
-    const auto saved = context->get_saved_variables();
-    torch::Tensor to_x = gradients[0].index_select(0, saved[0]);
-    if (saved[1].numel() > 0)
-      to_x.index_add_(0, saved[1], gradients[0].index_select(0, saved[2]));
-    return {to_x, {}, {}, {}, {}};
-  }
-};
-
-// Rows of slots to those of tokens; what pads gets the gradient 0.
-struct FromSlots : torch::autograd::Function<FromSlots> {
-  static torch::Tensor forward(torch::autograd::AutogradContext* context,
-                               const torch::Tensor& x, const TokenPack& pack) {
-    context->save_for_backward({pack.query_tokens, pack.query_padding});
-    return x.index_select(0, pack.query_slots);
-  }
-  static torch::autograd::variable_list backward(
-      torch::autograd::AutogradContext* context,
-      const torch::autograd::variable_list& gradients) {
-    const auto saved = context->get_saved_variables();
-    return {gradients[0].index_select(0, saved[0]).index_fill_(0, saved[1], 0), {}};
-  }
-};
+  plan->families.push_back(rows.size());
+  return plan;
+}
 
 }  // namespace
 
@@ -144,8 +124,9 @@ TokenPack pack_tokens(std::span<const PackedSequence> sequences) {
   pack.tokens = indices(tokens);
   pack.positions = indices(positions);
 
-  // rows of similar shape share a rectangle: at most a quarter of its height is padding
   std::vector<Row> rows = find_rows(sequences, pack.begins);
+  pack.plan = make_plan(rows);
+  // rows of similar shape share a rectangle: at most a quarter of its height is padding
   std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
     return std::pair(a.earlier_length > 0, a.length) >
            std::pair(b.earlier_length > 0, b.length);
@@ -178,39 +159,6 @@ Rotation make_rotation(const torch::Tensor& positions,
       positions.to(torch::kFloat32).unsqueeze(1) * inverse_frequencies;
   const torch::Tensor angles = torch::cat({half, half}, 1).unsqueeze(1);
   return {angles.cos().to(dtype), angles.sin().to(dtype)};
-}
-
-torch::Tensor packed_attention(const torch::Tensor& q, const torch::Tensor& k,
-                               const torch::Tensor& v, const TokenPack& pack) {
-  const std::int64_t heads = q.size(1), dim = q.size(2);
-  std::vector<std::int64_t> query_counts, key_counts;
-  for (const AttentionBlock& block : pack.blocks) {
-    query_counts.push_back(block.rows * block.queries);
-    key_counts.push_back(block.rows * block.keys);
-  }
-  const torch::Tensor none = indices({});
-  const auto queries = ToSlots::apply(q, pack.query_tokens, pack.query_slots, none, none)
-                           .split_with_sizes(query_counts);
-  const auto of_keys = [&](const torch::Tensor& x) {
-    return ToSlots::apply(x, pack.key_tokens, pack.key_slots, pack.prompt_tokens,
-                          pack.prompt_slots)
-        .split_with_sizes(key_counts);
-  };
-  const auto keys = of_keys(k), values = of_keys(v);
-  std::vector<torch::Tensor> outputs;
-  for (std::size_t b = 0; b < pack.blocks.size(); ++b) {
-    const AttentionBlock& block = pack.blocks[b];
-    const auto shaped = [&](const torch::Tensor& x, std::int64_t length) {
-      return x.view({block.rows, length, x.size(1), dim}).transpose(1, 2);
-    };
-    const torch::Tensor out = torch::scaled_dot_product_attention(
-        shaped(queries[b], block.queries), shaped(keys[b], block.keys),
-        shaped(values[b], block.keys), block.mask,
-        /*dropout_p=*/0.0, /*is_causal=*/false, /*scale=*/std::nullopt,
-        /*enable_gqa=*/heads != k.size(1));
-    outputs.push_back(out.transpose(1, 2).reshape({-1, heads, dim}));
-  }
-  return FromSlots::apply(torch::cat(outputs), pack);
 }
 
 }  // namespace pion::lab

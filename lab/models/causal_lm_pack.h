@@ -9,6 +9,8 @@
 #include <span>
 #include <vector>
 
+#include "lab/models/causal_lm_attention_call.h"
+
 namespace pion::lab {
 
 // A run of new tokens, and the earlier sequence that it continues.
@@ -25,6 +27,12 @@ struct AttentionBlock {
       mask;  // (rows, 1, queries, keys) bool, true: attended; never empty in a row
 };
 
+// Sequences that have tokens, those that share a prompt one after the other.
+struct AttentionPlan : torch::CustomClassHolder {
+  std::vector<AttentionRun> runs;
+  std::vector<std::size_t> families;  // the first run of each prompt, and the end
+};
+
 // N tokens. Sequences lie in the order given, tokens of one are contiguous. Queries of
 // all blocks, row by row, are S slots; their keys are T. Padding repeats a valid token.
 struct TokenPack {
@@ -36,6 +44,7 @@ struct TokenPack {
   torch::Tensor query_padding;                // i64: slots of queries that only pad
   torch::Tensor prompt_tokens, prompt_slots;  // i64: keys that are another sequence's
   std::vector<std::int64_t> begins;           // of each sequence's first token
+  c10::intrusive_ptr<AttentionPlan> plan;
 };
 
 // Throws std::invalid_argument if a sequence that continues none has no token, or one
@@ -48,10 +57,5 @@ struct Rotation {
 };
 Rotation make_rotation(const torch::Tensor& positions,
                        const torch::Tensor& inverse_frequencies, torch::ScalarType dtype);
-
-// Attention of every packed token to those before it in its sequence. q: (N, heads,
-// head_dim); k, v: (N, kv_heads, head_dim), kv_heads divides heads. Returns q's shape.
-torch::Tensor packed_attention(const torch::Tensor& q, const torch::Tensor& k,
-                               const torch::Tensor& v, const TokenPack& pack);
 
 }  // namespace pion::lab

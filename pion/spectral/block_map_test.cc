@@ -71,9 +71,8 @@ Matrix direct_bf16(const SpectralMap& map, const Matrix& input) {
   const auto product = [&](const Matrix& a, const Matrix& b) {
     Matrix c = zero_matrix<float>(a.rows, b.cols);
     for (std::int64_t i = 0; i < a.rows; ++i) {
-      for (std::int64_t p = 0; p < a.cols; ++p) {
-        for (std::int64_t j = 0; j < b.cols; ++j) c(i, j) += a(i, p) * b(p, j);
-      }
+      for (std::int64_t p = 0; p < a.cols; ++p)
+        add_multiple(a(i, p), &b(p, 0), b.cols, &c(i, 0));
     }
     return c;
   };

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accelerate with PionAdamW: prepare, accumulate gradients, clip, save and load everything.
 
-pip install 'pion-optim[torch]' accelerate transformers && python examples/accelerate_loop.py"""
+pip install '.[torch]' accelerate transformers && python examples/accelerate_loop.py"""
 
 import tempfile
 

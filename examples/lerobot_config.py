@@ -2,7 +2,7 @@
 """LeRobot's optimizer configuration with PionAdamW: parsed as its command line does, built from a
 policy's parameters, saved and loaded by LeRobot's own functions.
 
-pip install 'pion-optim[torch]' lerobot && python examples/lerobot_config.py --optimizer.lr=3e-3"""
+pip install '.[torch]' lerobot && python examples/lerobot_config.py --optimizer.lr=3e-3"""
 
 import dataclasses
 import pathlib

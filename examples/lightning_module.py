@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lightning with PionAdamW and a schedule; stopped half-way and resumed from its checkpoint.
 
-pip install 'pion-optim[torch]' lightning && python examples/lightning_module.py"""
+pip install '.[torch]' lightning && python examples/lightning_module.py"""
 
 import tempfile
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """transformers' Trainer with PionAdamW: a tiny Qwen3 learns to continue sequences of equal steps.
 
-pip install 'pion-optim[torch]' transformers accelerate && python examples/transformers_trainer.py"""
+pip install '.[torch]' transformers accelerate && python examples/transformers_trainer.py"""
 
 import tempfile
 

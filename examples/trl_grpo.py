@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TRL's GRPOTrainer with PionAdamW: a model is rewarded for answering with even digits.
 
-pip install 'pion-optim[torch]' trl && python examples/trl_grpo.py"""
+pip install '.[torch]' trl && python examples/trl_grpo.py"""
 
 import tempfile
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TRL's SFTTrainer with PionAdamW on sums of digits; model and tokenizer are made here.
 
-pip install 'pion-optim[torch]' trl && python examples/trl_sft.py"""
+pip install '.[torch]' trl && python examples/trl_sft.py"""
 
 import tempfile
 

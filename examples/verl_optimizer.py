@@ -6,7 +6,7 @@ makes the optimizer, as the FSDP engine does. What goes into a run's configurati
     actor_rollout_ref.actor.optim.optimizer_impl=pion
     actor_rollout_ref.actor.optim.optimizer=PionAdamW
 
-pip install 'pion-optim[torch]' verl transformers && python examples/verl_optimizer.py"""
+pip install '.[torch]' verl transformers && python examples/verl_optimizer.py"""
 
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM

@@ -242,6 +242,9 @@ def test_single_run_leaves_out_the_comparison(browser, runs, tmp_path):
         browser.evaluate("document.querySelector('h1').textContent") == "Pion scored 7.00 on snake"
     )
     assert "pion train snake --seed 1" in browser.evaluate("document.body.innerText")
+    measures = browser.evaluate("document.getElementById('measures').innerText")
+    assert "return\t12.5" in measures and "never measured" not in measures
+    assert "last tenth" in measures and "tuned rate" not in measures
 
 
 @pytest.mark.parametrize("width,scheme", [(1400, "dark"), (480, "light")])

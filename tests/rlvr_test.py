@@ -134,6 +134,10 @@ def test_metrics_evaluation_and_answers_of_a_run(run, place):
     evaluation = last_evaluation(place / "first")
     for name in ("accuracy", "sampled_accuracy", "retention_accuracy", "kl_to_start"):
         assert evaluation[name] >= 0
+    measures = json.loads((place / "first/result.json").read_text())["measures"]
+    assert measures["retention_accuracy"] == evaluation["retention_accuracy"]
+    # four updates: the last tenth is the fourth
+    assert measures["reward_mean"] == updates[-1]["reward_mean"] and measures["update_rms"] > 0
     sample = json.loads((place / "first/sample.json").read_text())
     assert sample["kind"] == "answers" and len(sample["items"]) == 2
     assert {"text", "correct", "formatted"} <= sample["items"][0]["before"].keys()

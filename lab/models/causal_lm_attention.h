@@ -4,7 +4,7 @@
 
 #include <torch/torch.h>
 
-#include "lab/models/causal_lm_attention_call.h"
+#include "lab/models/causal_lm_attention_kernel_call.h"
 #include "lab/models/causal_lm_pack.h"
 #include "pion/kernels/cpu_target.h"
 

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "lab/models/causal_lm_attention_call.h"
+#include "lab/models/causal_lm_attention_kernel_call.h"
 #include "lab/models/generation_lanes.h"
 
 namespace pion::lab::PION_TARGET {

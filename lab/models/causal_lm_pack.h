@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "lab/models/causal_lm_attention_call.h"
+#include "lab/models/causal_lm_attention_kernel_call.h"
 
 namespace pion::lab {
 

@@ -8,6 +8,20 @@
 namespace pion::lab::report {
 namespace {
 
+std::map<std::string, double> parse_numbers(const Json& object) {
+  std::map<std::string, double> numbers;
+  for (const auto& [name, value] : object.items())
+    if (value.is_number()) numbers[name] = value.get<double>();
+  return numbers;
+}
+
+std::vector<Column> parse_columns(const Json& list) {
+  std::vector<Column> columns;
+  for (const Json& column : list)
+    columns.push_back({text(column, "metric"), text(column, "title")});
+  return columns;
+}
+
 ComparedRun parse_run(const Json& entry) {
   ComparedRun run;
   run.directory = text(entry, "dir");
@@ -19,8 +33,7 @@ ComparedRun parse_run(const Json& entry) {
   run.seed = number(entry, "seed");
   run.score = number(entry, "score");
   run.wall_seconds = number(entry, "wall_seconds");
-  for (const auto& [name, value] : member(entry, "metrics").items())
-    if (value.is_number()) run.metrics[name] = value.get<double>();
+  run.metrics = parse_numbers(member(entry, "metrics"));
   return run;
 }
 
@@ -116,8 +129,7 @@ Comparison parse_comparison(std::string_view json) {
   comparison.progress = text(file, "progress");
   comparison.higher_is_better =
       number(file, "higher_is_better") != 0.0;  // absent: higher
-  for (const Json& column : member(file, "columns"))
-    comparison.columns.push_back({text(column, "metric"), text(column, "title")});
+  comparison.columns = parse_columns(member(file, "columns"));
   for (const Json& entry : member(file, "runs"))
     comparison.runs.push_back(parse_run(entry));
   for (const Json& name : member(file, "optimizers")) {
@@ -142,6 +154,8 @@ Comparison comparison_of(const RunRecord& run) {
   only.status = run.status;
   only.lr = run.lr, only.seed = run.seed;
   only.score = run.score, only.wall_seconds = run.wall_seconds;
+  only.metrics = parse_numbers(member(run.result, "measures"));
+  comparison.columns = parse_columns(member(run.result, "columns"));
   Entrant entrant;
   entrant.name = only.optimizer;
   entrant.lr = run.lr;

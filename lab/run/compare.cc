@@ -307,16 +307,13 @@ class Comparison {
       if (!run.error.empty()) each["error"] = run.error;
       runs.push_back(each);
     }
-    Json columns_json = Json::array();
-    for (const MetricColumn& column : info_->columns)
-      columns_json.push_back({{"metric", column.metric}, {"title", column.title}});
     const Json json = {{"recipe", fs::path(options_.recipe_file).stem().string()},
                        {"task", info_->name},
                        {"score", info_->score},
                        {"higher_is_better", plan_.higher_is_better},
                        {"curve", info_->curve},
                        {"progress", info_->progress},
-                       {"columns", columns_json},
+                       {"columns", column_list(info_->columns)},
                        {"command", options_.command},
                        {"flags", flags},
                        {"optimizers", plan_.optimizers},

@@ -113,4 +113,11 @@ std::map<std::string, double> metric_values(const std::filesystem::path& run,
   return metric_values(file, columns);
 }
 
+Json column_list(const std::vector<MetricColumn>& columns) {
+  Json list = Json::array();
+  for (const MetricColumn& column : columns)
+    list.push_back({{"metric", column.metric}, {"title", column.title}});
+  return list;
+}
+
 }  // namespace pion::lab

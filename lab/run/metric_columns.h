@@ -22,4 +22,7 @@ std::map<std::string, double> metric_values(std::istream& metrics,
 std::map<std::string, double> metric_values(const std::filesystem::path& run,
                                             const std::vector<MetricColumn>& columns);
 
+// [{"metric": ..., "title": ...}, ...], as reports read them.
+Json column_list(const std::vector<MetricColumn>& columns);
+
 }  // namespace pion::lab

@@ -12,6 +12,7 @@
 #include "lab/run/checkpoint.h"
 #include "lab/run/durable_file.h"
 #include "lab/run/interrupt.h"
+#include "lab/run/metric_columns.h"
 #include "lab/run/metrics_log.h"
 #include "lab/run/progress.h"
 #include "lab/run/run_directory.h"
@@ -224,12 +225,14 @@ class TrainingRun {
     if (const Json sample = experiment_.task->sample(); !sample.is_null())
       replace_file(paths_.sample(), sample.dump() + "\n");
     experiment_.task->export_model(paths_.root / "model");
+    log_->sync();
     const Json result = {{"status", "complete"},
                          {"score", score_},
                          {"score_name", info_.score},
                          {"metrics", metrics},
+                         {"columns", column_list(info_.columns)},
+                         {"measures", metric_values(paths_.root, info_.columns)},
                          {"wall_seconds", wall_seconds()}};
-    log_->sync();
     replace_file(paths_.result(), result.dump(1) + "\n");
   }
 

@@ -10,9 +10,6 @@
 namespace pion::lab {
 namespace {
 
-// The tensors are tiny: a second thread costs more than it brings.
-const bool one_thread = (torch::set_num_threads(1), true);
-
 SnakeTaskOptions small(std::uint64_t seed = 1) {
   return {.environment = {.height = 4, .width = 4, .environments = 8, .hints = true},
           .model = {.patch = 2, .d_model = 16, .num_layers = 2, .num_heads = 2},

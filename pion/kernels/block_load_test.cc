@@ -29,13 +29,13 @@ struct Framed {
   float& operator()(std::int64_t i, std::int64_t j) { return data[i * stride + j]; }
 };
 
-struct Loaded {
+struct LoadedBlock {
   Framed momentum, x, transposed;
   std::uint32_t largest;
 };
 
 // `form`: 0 no momentum, 1 plain, 2 Nesterov, 3 Nesterov without moving it.
-BlockLoad call_of(Framed& gradient, int form, Loaded& to) {
+BlockLoad call_of(Framed& gradient, int form, LoadedBlock& to) {
   return {.gradient = gradient.data.data(),
           .narrow_gradient = nullptr,
           .gradient_stride = static_cast<std::size_t>(gradient.stride),
@@ -54,12 +54,12 @@ BlockLoad call_of(Framed& gradient, int form, Loaded& to) {
           .transposed_stride = static_cast<std::size_t>(to.transposed.stride)};
 }
 
-Loaded empty(std::int64_t rows, std::int64_t cols) {
+LoadedBlock empty(std::int64_t rows, std::int64_t cols) {
   return {Framed(rows, cols, 2), Framed(rows, cols, 3), Framed(cols, rows, 4), 0};
 }
 
-Loaded definition(Framed& gradient, int form) {
-  Loaded to = empty(gradient.rows, gradient.cols);
+LoadedBlock definition(Framed& gradient, int form) {
+  LoadedBlock to = empty(gradient.rows, gradient.cols);
   float largest = 0;
   const auto average = [](float m, float g) {
     const float a = kMu * m, b = kShare * g;
@@ -90,7 +90,7 @@ TEST_P(BlockLoads, AreTheDefinitionToTheBit) {
       SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(cols) + ", form " +
                    std::to_string(form));
       Framed gradient(rows, cols, 1);
-      Loaded expected = definition(gradient, form), got = empty(rows, cols);
+      LoadedBlock expected = definition(gradient, form), got = empty(rows, cols);
       got.largest = load_block(call_of(gradient, form, got), GetParam());
       EXPECT_EQ(got.largest, expected.largest);
       EXPECT_EQ(got.momentum.data, expected.momentum.data);
@@ -122,7 +122,7 @@ TEST_P(BlockLoads, SeeEveryNonFiniteEntry) {
     for (std::int64_t at = 0; at < 3 * 21; ++at) {
       Framed gradient(3, 21, 1);
       gradient(at / 21, at % 21) = bad;
-      Loaded got = empty(3, 21);
+      LoadedBlock got = empty(3, 21);
       EXPECT_GE(load_block(call_of(gradient, 1, got), GetParam()), 0x7f800000u);
     }
   }

@@ -11,13 +11,14 @@
 namespace pion {
 namespace {
 
-struct Shape {
+struct UpdateShape {
   std::int64_t rows, cols;  // of X and W; Q has the smaller side
 };
 
-constexpr Shape kShapes[] = {{1, 1},    {1, 40},    {40, 1},    {5, 9},     {16, 64},
-                             {64, 16},  {33, 70},   {70, 33},   {64, 257},  {385, 48},
-                             {49, 600}, {257, 260}, {300, 257}, {260, 530}, {530, 260}};
+constexpr UpdateShape kUpdateShapes[] = {{1, 1},     {1, 40},    {40, 1},   {5, 9},
+                                         {16, 64},   {64, 16},   {33, 70},  {70, 33},
+                                         {64, 257},  {385, 48},  {49, 600}, {257, 260},
+                                         {300, 257}, {260, 530}, {530, 260}};
 
 // Q X or X Q in double, and the bound of its rounding: everything without W.
 template <class T>
@@ -44,7 +45,7 @@ class GemmUpdate : public testing::TestWithParam<CpuTarget> {
   template <class T>
   void update_agrees() {
     std::vector<T> scratch = poisoned<T>(kGemmScratch);
-    for (const Shape shape : kShapes) {
+    for (const UpdateShape shape : kUpdateShapes) {
       const std::int64_t m = std::min(shape.rows, shape.cols);
       const RandomMatrix<T> q = symmetric_matrix<T>(m, 21),
                             x = gaussian_matrix<T>(shape.rows, shape.cols, 22),
@@ -76,7 +77,8 @@ TEST_P(GemmUpdate, AgreesWithTheDefinitionInDouble) { update_agrees<double>(); }
 
 TEST_P(GemmUpdate, StridesChangeNothingAndGapsStayUntouched) {
   std::vector<float> scratch = poisoned<float>(kGemmScratch);
-  for (const Shape shape : {Shape{20, 75}, Shape{75, 20}, Shape{64, 512}}) {
+  for (const UpdateShape shape :
+       {UpdateShape{20, 75}, UpdateShape{75, 20}, UpdateShape{64, 512}}) {
     const std::int64_t m = std::min(shape.rows, shape.cols);
     const RandomMatrix<float> q = symmetric_matrix<float>(m, 31),
                               x = gaussian_matrix<float>(shape.rows, shape.cols, 32);

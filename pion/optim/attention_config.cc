@@ -10,7 +10,7 @@ namespace pion {
 namespace {
 
 using Json = nlohmann::json;
-constexpr const char* kWhere = "attention_shape_from_config: ";
+constexpr const char* kConfigWhere = "attention_shape_from_config: ";
 
 // The first of the keys that is there and not null; 0 if none is.
 std::int64_t count(const Json& config, std::initializer_list<const char*> keys) {
@@ -22,7 +22,7 @@ std::int64_t count(const Json& config, std::initializer_list<const char*> keys) 
     const bool integer = found->is_number_integer() || found->is_number_unsigned();
     if (!integer || *found < 1 || *found > kMost) {
       throw std::invalid_argument(
-          std::string(kWhere) + key + " must be an integer in [1, " +
+          std::string(kConfigWhere) + key + " must be an integer in [1, " +
           std::to_string(kMost) + "], got " +
           (found->is_number() ? found->dump() : found->type_name()));
     }
@@ -38,11 +38,11 @@ AttentionShape attention_shape_from_config(std::string_view json) {
   try {
     config = Json::parse(json);
   } catch (const Json::exception& error) {
-    throw std::invalid_argument(std::string(kWhere) +
+    throw std::invalid_argument(std::string(kConfigWhere) +
                                 "the text must be JSON: " + error.what());
   }
   if (!config.is_object()) {
-    throw std::invalid_argument(std::string(kWhere) +
+    throw std::invalid_argument(std::string(kConfigWhere) +
                                 "the text must be a JSON object, got " +
                                 config.type_name());
   }
@@ -68,15 +68,15 @@ AttentionShape attention_shape_from_config(std::string_view json) {
     shape.kv_heads = one ? 1 : shape.heads;
   }
   if (shape.heads % shape.kv_heads != 0) {
-    throw std::invalid_argument(std::string(kWhere) + "kv_heads must divide heads, " +
-                                std::to_string(shape.heads) + ", got " +
-                                std::to_string(shape.kv_heads));
+    throw std::invalid_argument(
+        std::string(kConfigWhere) + "kv_heads must divide heads, " +
+        std::to_string(shape.heads) + ", got " + std::to_string(shape.kv_heads));
   }
   if (shape.head_dim == 0 && width != 0) {
     if (width % shape.heads != 0) {
-      throw std::invalid_argument(std::string(kWhere) + "heads must divide the width " +
-                                  std::to_string(width) + ", got " +
-                                  std::to_string(shape.heads));
+      throw std::invalid_argument(std::string(kConfigWhere) +
+                                  "heads must divide the width " + std::to_string(width) +
+                                  ", got " + std::to_string(shape.heads));
     }
     shape.head_dim = width / shape.heads;
   }

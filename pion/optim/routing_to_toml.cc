@@ -8,7 +8,7 @@ namespace pion {
 namespace {
 
 // A basic string: quotes, backslashes and control characters are escaped.
-std::string quoted(std::string_view text) {
+std::string toml_text(std::string_view text) {
   constexpr char kHex[] = "0123456789abcdef";
   std::string result = "\"";
   for (const char c : text) {
@@ -29,7 +29,7 @@ std::string quoted(std::string_view text) {
 
 // The shortest text that reads back to the same double, told from an integer by its
 // point.
-std::string number_text(double value) {
+std::string toml_number(double value) {
   char digits[32];
   const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
   std::string text(digits, end);
@@ -40,8 +40,8 @@ std::string number_text(double value) {
 std::string value_text(const RuleValue& value) {
   if (const bool* b = std::get_if<bool>(&value)) return *b ? "true" : "false";
   if (const auto* i = std::get_if<std::int64_t>(&value)) return std::to_string(*i);
-  if (const double* d = std::get_if<double>(&value)) return number_text(*d);
-  return quoted(std::get<std::string>(value));
+  if (const double* d = std::get_if<double>(&value)) return toml_number(*d);
+  return toml_text(std::get<std::string>(value));
 }
 
 std::string list_text(const std::vector<std::int64_t>& numbers) {
@@ -54,7 +54,7 @@ std::string list_text(const std::vector<std::int64_t>& numbers) {
 
 // Every key of a rule, in the order of rule_keys.
 std::string rule_body(const Rule& rule) {
-  std::string text = "rule = " + quoted(rule_name(rule)) + "\n";
+  std::string text = "rule = " + toml_text(rule_name(rule)) + "\n";
   for (const RuleKey& key : rule_keys(rule)) {
     const std::string line =
         key.name + " = " + (key.value ? value_text(*key.value) : "...");
@@ -65,19 +65,20 @@ std::string rule_body(const Rule& rule) {
 
 std::string parameter_body(const Route& route, const std::string& rule) {
   const ParameterDescription& p = route.parameter;
-  std::string text =
-      "\n[[parameters]]\nname = " + quoted(p.name) + "\nshape = " + list_text(p.shape) +
-      "\nrole = " + quoted(role_name(route.role)) + "\nrule = " + quoted(rule) + "\n";
+  std::string text = "\n[[parameters]]\nname = " + toml_text(p.name) +
+                     "\nshape = " + list_text(p.shape) +
+                     "\nrole = " + toml_text(role_name(route.role)) +
+                     "\nrule = " + toml_text(rule) + "\n";
   if (is_matrix_rule(route.rule)) {
     text += "axis = " + std::to_string(route.heads.axis) +
             "\nsizes = " + list_text(route.heads.sizes) +
             "\nheads = " + list_text(route.heads.heads) +
             "\ntransposed = " + (route.heads.transposed ? "true" : "false") + "\n";
   }
-  if (!p.module_type.empty()) text += "module_type = " + quoted(p.module_type) + "\n";
-  if (!p.tied_to.empty()) text += "tied_to = " + quoted(p.tied_to) + "\n";
-  if (!p.dtype.empty()) text += "dtype = " + quoted(p.dtype) + "\n";
-  if (!route.reason.empty()) text += "reason = " + quoted(route.reason) + "\n";
+  if (!p.module_type.empty()) text += "module_type = " + toml_text(p.module_type) + "\n";
+  if (!p.tied_to.empty()) text += "tied_to = " + toml_text(p.tied_to) + "\n";
+  if (!p.dtype.empty()) text += "dtype = " + toml_text(p.dtype) + "\n";
+  if (!route.reason.empty()) text += "reason = " + toml_text(route.reason) + "\n";
   return text;
 }
 
@@ -95,7 +96,7 @@ std::string Routing::to_toml() const {
     for (const auto& [known_name, known_body] : rules) {
       if (known_body == body) name = &known_name;
       if (known_name == kind || known_name.starts_with(kind + "_")) {
-        same_kind += known_body.starts_with("rule = " + quoted(kind));
+        same_kind += known_body.starts_with("rule = " + toml_text(kind));
       }
     }
     std::string chosen = name ? *name : kind;

@@ -41,6 +41,9 @@ async function exhibits() {
 function measureTable() {
   const {columns, rows} = report.measures;
   show('measures', columns.some((column) => column.known));
+  if (report.kind === 'run')
+    document.getElementById('measure-caption').textContent =
+      'Of the final evaluation, or the mean over the last tenth of the updates.';
   document.getElementById('measure-table').append(table(
     [{title: 'Measure', type: 'nowrap'}, ...rows.map(({key}) => ({title: labels[key], type: 'number'}))],
     columns.map(({title, known}, i) => known && [title, ...rows.map(({cells}) => cells[i])]).filter(Boolean), 'dense'));

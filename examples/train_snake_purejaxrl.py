@@ -272,7 +272,17 @@ def arguments(words=None) -> argparse.Namespace:
     add("--backend", default="auto", choices=["auto", "kernels", "jnp"], help="of pion.jax")
     add("--out", type=pathlib.Path, help="directory for metrics.jsonl")
     add("--wandb", action=choice, default=False, help="log to Weights & Biases")
-    return parser.parse_args(words)
+    given = parser.parse_args(words)
+    unused = ["lr"] if given.use_muon else [n for n in vars(given) if n.startswith(("muon", "aux"))]
+    for name in unused:  # an option is never ignored
+        if getattr(given, name) != parser.get_default(name):
+            relation = "goes without" if given.use_muon else "needs"
+            parser.error(f"--{name.replace('_', '-')} {relation} --use-muon")
+    for name in ("lr", "muon_lr", "aux_adam_lr"):
+        if not getattr(given, name) >= 0:
+            flag = f"--{name.replace('_', '-')}"
+            parser.error(f"{flag} must be >= 0, got {getattr(given, name)}")
+    return given
 
 
 def main(words=None) -> float:

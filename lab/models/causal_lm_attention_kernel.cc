@@ -10,10 +10,11 @@ namespace pion::lab::PION_TARGET {
 namespace {
 
 // Sums that a tile keeps in registers: kTileRows rows of kTileLanes vectors.
+constexpr size_t kTileRows = 4;
 #if defined(__AVX512F__)
-constexpr size_t kTileRows = 4, kTileLanes = 2;
+constexpr size_t kTileLanes = 2;
 #else
-constexpr size_t kTileRows = 4, kTileLanes = 1;
+constexpr size_t kTileLanes = 1;
 #endif
 
 constexpr size_t up(size_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
@@ -60,16 +61,17 @@ inline void strip(Product& p, size_t columns) {
 
 void multiply(Product p, size_t rows, size_t columns) {
   static_assert(kTileRows == 4);
-  for (; rows >= 4; rows -= 4) strip<4>(p, columns);
+  for (; rows >= kTileRows; rows -= kTileRows) strip<kTileRows>(p, columns);
   if (rows == 3) strip<3>(p, columns);
   if (rows == 2) strip<2>(p, columns);
   if (rows == 1) strip<1>(p, columns);
 }
 
-// x rotated by an angle times `factor`, zeros behind `dim`. direction -1: back.
 struct Angle {
   const float *cosine, *sine;
 };
+
+// x rotated by an angle, times `factor`. direction -1: back.
 inline void rotate(const float* x, Angle angle, float direction, float factor, size_t dim,
                    float* out) {
   const size_t half = dim / 2;
@@ -271,63 +273,81 @@ void take_gradients(const Work& work, size_t head, const float* gradient,
   }
 }
 
+// Scores of query i to weights, and products of gradient and value to slopes of scores;
+// both 0 behind what it sees.
+void slopes_of(const Work& work, size_t i, float log_sum, size_t columns) {
+  const size_t seen = work.seen(i);
+  float* weight_row = work.weights + i * work.stride;
+  float* slope_row = work.slopes + i * work.stride;
+  for (size_t j = 0; j < columns; j += kLanes) {
+    const size_t n = seen > j ? seen - j : 0;
+    Lanes weight = exponential(load(weight_row + j) - log_sum);
+    if (n < kLanes) weight = load_part((const float*)&weight, n, 0);
+    store(weight_row + j, weight);
+    store(slope_row + j, weight * (load(slope_row + j) - work.along[i]));
+  }
+}
+
+// Writes the gradient of a head's queries.
+void query_gradients(const Work& work, size_t head, const float* log_sums, float* to_q) {
+  const AttentionRun& run = work.run;
+  const size_t dim = work.input.dim;
+  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(dim));
+  for (size_t first = 0; first < run.length; first += kTileRows) {
+    const size_t left = run.length - first;
+    const size_t rows = left < kTileRows ? left : kTileRows, last = first + rows - 1;
+    scores(work, work.q, work.k_across, first, rows, work.weights);
+    scores(work, work.gradient, work.v_across, first, rows, work.slopes);
+    for (size_t i = first; i <= last; ++i)
+      slopes_of(work, i, log_sums[(run.begin + i) * work.input.heads + head],
+                work.columns(last));
+    multiply({work.slopes + first * work.stride, work.stride, 1, work.k, work.width,
+              work.seen(last), work.mixed, work.width, false},
+             rows, work.width);
+    for (size_t r = 0; r < rows; ++r)
+      rotate(work.mixed + r * work.width, work.angle(run.begin + first + r), -1, scale,
+             dim, to_q + work.query_offset(first + r, head));
+  }
+}
+
+// Adds a head's part to the gradients of keys and values in scratch.
+void key_gradients(const Work& work) {
+  const AttentionRun& run = work.run;
+  for (size_t j = 0; j < work.keys; j += kTileRows) {
+    const size_t rows = work.keys - j < kTileRows ? work.keys - j : kTileRows;
+    // the first query that sees key j, down to the tile that holds it
+    const size_t first =
+        j > run.earlier_length ? (j - run.earlier_length) / kTileRows * kTileRows : 0;
+    const size_t count = run.length - first, at = first * work.stride + j;
+    multiply({work.weights + at, 1, work.stride, work.gradient + first * work.width,
+              work.width, count, work.to_v + j * work.width, work.width, true},
+             rows, work.width);
+    multiply({work.slopes + at, 1, work.stride, work.q + first * work.width, work.width,
+              count, work.to_k + j * work.width, work.width, true},
+             rows, work.width);
+  }
+}
+
 void backward(const AttentionInput& input, const AttentionRun& run, size_t kv_head,
               const float* out, const float* log_sums, const float* gradient,
               float* scratch, float* to_q, float* to_k, float* to_v) {
   const Work work = lay_out(input, run, kv_head, scratch);
-  const size_t stride = work.stride, width = work.width, dim = input.dim;
+  const size_t width = work.width, dim = input.dim;
   take_keys(work);
-  across(work.v, work.keys, width, dim, stride, work.v_across);
+  across(work.v, work.keys, width, dim, work.stride, work.v_across);
   clear(work.to_k, work.keys * width);
   clear(work.to_v, work.keys * width);
-  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(dim));
   for (size_t head = kv_head * work.group(); head < (kv_head + 1) * work.group();
        ++head) {
     take_queries(work, head);
     take_gradients(work, head, gradient, out);
-    for (size_t first = 0; first < run.length; first += kTileRows) {
-      const size_t left = run.length - first;
-      const size_t rows = left < kTileRows ? left : kTileRows;
-      const size_t seen = work.seen(first + rows - 1);
-      scores(work, work.q, work.k_across, first, rows, work.weights);
-      scores(work, work.gradient, work.v_across, first, rows, work.slopes);
-      for (size_t r = 0; r < rows; ++r) {
-        const size_t i = first + r;
-        const float log_sum = log_sums[(run.begin + i) * input.heads + head];
-        float *p = work.weights + i * stride, *slope = work.slopes + i * stride;
-        for (size_t j = 0; j < work.columns(first + rows - 1); j += kLanes) {
-          const size_t n = work.seen(i) > j ? work.seen(i) - j : 0;
-          Lanes weight = exponential(load(p + j) - log_sum);
-          if (n < kLanes) weight = load_part((const float*)&weight, n, 0);
-          store(p + j, weight);
-          store(slope + j, weight * (load(slope + j) - work.along[i]));
-        }
-      }
-      multiply({work.slopes + first * stride, stride, 1, work.k, width, seen, work.mixed,
-                width, false},
-               rows, width);
-      for (size_t r = 0; r < rows; ++r)
-        rotate(work.mixed + r * width, work.angle(run.begin + first + r), -1, scale, dim,
-               to_q + work.query_offset(first + r, head));
-    }
-    // key j is seen by queries from j - earlier_length on
-    for (size_t j = 0; j < work.keys; j += kTileRows) {
-      const size_t rows = work.keys - j < kTileRows ? work.keys - j : kTileRows;
-      const size_t first =
-          j > run.earlier_length ? (j - run.earlier_length) / kTileRows * kTileRows : 0;
-      const size_t count = run.length - first, at = first * stride + j;
-      multiply({work.weights + at, 1, stride, work.gradient + first * width, width, count,
-                work.to_v + j * width, width, true},
-               rows, width);
-      multiply({work.slopes + at, 1, stride, work.q + first * width, width, count,
-                work.to_k + j * width, width, true},
-               rows, width);
-    }
+    query_gradients(work, head, log_sums, to_q);
+    key_gradients(work);
   }
   for (size_t j = 0; j < work.keys; ++j) {
-    float *k_row = work.to_k + j * width, *v_row = work.to_v + j * width;
     float* turned = work.mixed;
-    rotate(k_row, work.angle(work.key_token(j)), -1, 1, dim, turned);
+    rotate(work.to_k + j * width, work.angle(work.key_token(j)), -1, 1, dim, turned);
+    const float* v_row = work.to_v + j * width;
     float *k_sum = to_k + work.key_offset(j), *v_sum = to_v + work.key_offset(j);
     for (size_t d = 0; d < dim; ++d) k_sum[d] += turned[d];
     for (size_t d = 0; d < dim; ++d) v_sum[d] += v_row[d];

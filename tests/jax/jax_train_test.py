@@ -136,6 +136,22 @@ def test_bad_flags():
         trainer.main(["--total-timesteps", "100"])
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--muon-lr", "0.01"], "--muon-lr needs --use-muon"),
+        (["--no-muon-nesterov"], "--muon-nesterov needs --use-muon"),
+        (["--use-muon", "--lr", "1e-3"], "--lr goes without --use-muon"),
+        (["--use-muon", "--muon-lr", "-1"], "--muon-lr must be >= 0, got -1.0"),
+        (["--lr", "nan"], "--lr must be >= 0, got nan"),
+    ],
+)
+def test_flags_are_not_ignored(words, said, capsys):
+    with pytest.raises(SystemExit):
+        trainer.arguments(words)
+    assert said in capsys.readouterr().err
+
+
 def swept() -> set[tuple[float, float, float]]:
     utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
     config = utils.load_sweep_config(str(SWEEP))

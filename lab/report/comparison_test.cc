@@ -89,6 +89,10 @@ TEST(Outcome, SaysWhenThereIsOneSeedOrNoScore) {
   EXPECT_NE(outcome(one, kNan).numbers.find("No score from Pion"), std::string::npos);
   EXPECT_EQ(outcome(parse_comparison(file({}).dump()), kNan).headline,
             "No run on snake has a score yet");
+  const Comparison equal = parse_comparison(
+      file({run("muon", 0.1, 1, "final", 1.0), run("pion", 0.1, 1, "final", 1.0)})
+          .dump());
+  EXPECT_EQ(outcome(equal, kNan).headline, "Muon and Pion are level on snake");
 }
 
 TEST(Outcome, LowerIsBetterTurnsTheOrder) {

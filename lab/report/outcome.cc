@@ -159,10 +159,9 @@ Outcome outcome(const Comparison& comparison, double untrained, double random) {
   std::vector<std::string> level;  // the first, and who cannot be told from it
   for (const Entrant* entrant : ranked) {
     const Interval gap = welch_difference(ranked.front()->scores, entrant->scores);
-    if (entrant == ranked.front() ||
-        (gap.count > 1 && std::abs(gap.mean) <= gap.half_width)) {
+    const bool equal = entrant->score.mean == ranked.front()->score.mean;
+    if (equal || (gap.count > 1 && std::abs(gap.mean) <= gap.half_width))
       level.push_back(label(entrant->name));
-    }
   }
   result.headline = level.size() > 1
                         ? joined(level) + " are level" + on_task(comparison)

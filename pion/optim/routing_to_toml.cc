@@ -37,7 +37,7 @@ std::string toml_number(double value) {
   return text;
 }
 
-std::string value_text(const RuleValue& value) {
+std::string toml_value(const RuleValue& value) {
   if (const bool* b = std::get_if<bool>(&value)) return *b ? "true" : "false";
   if (const auto* i = std::get_if<std::int64_t>(&value)) return std::to_string(*i);
   if (const double* d = std::get_if<double>(&value)) return toml_number(*d);
@@ -57,7 +57,7 @@ std::string rule_body(const Rule& rule) {
   std::string text = "rule = " + toml_text(rule_name(rule)) + "\n";
   for (const RuleKey& key : rule_keys(rule)) {
     const std::string line =
-        key.name + " = " + (key.value ? value_text(*key.value) : "...");
+        key.name + " = " + (key.value ? toml_value(*key.value) : "...");
     text += (key.value ? "" : "# ") + line + "  # " + key.description + "\n";
   }
   return text;

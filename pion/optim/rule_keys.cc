@@ -16,7 +16,7 @@ namespace {
                               must);
 }
 
-std::string number_text(double value) {
+std::string printed_number(double value) {
   std::ostringstream out;
   out << value;
   return out.str();
@@ -29,7 +29,7 @@ std::string quoted(const std::string& text) {
 std::string value_text(const RuleValue& value) {
   if (const bool* b = std::get_if<bool>(&value)) return *b ? "true" : "false";
   if (const auto* i = std::get_if<std::int64_t>(&value)) return std::to_string(*i);
-  if (const double* d = std::get_if<double>(&value)) return number_text(*d);
+  if (const double* d = std::get_if<double>(&value)) return printed_number(*d);
   return quoted(std::get<std::string>(value));
 }
 
@@ -64,7 +64,7 @@ struct Place {
 
   void check(double value) const {
     if (!range.holds(value))
-      fail(where, key, range.text() + ", got " + number_text(value));
+      fail(where, key, range.text() + ", got " + printed_number(value));
   }
 };
 
@@ -231,7 +231,7 @@ void check_scale_factor(const MatrixRule& rule, std::string_view where) {
       rule.scale != Scale::kUnitRms) {
     fail(where, "scale_factor",
          "absent for scale \"" + std::string(scale_name(rule.scale)) + "\", got " +
-             number_text(*rule.scale_factor) +
+             printed_number(*rule.scale_factor) +
              "; it belongs to \"official\" and \"unit_rms\"");
   }
 }
@@ -256,9 +256,9 @@ void check_combination(const PionRule& rule, std::string_view where) {
     const double smallest = reachable_cutoff(rule.steps);
     if (rule.cutoff.value < smallest) {
       fail(where, "cutoff",
-           "at least " + number_text(smallest) +
+           "at least " + printed_number(smallest) +
                " for steps = " + std::to_string(rule.steps) + ", got " +
-               number_text(rule.cutoff.value) + "; raise cutoff or steps");
+               printed_number(rule.cutoff.value) + "; raise cutoff or steps");
     }
   }
 }
@@ -267,8 +267,8 @@ void check_combination(const SgdRule& rule, std::string_view where) {
   if (rule.nesterov && (rule.momentum <= 0 || rule.dampening != 0)) {
     fail(where, "nesterov",
          "false unless momentum > 0 and dampening = 0, got momentum " +
-             number_text(rule.momentum) + " and dampening " +
-             number_text(rule.dampening));
+             printed_number(rule.momentum) + " and dampening " +
+             printed_number(rule.dampening));
   }
 }
 

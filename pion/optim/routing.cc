@@ -13,7 +13,7 @@
 namespace pion {
 namespace {
 
-[[noreturn]] void fail(const std::string& what) {
+[[noreturn]] void refuse(const std::string& what) {
   throw std::invalid_argument("route: " + what);
 }
 
@@ -21,12 +21,12 @@ void check_options(const RoutingOptions& options) {
   check_rule(options.matrices, "route: matrices");
   check_rule(options.rest, "route: rest");
   if (is_matrix_rule(options.rest)) {
-    fail("rest must be an element-wise rule, \"adamw\" or \"sgd\", got \"" +
-         std::string(rule_name(options.rest)) + "\"");
+    refuse("rest must be an element-wise rule, \"adamw\" or \"sgd\", got \"" +
+           std::string(rule_name(options.rest)) + "\"");
   }
   const auto check_counts = [](const AttentionShape& counts) {
     if (counts.heads < 0 || counts.kv_heads < 0 || counts.head_dim < 0) {
-      fail("attention counts must be positive, or 0 for unknown");
+      refuse("attention counts must be positive, or 0 for unknown");
     }
   };
   check_counts(options.attention);
@@ -60,8 +60,8 @@ void check_globs(const std::vector<ParameterDescription>& parameters,
       std::vector<std::string> names;
       for (const ParameterDescription& p : parameters) names.push_back(p.name);
       const std::string nearest = nearest_name(glob, names);
-      fail(std::string(what) + " \"" + glob + "\" must match a parameter, got none" +
-           (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
+      refuse(std::string(what) + " \"" + glob + "\" must match a parameter, got none" +
+             (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
     }
   }
 }
@@ -75,15 +75,15 @@ Rule chosen_rule(const RoutingOptions& options, const std::string& choice) {
     return make_rule(choice);
   names.insert(names.end(), {"matrix", "rest"});
   const std::string nearest = nearest_name(choice, names);
-  fail("an override must be \"matrix\", \"rest\" or a rule's name, got \"" + choice +
-       "\"" + (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
+  refuse("an override must be \"matrix\", \"rest\" or a rule's name, got \"" + choice +
+         "\"" + (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
 }
 
 // A matrix role for a parameter that the user wants orthogonalized.
 Role matrix_role(const std::optional<Placement>& found, const ParameterDescription& p) {
   if (p.shape.size() < 2) {
-    fail(p.name + " must have two dimensions or more for a matrix rule, got " +
-         shape_text(p.shape));
+    refuse(p.name + " must have two dimensions or more for a matrix rule, got " +
+           shape_text(p.shape));
   }
   if (found && is_matrix_role(found->role)) return found->role;
   return p.shape.size() == 2 ? Role::kHiddenMatrix : Role::kConvolution;
@@ -174,7 +174,7 @@ Routing route(const std::vector<ParameterDescription>& parameters,
     check_route(route, "route");
     routing.routes.push_back(std::move(route));
   }
-  if (!unplaced.empty()) fail(unplaced_message(unplaced));
+  if (!unplaced.empty()) refuse(unplaced_message(unplaced));
   return routing;
 }
 

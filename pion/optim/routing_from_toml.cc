@@ -28,7 +28,7 @@ auto at_line(const toml::source_region& at, Function function) {
   }
 }
 
-std::string quoted(std::string_view text) { return "\"" + std::string(text) + "\""; }
+std::string in_quotes(std::string_view text) { return "\"" + std::string(text) + "\""; }
 
 void check_keys(const toml::table& table, const std::string& where,
                 const std::vector<std::string>& known) {
@@ -37,8 +37,8 @@ void check_keys(const toml::table& table, const std::string& where,
     if (std::any_of(known.begin(), known.end(), same)) continue;
     const std::string nearest = nearest_name(key.str(), known);
     fail(key.source(),
-         "unknown key " + quoted(key.str()) + " in " + where +
-             (nearest.empty() ? "" : "; did you mean " + quoted(nearest) + "?"));
+         "unknown key " + in_quotes(key.str()) + " in " + where +
+             (nearest.empty() ? "" : "; did you mean " + in_quotes(nearest) + "?"));
   }
 }
 
@@ -111,7 +111,7 @@ void read_heads(const toml::table& table, const Route& route, HeadLayout& heads)
   for (const char* key : {"axis", "sizes", "heads", "transposed"}) {
     if (table.contains(key) && !is_matrix_rule(route.rule)) {
       fail(table.get(key)->source(), std::string(key) + " must be absent for rule " +
-                                         quoted(rule_name(route.rule)) +
+                                         in_quotes(rule_name(route.rule)) +
                                          ", which cuts nothing");
     }
   }
@@ -145,8 +145,8 @@ Route read_route(const toml::table& table, const std::map<std::string, Rule>& ru
     for (const auto& [name, unused] : rules) names.push_back(name);
     const std::string nearest = nearest_name(rule, names);
     fail(table.get("rule")->source(),
-         "rule must name a table [rules.NAME] of this file, got " + quoted(rule) +
-             (nearest.empty() ? "" : "; did you mean " + quoted(nearest) + "?"));
+         "rule must name a table [rules.NAME] of this file, got " + in_quotes(rule) +
+             (nearest.empty() ? "" : "; did you mean " + in_quotes(nearest) + "?"));
   }
   route.rule = found->second;
   read_heads(table, route, route.heads);

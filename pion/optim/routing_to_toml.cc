@@ -44,7 +44,7 @@ std::string toml_value(const RuleValue& value) {
   return toml_text(std::get<std::string>(value));
 }
 
-std::string list_text(const std::vector<std::int64_t>& numbers) {
+std::string toml_list(const std::vector<std::int64_t>& numbers) {
   std::string text = "[";
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     text += (i ? ", " : "") + std::to_string(numbers[i]);
@@ -66,13 +66,13 @@ std::string rule_body(const Rule& rule) {
 std::string parameter_body(const Route& route, const std::string& rule) {
   const ParameterDescription& p = route.parameter;
   std::string text = "\n[[parameters]]\nname = " + toml_text(p.name) +
-                     "\nshape = " + list_text(p.shape) +
+                     "\nshape = " + toml_list(p.shape) +
                      "\nrole = " + toml_text(role_name(route.role)) +
                      "\nrule = " + toml_text(rule) + "\n";
   if (is_matrix_rule(route.rule)) {
     text += "axis = " + std::to_string(route.heads.axis) +
-            "\nsizes = " + list_text(route.heads.sizes) +
-            "\nheads = " + list_text(route.heads.heads) +
+            "\nsizes = " + toml_list(route.heads.sizes) +
+            "\nheads = " + toml_list(route.heads.heads) +
             "\ntransposed = " + (route.heads.transposed ? "true" : "false") + "\n";
   }
   if (!p.module_type.empty()) text += "module_type = " + toml_text(p.module_type) + "\n";

@@ -21,7 +21,7 @@ void refuse_unread(const Recipe& recipe, const Schema& schema,
     const std::string usual = value_to_text(key.fallback);
     if (now != usual)
       throw std::invalid_argument(key.name + " = " + now + " has no effect: " + because +
-                                  "; leave it out");
+                                  "; leave it out of recipe and flags");
   }
 }
 

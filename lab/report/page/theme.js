@@ -11,6 +11,7 @@ const hues = {
   sgd: ['#b0448a', '#ea9bc9'], low_rank_muon: ['#8a6d00', '#e0c04a'],
   low_pass_muon: ['#5b55d0', '#aaa4ff'],
 };
+const spareHues = [['#57606a', '#a8b3bf'], ['#8a4b2a', '#c99b7d'], ['#00808c', '#58cfd8'], ['#b3123f', '#ff8fa6']];
 const shapes = ['circle', 'square', 'triangle-up', 'diamond', 'triangle-down', 'cross'];
 
 const keys = report.optimizers.map((row) => row.key);
@@ -19,7 +20,7 @@ const labels = Object.fromEntries(report.optimizers.map((row) => [row.key, row.l
 function colour(key) {
   const others = keys.filter((name) => !hues[name]);
   const free = Object.keys(hues).filter((name) => !keys.includes(name)).map((name) => hues[name]);
-  const spare = [...free, ['#57606a', '#a8b3bf']];
+  const spare = [...free, ...spareHues];
   const pair = hues[key] || spare[Math.max(0, others.indexOf(key)) % spare.length];
   return pair[darkScheme.matches ? 1 : 0];
 }
@@ -39,7 +40,14 @@ function colourEncoding(present, extra = {}) {
   };
 }
 
-function chartConfig() {
+// Names that do not fit in one row stand in columns; undefined where they fit.
+function legendColumns(spec, width) {
+  const widths = (spec.encoding?.color?.scale?.domain ?? []).map((name) => 44 + 7.2 * name.length);
+  const total = widths.reduce((sum, one) => sum + one, 0);
+  return total > width ? Math.max(1, Math.floor(width / Math.max(...widths))) : undefined;
+}
+
+function chartConfig(legend) {
   const font = getComputedStyle(document.body).fontFamily;
   return {
     background: 'transparent', font, view: {stroke: null},
@@ -48,7 +56,7 @@ function chartConfig() {
       domainColor: token('--line'), tickColor: token('--line'), titlePadding: 10,
       labelPadding: 5},
     axisY: {domain: false, ticks: false},
-    legend: {labelColor: token('--text'), titleColor: token('--muted'), titleFontWeight: 500},
+    legend: {labelColor: token('--text'), titleColor: token('--muted'), titleFontWeight: 500, ...legend},
     title: {color: token('--text'), anchor: 'start', fontSize: 14, fontWeight: 600, offset: 10},
   };
 }
@@ -67,7 +75,8 @@ async function embed(target, spec, renderer = 'svg') {
   const full = {autosize: {type: 'fit-x', contains: 'padding'}, width: 'container',
     padding: {left: 1, top: 6, right: 14, bottom: 4}, ...spec};
   const result = await window.vegaEmbed(element, full,
-    {actions: false, renderer, config: chartConfig(), ast: false});
+    {actions: false, renderer, ast: false,
+      config: chartConfig({columns: legendColumns(spec, element.clientWidth)})});
   element.view = result.view;
 }
 

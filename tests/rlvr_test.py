@@ -287,3 +287,28 @@ def test_a_folder_of_transformers_goes_through_and_back(foreign, tmp_path):
     prompt = torch.tensor([problem["prompt"]])
     answer = again.generate(prompt, max_new_tokens=12, do_sample=False)[0, prompt.shape[1] :]
     assert tokenizer.decode(answer, skip_special_tokens=True) == sample["after"]["text"]
+
+
+@pytest.mark.parametrize("foreign", ["Qwen2"], indirect=True)
+def test_a_users_reward_and_answers_that_are_no_utf8(foreign, tmp_path):
+    """A policy that knows nothing yet speaks in bytes; --reward names the user's own function."""
+    from prepare_fixture import prepare
+
+    data = tmp_path / "problems.safetensors"
+    columns = ["--prompt-column", "problem", "--answer-column", "answer"]
+    source = foreign.parent / f"{foreign.name.rstrip('0')}.jsonl"
+    prepare(source, "--tokenizer", foreign, "--out", data, *columns, cwd=tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "def score(prompt, response, reference, extra):\n"
+        '    return {"correct": int(reference) % 2, "reward": len(response) % 2}\n'
+    )
+    (tmp_path / "rl.toml").write_text(
+        f'task = "rlvr"\n[data]\nsource = "{data}"\n[model]\nfolder = "{foreign}"\n'
+        f"[rl]\nupdates = 1\nprompts = 4\nsamples = 4\nmax_new_tokens = 12\n"
+        f"[eval]\nproblems = 8\nmax_new_tokens = 12\nshown = 8\n"
+    )
+    pion("train", "rl.toml", "--reward=mine:score", "--out", "run", cwd=tmp_path, check=0)
+    items = json.loads((tmp_path / "run/sample.json").read_text())["items"]
+    assert any("\ufffd" in item["after"]["text"] for item in items)
+    odd = [sum(map(int, item["prompt"].split("+"))) % 2 == 1 for item in items]
+    assert [item["after"]["correct"] for item in items] == odd and len(set(odd)) == 2

@@ -14,6 +14,7 @@
 #include <stdexcept>
 
 #include "lab/run/durable_file.h"
+#include "lab/run/json_text.h"
 #include "lab/run/tensor_file.h"
 
 namespace pion::lab {
@@ -83,7 +84,7 @@ void write_files(const fs::path& directory, const CheckpointHead& head, Task& ta
                      {"wall_seconds", head.wall_seconds},
                      {"state", state}};
   DurableFile file(directory / "state.json", DurableFile::Mode::kCreate);
-  file.write(json.dump(1) + "\n");
+  file.write(json_text(json, 1));
   file.close();
   sync_directory(directory);
 }

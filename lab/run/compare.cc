@@ -11,6 +11,7 @@
 #include "lab/run/compare_plan.h"
 #include "lab/run/durable_file.h"
 #include "lab/run/interrupt.h"
+#include "lab/run/json_text.h"
 #include "lab/run/metric_columns.h"
 #include "lab/run/process_pool.h"
 #include "lab/run/progress.h"
@@ -324,8 +325,7 @@ class Comparison {
                        {"best", best_},
                        {"at_edge", rates_at_edge(plan_, best_)},
                        {"runs", runs}};
-    replace_file(options_.out / "compare.json",
-                 json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+    replace_file(options_.out / "compare.json", json_text(json, 1));
   }
 
   CompareOutcome interrupted() const {

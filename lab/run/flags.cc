@@ -12,7 +12,7 @@ namespace {
 
 struct Alias {
   const char* flag;
-  const char* key;  // "": decided in resolve_flags
+  const char* key;  // "": decided in resolve_flags; from a dot on: of any table
   const char* help;
 };
 
@@ -25,12 +25,13 @@ constexpr Alias kAliases[] = {
     {"muon-nesterov", "optimizer.matrices.nesterov", "only with Muon"},
     {"aux-adam-lr", "optimizer.rest.lr", "AdamW's, for what is no hidden matrix"},
     {"lr", "", "optimizer.matrices.lr and optimizer.rest.lr; not with Muon"},
-    {"max-grad-norm", "ppo.max_grad_norm", ""},
+    {"max-grad-norm", ".max_grad_norm", "of the task's own table"},
     {"total-timesteps", "total_timesteps", ""},
     {"d-model", "model.d_model", ""},
     {"num-layers", "model.num_layers", ""},
     {"num-heads", "model.num_heads", ""},
     {"episodes", "eval_episodes", "of one evaluation"},
+    {"reward", "rl.verifier", "my_module:score, or a verifier's name"},
     {"spectra", "rl.spectra", "measure the gradient's signal by singular bands"},
     {"wandb", "", "track = \"wandb\""},
 };
@@ -129,11 +130,16 @@ class FlagReader {
     if (flag == "--aux-adam-lr" && rule_name(recipe_.rest()) != "adamw")
       fail(flag + ": needs [optimizer.rest] rule = \"adamw\", got \"" +
            std::string(rule_name(recipe_.rest())) + "\"");
+    const std::string_view key = alias.key;
+    const bool of_any_table = key.starts_with('.');
     const std::vector<std::string> names = recipe_.key_names();
-    const bool known = std::string_view(alias.key).rfind("optimizer.", 0) == 0 ||
-                       std::find(names.begin(), names.end(), alias.key) != names.end();
-    if (!known) fail(flag + ": task \"" + recipe_.task() + "\" has no key " + alias.key);
-    add(alias.key, text, flag);
+    const auto name = std::find_if(names.begin(), names.end(), [&](const auto& each) {
+      return each == key || (of_any_table && each.ends_with(key));
+    });
+    if (name == names.end() && !key.starts_with("optimizer."))
+      fail(flag + ": task \"" + recipe_.task() + "\" has no key " +
+           (alias.key + of_any_table));
+    add(name == names.end() ? alias.key : *name, text, flag);
   }
 
   void both_rates(const std::string& text) {

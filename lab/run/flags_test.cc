@@ -54,6 +54,21 @@ TEST(Flags, AliasesNameRecipeKeys) {
             (TextPairs{{"optimizer.matrices.rule", "adamw"}}));
 }
 
+TEST(Flags, AliasesOfATasksOwnTable) {
+  for (const auto& [task, key] :
+       {std::pair{"snake", "ppo.max_grad_norm"}, std::pair{"sft", "sft.max_grad_norm"},
+        std::pair{"rlvr", "rl.max_grad_norm"}})
+    EXPECT_EQ(
+        resolve_flags(Recipe::parse("task = \"" + std::string(task) + "\"\n", "r.toml"),
+                      {{"max-grad-norm", "0.5"}}),
+        (TextPairs{{key, "0.5"}}));
+  EXPECT_EQ(resolve_flags(Recipe::parse("task = \"rlvr\"\n", "r.toml"),
+                          {{"reward", "my_module:score"}}),
+            (TextPairs{{"rl.verifier", "my_module:score"}}));
+  EXPECT_NE(message_of({{"max-grad-norm", "1"}}).find("has no key max_grad_norm"),
+            std::string::npos);
+}
+
 TEST(Flags, ContradictionsAndUnknownFlagsAreErrors) {
   const std::vector<std::pair<TextPairs, std::string>> cases = {
       {{{"muon-lr", "1"}}, "--muon-lr: needs --use-muon"},

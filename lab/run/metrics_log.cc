@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <fstream>
 
+#include "lab/run/json_text.h"
+
 namespace pion::lab {
 namespace fs = std::filesystem;
 namespace {
@@ -30,9 +32,7 @@ MetricsLog::MetricsLog(const fs::path& path, std::uint64_t keep_bytes)
     : bytes_(cut(path, keep_bytes)), file_(path, DurableFile::Mode::kAppend) {}
 
 void MetricsLog::write(const nlohmann::ordered_json& line) {
-  // text that is no UTF-8 must not end a run
-  const std::string text =
-      line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  const std::string text = json_text(line);
   file_.write(text);
   bytes_ += text.size();
 }

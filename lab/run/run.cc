@@ -12,6 +12,7 @@
 #include "lab/run/checkpoint.h"
 #include "lab/run/durable_file.h"
 #include "lab/run/interrupt.h"
+#include "lab/run/json_text.h"
 #include "lab/run/metric_columns.h"
 #include "lab/run/metrics_log.h"
 #include "lab/run/progress.h"
@@ -223,7 +224,7 @@ class TrainingRun {
                                "\"");
     score_ = score->get<double>();
     if (const Json sample = experiment_.task->sample(); !sample.is_null())
-      replace_file(paths_.sample(), sample.dump() + "\n");
+      replace_file(paths_.sample(), json_text(sample));
     experiment_.task->export_model(paths_.root / "model");
     log_->sync();
     const Json result = {{"status", "complete"},
@@ -233,7 +234,7 @@ class TrainingRun {
                          {"columns", column_list(info_.columns)},
                          {"measures", metric_values(paths_.root, info_.columns)},
                          {"wall_seconds", wall_seconds()}};
-    replace_file(paths_.result(), result.dump(1) + "\n");
+    replace_file(paths_.result(), json_text(result, 1));
   }
 
   void report() {

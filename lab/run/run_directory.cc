@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "lab/run/commit.h"  // written by the build: PION_COMMIT
+#include "lab/run/json_text.h"
 
 namespace pion::lab {
 namespace fs = std::filesystem;
@@ -98,7 +99,7 @@ std::string environment_json(const Recipe& recipe, const std::string& command) {
       {"threads", recipe.integer("threads")},
       {"started", time_text()},
       {"command", command}};
-  return json.dump(2) + "\n";
+  return json_text(json, 2);
 }
 
 std::string version_text() {

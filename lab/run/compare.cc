@@ -239,7 +239,7 @@ class Comparison {
             ", at the %s edge of its grid: the best may lie beyond; extend it with "
             "--grid %s=...,%s",
             edge->second.c_str(), optimizer.c_str(),
-            number_text(edge->second == "lower" ? lr / 3 : lr * 3).c_str());
+            number_text(rounded_rate(edge->second == "lower" ? lr / 3 : lr * 3)).c_str());
       std::printf("\n");
     }
     std::fflush(stdout);

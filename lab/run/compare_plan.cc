@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <sstream>
 #include <stdexcept>
@@ -59,6 +61,12 @@ std::vector<ComparedRun> ComparePlan::final_runs(
   return runs;
 }
 
+double rounded_rate(double rate) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1e", rate);
+  return std::strtod(text, nullptr);
+}
+
 ComparePlan make_plan(const Recipe& recipe, bool higher_is_better) {
   ComparePlan plan;
   plan.higher_is_better = higher_is_better;
@@ -70,7 +78,8 @@ ComparePlan make_plan(const Recipe& recipe, bool higher_is_better) {
       trial.set_all(recipe.variant(optimizer));
       const double lr = std::stod(trial.value_text(plan.lr_key));
       const auto grid = recipe.grids().find(optimizer);
-      std::vector<double> rates = {lr / 9, lr / 3, lr, lr * 3, lr * 9};
+      std::vector<double> rates = {rounded_rate(lr / 9), rounded_rate(lr / 3), lr,
+                                   rounded_rate(lr * 3), rounded_rate(lr * 9)};
       if (grid != recipe.grids().end()) rates = grid->second;
       std::sort(rates.begin(), rates.end());
       rates.erase(std::unique(rates.begin(), rates.end()), rates.end());
@@ -109,6 +118,7 @@ std::map<std::string, double> best_rates(const ComparePlan& plan,
     const std::vector<double>& rates = plan.grids.at(optimizer);
     if (rates.size() == 1) best[optimizer] = rates.front();
     double best_mean = 0;
+    std::vector<double> equal;  // rates with the best mean
     for (const double lr : rates) {
       double sum = 0;
       int count = 0;
@@ -123,8 +133,10 @@ std::map<std::string, double> best_rates(const ComparePlan& plan,
       if (!sound || count == 0) continue;
       const double mean = sum / count;
       const bool better = plan.higher_is_better ? mean > best_mean : mean < best_mean;
-      if (!best.contains(optimizer) || better) best[optimizer] = lr, best_mean = mean;
+      if (equal.empty() || better) equal.clear(), best_mean = mean;
+      if (mean == best_mean) equal.push_back(lr);
     }
+    if (!equal.empty()) best[optimizer] = equal[(equal.size() - 1) / 2];
   }
   return best;
 }

@@ -44,8 +44,12 @@ struct ComparePlan {
 // that cannot run with this recipe, an lr_key that is no number.
 ComparePlan make_plan(const Recipe& recipe, bool higher_is_better);
 
-// Mean over tuning seeds per rate; a rate with a failed run or a score that is not finite
-// is out. Optimizers of which no rate is left are absent.
+// The rate with two significant digits: 1.1e-05 for 1e-4 / 9.
+double rounded_rate(double rate);
+
+// Best mean over tuning seeds, of rates that are level the middle one. A rate with a
+// failed run or a score that is not finite is out. Optimizers of which no rate is left
+// are absent.
 std::map<std::string, double> best_rates(const ComparePlan& plan,
                                          const std::vector<ComparedRun>& tuning);
 

@@ -47,6 +47,13 @@ TEST(ComparePlan, LowerCanBeBetterAndEdgesAreNamed) {
             (std::map<std::string, std::string>{{"adamw", "upper"}}));
 }
 
+TEST(ComparePlan, OfLevelRatesTheMiddleOneIsTaken) {
+  const ComparePlan plan = small_plan();
+  EXPECT_EQ(best_rates(plan, scored(plan, {0, 0, 0, 0, 0, 0})).at("adamw"), 2);
+  EXPECT_EQ(best_rates(plan, scored(plan, {1, 1, 0, 0, 1, 1})).at("adamw"), 1);
+  EXPECT_EQ(best_rates(plan, scored(plan, {0, 0, 4, 4, 4, 4})).at("adamw"), 2);
+}
+
 TEST(ComparePlan, AFailedOrNonFiniteRunRulesItsRateOut) {
   const ComparePlan plan = small_plan();
   std::vector<ComparedRun> runs = scored(plan, {1, 1, 9, 9, 5, 5});
@@ -66,7 +73,9 @@ TEST(ComparePlan, FreshSeedsAreNotThoseOfTuning) {
   const ComparePlan plan = make_plan(recipe, false);
   EXPECT_EQ(plan.seeds, (std::vector<std::int64_t>{1, 3, 4}));
   EXPECT_EQ(plan.grids.at("muon"), (std::vector<double>{1e-3, 3e-3}));
-  EXPECT_EQ(plan.grids.at("adamw").size(), 5u);  // around the recipe's
+  recipe.set("optimizer.matrices.lr", "1.25e-4");
+  EXPECT_EQ(make_plan(recipe, false).grids.at("adamw"),  // around the recipe's
+            (std::vector<double>{1.4e-5, 4.2e-5, 1.25e-4, 3.8e-4, 1.1e-3}));
   recipe.set("compare.optimizers", "adamw,nuon");
   EXPECT_THROW(make_plan(recipe, false), std::invalid_argument);
   recipe.set("compare.optimizers", "adamw");

@@ -46,7 +46,8 @@ function measureTable() {
       'Of the final evaluation, or the mean over the last tenth of the updates.';
   document.getElementById('measure-table').append(table(
     [{title: 'Measure', type: 'nowrap'}, ...rows.map(({key}) => ({title: labels[key], type: 'number'}))],
-    columns.map(({title, known}, i) => known && [title, ...rows.map(({cells}) => cells[i])]).filter(Boolean), 'dense'));
+    columns.map(({title, known}, i) => known && [title, ...rows.map(({cells}) => cells[i])]).filter(Boolean),
+    rows.length > 5 ? 'dense many' : 'dense'));
 }
 
 function verdictOf(answer) {

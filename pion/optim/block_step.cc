@@ -48,7 +48,7 @@ BlockResult step_block(const BlockwiseMatrix& matrix, const Block& block,
                            .mu = static_cast<float>(rule.momentum),
                            .share = static_cast<float>(matrix.maximize ? -share : share),
                            .nesterov = rule.nesterov};
-  BlockMap& map = workspace.spectral.block_map();
+  BlockMap& map = workspace.spectral.block_map(prepared.map);
   BlockResult result{.half_pass = prepared.half_pass};
   if (!map.load(source, matrix.magnitude, workspace.collect_spectrum, executor)) {
     result.finite = false;

@@ -70,8 +70,8 @@ double BlockMap::update(MatrixView weight, double decay, double alpha,
   return squares;
 }
 
-std::unique_ptr<BlockMap> make_block_map(CpuTarget target) {
-  if (has_bf16(target)) return std::make_unique<TileMap>(target);
+std::unique_ptr<BlockMap> make_block_map(CpuTarget target, bool narrow) {
+  if (narrow && has_bf16(target)) return std::make_unique<TileMap>(target);
   return std::make_unique<F32Map>(target);
 }
 

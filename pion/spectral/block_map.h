@@ -67,7 +67,7 @@ class BlockMap {
   SpectrumStatistics statistics_;
 };
 
-// Products of bf16 tiles where the target has them, else f32.
-std::unique_ptr<BlockMap> make_block_map(CpuTarget target);
+// Products of bf16 tiles where the target has them and they may be narrow, else f32.
+std::unique_ptr<BlockMap> make_block_map(CpuTarget target, bool narrow = true);
 
 }  // namespace pion

@@ -173,6 +173,33 @@ TEST_P(BlockMaps, FastMuonIsNeverFurtherOffThanPlainBf16WhereItRestarts) {
   expect_no_further_off(cases);
 }
 
+// f stays below 1.13 on [0, 1]. One direction is the worst input: the others are rounding
+// errors of X, 2^-9 at most, so below 1 after f' = 1049 too, unless the arithmetic's
+// grow.
+TEST_P(BlockMaps, SequencesThatMagnifyMuchDoNotDiverge) {
+  for (const char* name : {"polar_express", "cans"}) {
+    for (const Precision precision : {Precision::kAccurate, Precision::kFast}) {
+      SpectralMap map = muon_map(precision);
+      map.sequence = muon_sequence(name, 5);
+      map.norm_margin = muon_norm_margin(name);
+      for (const auto& [m, n] : {std::pair{64, 128}, {64, 64}, {16, 12}, {1, 1}}) {
+        for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+          std::vector<double> values(std::min(m, n), 0.0);
+          values[0] = 1;
+          const Matrix strong =
+              converted<float>(with_spectrum(m, n, values, seed).matrix());
+          for (const Matrix& input : {strong, gaussian_matrix<float>(m, n, seed)}) {
+            SpectralWorkspace workspace(GetParam());
+            const Matrix output = applied(map, input, workspace);
+            EXPECT_LT(singular_values<float>(output.view()).front(), 1.5)
+                << name << " " << m << "x" << n << " seed " << seed;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(BlockMaps, StayWithinTheBoundAtEveryTileEdge) {
   for (const Precision precision : {Precision::kFast, Precision::kAccurate}) {
     for (const auto& [rows, cols] : std::vector<std::pair<int, int>>{{1, 1},

@@ -16,6 +16,7 @@
 #include "pion/spectral/matrix_copy.h"
 #include "pion/spectral/normalization.h"
 #include "pion/spectral/scratch.h"
+#include "pion/spectral/tile_policy.h"
 
 namespace pion {
 
@@ -52,7 +53,7 @@ struct SpectralWorkspace::Buffers {
   IterationBuffers<double> f64;
   Scratch<double> largest_entries;  // one per matrix of the batch
   LanczosScratch lanczos;
-  std::unique_ptr<BlockMap> block_map;
+  std::unique_ptr<BlockMap> narrow_block_map, block_map;
   Scratch<float> wide_output;  // of a bf16 matrix
 };
 
@@ -63,9 +64,11 @@ SpectralWorkspace::~SpectralWorkspace() = default;
 SpectralWorkspace::SpectralWorkspace(SpectralWorkspace&&) noexcept = default;
 SpectralWorkspace& SpectralWorkspace::operator=(SpectralWorkspace&&) noexcept = default;
 
-BlockMap& SpectralWorkspace::block_map() {
-  if (!buffers_->block_map) buffers_->block_map = make_block_map(buffers_->target);
-  return *buffers_->block_map;
+BlockMap& SpectralWorkspace::block_map(const SpectralMap& map) {
+  const bool narrow = fits_tiles(map.sequence);
+  auto& own = narrow ? buffers_->narrow_block_map : buffers_->block_map;
+  if (!own) own = make_block_map(buffers_->target, narrow);
+  return *own;
 }
 
 namespace {
@@ -267,7 +270,7 @@ void apply_block_map(const SpectralMap& map, MatrixViewOf<const T> input,
                      MatrixViewOf<T> output, double largest, SpectralWorkspace& workspace,
                      SpectrumStatistics* statistics) {
   SerialExecutor here;
-  BlockMap& block = workspace.block_map();
+  BlockMap& block = workspace.block_map(map);
   BlockSource source;
   if constexpr (std::is_same_v<T, float>) {
     source.gradient = input;

@@ -76,8 +76,8 @@ class SpectralWorkspace {
   struct Buffers;
   Buffers& buffers() { return *buffers_; }
 
-  // Made at the first call.
-  BlockMap& block_map();
+  // The one that suits the map's sequence; made at the first call.
+  BlockMap& block_map(const SpectralMap& map);
 
  private:
   std::unique_ptr<Buffers> buffers_;

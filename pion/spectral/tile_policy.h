@@ -24,6 +24,9 @@ struct TilePolicy {
   bool single(std::size_t step) const { return step < split_from; }
 };
 
+// Whether the error of bf16 tiles stays small under that sequence; else products are f32.
+bool fits_tiles(const QuinticSequence& sequence);
+
 // Whether a block of that shape is nearly square.
 bool iterates_directly(std::int64_t rows, std::int64_t cols);
 

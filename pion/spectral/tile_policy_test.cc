@@ -57,6 +57,18 @@ TEST(TilePolicy, MuonStartsAgainWhereThatIsCheaper) {
   EXPECT_EQ(restart(QuinticSequence(2, Quintic{4, 0, 0}), 256, 768), 2u);  // too few
 }
 
+// Linear coefficients of all steps but the last: 3.4445^4 = 141, ^5 = 485; 446 / 1.01^4;
+// 471.
+TEST(TilePolicy, SequencesThatMagnifyMuchAreNotForTiles) {
+  EXPECT_TRUE(fits_tiles(muon_sequence("classic", 5)));
+  EXPECT_FALSE(fits_tiles(muon_sequence("classic", 6)));
+  EXPECT_TRUE(fits_tiles(muon_sequence("quintic", 5)));
+  EXPECT_TRUE(fits_tiles(muon_sequence("polar_express", 4)));
+  EXPECT_FALSE(fits_tiles(muon_sequence("polar_express", 5)));
+  EXPECT_FALSE(fits_tiles(muon_sequence("cans", 5)));
+  EXPECT_TRUE(fits_tiles({}));
+}
+
 // m = 2, n = 8: Gram 32, m x m product 8, Q X 64.
 TEST(TileWork, CountsWhatIsMultiplied) {
   const auto work = [](const QuinticSequence& sequence, Precision precision) {

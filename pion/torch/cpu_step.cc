@@ -113,7 +113,10 @@ void cpu_step(std::span<ParameterStep> steps, bool collect_spectrum,
     if (step.result.skipped) continue;
     step.state->momentum_is_finite = true;
     const at::Tensor& weight = tensors[i].weight;
-    if (!weight.is_alias_of(step.parameter)) step.parameter.detach().copy_(weight);
+    if (weight.is_alias_of(step.parameter))
+      step.parameter.unsafeGetTensorImpl()->bump_version();
+    else
+      step.parameter.detach().copy_(weight);
     ++*step.state->step.data_ptr<std::int64_t>();
   }
 }

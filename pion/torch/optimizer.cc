@@ -52,7 +52,7 @@ void check_finite(const std::vector<ParameterStep>& steps) {
 std::string Optimizer::Data::name(const torch::Tensor& parameter, std::size_t group,
                                   std::size_t index) const {
   const auto found = names.find(parameter.unsafeGetTensorImpl());
-  if (found != names.end()) return found->second;
+  if (found != names.end()) return found->second.text;
   return "groups." + std::to_string(group) + ".params." + std::to_string(index);
 }
 
@@ -147,7 +147,21 @@ void Optimizer::check_groups() {
   }
 }
 
-std::vector<ParameterStep> Optimizer::gather_steps() {
+// Everything that a step can refuse is refused here; state made for it is forgotten then.
+std::vector<ParameterStep> Optimizer::checked_steps() {
+  std::vector<void*> made;
+  try {
+    std::vector<ParameterStep> steps = gather_steps(made);
+    check_finite(steps);
+    for (const ParameterStep& step : steps) ++step.state->rounds;
+    return steps;
+  } catch (...) {
+    for (void* const key : made) state_.erase(key);
+    throw;
+  }
+}
+
+std::vector<ParameterStep> Optimizer::gather_steps(std::vector<void*>& made) {
   std::vector<ParameterStep> steps;
   std::uint64_t ordinal = 0;
   for (std::size_t g = 0; g < param_groups_.size(); ++g) {
@@ -156,14 +170,17 @@ std::vector<ParameterStep> Optimizer::gather_steps() {
       const torch::Tensor& parameter = param_groups_[g].params()[i];
       if (!parameter.grad().defined() || parameter.numel() == 0) continue;
       std::string name = data_->name(parameter, g, i);
-      check_gradient(parameter.grad(), name);
-      auto& state = state_[parameter.unsafeGetTensorImpl()];
-      if (!state) {
+      check_gradient(parameter, name);
+      void* const key = parameter.unsafeGetTensorImpl();
+      auto found = state_.find(key);
+      if (found == state_.end()) {
         // parameters appended to a group since it was checked come by here
         check_parameter(parameter, options, name);
-        state = std::make_unique<ParameterState>();
+        found = state_.emplace(key, std::make_unique<ParameterState>()).first;
+        made.push_back(key);
       }
-      auto& own = static_cast<ParameterState&>(*state);
+      auto& own = static_cast<ParameterState&>(*found->second);
+      check_state(own, parameter, name);
       fill_state(own, parameter, options);
       steps.push_back({std::move(name),
                        parameter,
@@ -171,7 +188,7 @@ std::vector<ParameterStep> Optimizer::gather_steps() {
                        &own,
                        &options,
                        &data_->rules[g],
-                       rounding_seed(data_->seed, ordinal, own.rounds++),
+                       rounding_seed(data_->seed, ordinal, own.rounds),
                        {}});
     }
   }
@@ -179,15 +196,14 @@ std::vector<ParameterStep> Optimizer::gather_steps() {
 }
 
 torch::Tensor Optimizer::step(LossClosure closure) {
-  check_groups();
   torch::Tensor loss;
   if (closure) {
     const at::AutoGradMode enable_grad(true);
     loss = closure();
   }
+  check_groups();
   const at::NoGradGuard no_grad;
-  std::vector<ParameterStep> steps = gather_steps();
-  check_finite(steps);
+  std::vector<ParameterStep> steps = checked_steps();
   const auto on_cpu = [&](const ParameterStep& step) {
     return step.parameter.device().is_cpu() && !data_->device_generic;
   };
@@ -212,8 +228,9 @@ void Optimizer::observe(const std::vector<ParameterStep>& steps, std::size_t on_
     if (!warning.empty()) data_->warn(warning);
     if (step.result.skipped && !state.warned_of_skip) {
       state.warned_of_skip = true;
-      data_->warn("step: the gradient of " + step.name +
-                  " holds NaN or Inf; the parameter was " +
+      const bool finite = at::isfinite(step.gradient).all().item<bool>();
+      data_->warn("step: the " + std::string(finite ? "state" : "gradient") + " of " +
+                  step.name + " holds NaN or Inf; the parameter was " +
                   "skipped, and will be whenever this happens again. Lower the learning "
                   "rate or " +
                   "look for a division by zero");
@@ -224,7 +241,10 @@ void Optimizer::observe(const std::vector<ParameterStep>& steps, std::size_t on_
 void Optimizer::set_names(
     const std::vector<std::pair<std::string, torch::Tensor>>& names) {
   for (const auto& [name, parameter] : names) {
-    data_->names.emplace(parameter.unsafeGetTensorImpl(), name);
+    data_->names.insert_or_assign(
+        parameter.unsafeGetTensorImpl(),
+        Data::Name{
+            name, c10::weak_intrusive_ptr<c10::TensorImpl>(parameter.getIntrusivePtr())});
   }
 }
 

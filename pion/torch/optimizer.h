@@ -98,7 +98,8 @@ class Optimizer : public torch::optim::Optimizer {
   struct Data;
 
   void check_groups();
-  std::vector<ParameterStep> gather_steps();
+  std::vector<ParameterStep> checked_steps();
+  std::vector<ParameterStep> gather_steps(std::vector<void*>& made);
   void observe(const std::vector<ParameterStep>& steps, std::size_t on_cpu);
 
   std::unique_ptr<Data> data_;

@@ -19,7 +19,11 @@ struct Optimizer::Data {
   bool collect = false;
   bool device_generic = false;
   std::uint64_t seed = 0;
-  std::unordered_map<const void*, std::string> names;  // by TensorImpl
+  struct Name {
+    std::string text;
+    c10::weak_intrusive_ptr<c10::TensorImpl> of;  // keeps its address from others
+  };
+  std::unordered_map<const void*, Name> names;  // by TensorImpl
   std::function<void(const std::string&)> sink;
   std::vector<std::string> warnings;  // without a sink
   std::vector<ParameterStatistics> statistics;

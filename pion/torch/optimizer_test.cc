@@ -132,6 +132,106 @@ TEST(BadInput, IsRefusedInWords) {
   expect(message_of([&] { optimizer.step(); }), "dense");
 }
 
+TEST(BadInput, AParameterChangedAfterItsFirstStepIsRefused) {
+  const auto refused = [](const auto& change, auto make, const char* part) {
+    auto w = parameter({6, 4});
+    auto optimizer = make(w);
+    set_gradient(w, 1);
+    optimizer->step();
+    change(w);
+    const auto before = w.detach().clone();
+    const std::string message = message_of([&] { optimizer->step(); });
+    EXPECT_NE(message.find("groups.0.params.0"), std::string::npos) << message;
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+    EXPECT_TRUE(w.equal(before));
+  };
+  const auto muon = [](auto w) {
+    return std::make_unique<Muon>(std::vector{w}, MuonOptions(0.1));
+  };
+  const auto adamw = [](auto w) {
+    return std::make_unique<AdamW>(std::vector{w}, AdamWOptions(0.1));
+  };
+  const auto replace = [](const torch::Tensor& by) {
+    return [by](torch::Tensor& w) {
+      w.set_data(by);
+      w.mutable_grad() = torch::ones_like(by);
+    };
+  };
+  const auto gradient = [](const torch::Tensor& by) {
+    return [by](torch::Tensor& w) { w.mutable_grad() = by; };
+  };
+  refused(replace(torch::randn({6, 4}, torch::kDouble)), muon, "after its first step");
+  refused(replace(torch::randn({6, 4}, torch::kDouble)), adamw, "after its first step");
+  refused(replace(torch::randn({60, 40})), adamw, "[60, 40]");
+  refused(replace(torch::randn({3, 4})), muon, "[3, 4]");
+  refused(replace(torch::randn({6, 4}, torch::kHalf)), adamw, "Half");
+  refused(gradient(torch::ones({2})), adamw, "got [2]");
+  refused(gradient(torch::ones({4, 6})), muon, "got [4, 6]");
+  refused(gradient(torch::ones({6, 4}, torch::kComplexFloat)), muon, "real");
+  refused(gradient(torch::empty({6, 4}, torch::kMeta)), muon, "device cpu");
+}
+
+TEST(Step, OneThatThrowsLeavesNoTrace) {
+  auto good = parameter({6, 4}).detach().to(torch::kBFloat16).requires_grad_(),
+       bad = parameter({6, 4});
+  AdamW optimizer({good, bad}, AdamWOptions(0.1)
+                                   .low_precision(LowPrecision::kStochastic)
+                                   .nonfinite(NonFinite::kRaise));
+  good.mutable_grad() = torch::ones({6, 4}, torch::kBFloat16);
+  bad.mutable_grad() = torch::full({6, 4}, std::nan(""));
+  EXPECT_THROW(optimizer.step(), c10::Error);
+  EXPECT_TRUE(optimizer.state().empty());
+  bad.mutable_grad() = torch::ones({6, 4});
+  optimizer.step();
+  bad.mutable_grad() = torch::full({6, 4}, std::nan(""));
+  const auto counters =
+      optimizer.state_tensors().at("groups.0.params.0.counters").clone();
+  EXPECT_THROW(optimizer.step(), c10::Error);
+  EXPECT_TRUE(optimizer.state_tensors().at("groups.0.params.0.counters").equal(counters));
+  auto expanded = torch::randn({1, 4}).expand({6, 4}).detach().requires_grad_();
+  EXPECT_THROW(AdamW({expanded}, AdamWOptions(0.1)), c10::Error);
+}
+
+TEST(Step, ReadsOptionsAfterTheClosure) {
+  auto w = parameter({6, 4}), later = parameter({6, 4}, 2);
+  Muon optimizer({w}, MuonOptions(0.1));
+  const auto before = w.detach().clone(), old = later.detach().clone();
+  optimizer.step([&] {
+    optimizer.param_groups()[0].options().set_lr(0);
+    optimizer.add_param_group(group({later}, MuonOptions(0.2)));
+    set_gradient(w, 1);
+    set_gradient(later, 2);
+    return torch::zeros({});
+  });
+  EXPECT_TRUE(w.equal(before));
+  EXPECT_FALSE(later.equal(old));
+}
+
+TEST(Step, IsSeenByAutograd) {
+  auto w = parameter({4, 4});
+  Muon optimizer({w}, MuonOptions(0.1));
+  const auto y = torch::ones({4, 4}, torch::requires_grad()).mm(w).sum();
+  y.backward({}, /*retain_graph=*/true);
+  optimizer.step();
+  EXPECT_NE(message_of([&] { y.backward(); }).find("inplace"), std::string::npos);
+}
+
+TEST(Names, CanBeGivenAnewAndEndWithTheirTensor) {
+  auto p = parameter({4, 4}), q = parameter({4, 4}, 2);
+  Muon optimizer({p, q}, MuonOptions(0.1));
+  set_gradient(p, 1), set_gradient(q, 2);
+  optimizer.step();
+  optimizer.set_names({{"a", p}, {"a", q}});
+  optimizer.set_names({{"x", p}, {"y", q}});
+  EXPECT_EQ(optimizer.state_tensors().count("x.momentum_buffer"), 1u);
+  for (int i = 0; i < 50; ++i) optimizer.set_names({{"gone", parameter({4, 4})}});
+  auto other = parameter({4, 4}, 3);
+  optimizer.add_param_group(group({other}, MuonOptions(0.1)));
+  set_gradient(other, 3);
+  optimizer.step();
+  EXPECT_EQ(optimizer.state_tensors().count("groups.1.params.0.momentum_buffer"), 1u);
+}
+
 TEST(Step, LeavesGradientsAndParametersWithoutGradientAlone) {
   auto with = parameter({6, 4}), without = parameter({6, 4}, 2);
   Pion optimizer({with, without}, PionOptions(0.1).weight_decay(0.5).nesterov(true));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pion/torch/parameter.h"
 
+#include <ATen/MemoryOverlap.h>
+
 #include "pion/torch/torch_error.h"
 
 namespace pion {
@@ -12,14 +14,26 @@ MatrixShape matrix_shape(at::IntArrayRef sizes, Fold fold) {
   return {c10::multiply_integers(sizes.slice(0, n - 2)), sizes[n - 2], sizes[n - 1]};
 }
 
-void check_parameter(const torch::Tensor& parameter, const GroupOptions& options,
-                     const std::string& name) {
+namespace {
+
+void check_type(const torch::Tensor& parameter, const std::string& name) {
   const at::ScalarType type = parameter.scalar_type();
   TORCH_CHECK(type == at::kFloat || type == at::kDouble || type == at::kBFloat16,
               "pion: a parameter must be float32, float64 or bfloat16, got ", name,
               " of ", type);
   TORCH_CHECK(parameter.layout() == at::kStrided, "pion: a parameter must be dense, got ",
               name, " with layout ", parameter.layout());
+}
+
+}  // namespace
+
+void check_parameter(const torch::Tensor& parameter, const GroupOptions& options,
+                     const std::string& name) {
+  check_type(parameter, name);
+  TORCH_CHECK(at::has_internal_overlap(parameter) != at::MemOverlap::Yes,
+              "pion: every entry of a parameter must have memory of its own, got ", name,
+              " of shape ", parameter.sizes(), " and strides ", parameter.strides(),
+              "; make it with .clone() instead of .expand()");
   if (!is_matrix_rule(options.rule())) return;
   TORCH_CHECK(parameter.dim() >= 2, "pion: a parameter under rule ",
               rule_name(options.rule()), " must have two dimensions or more, got ", name,
@@ -36,14 +50,43 @@ void check_parameter(const torch::Tensor& parameter, const GroupOptions& options
   }
 }
 
-void check_gradient(const torch::Tensor& gradient, const std::string& name) {
+void check_gradient(const torch::Tensor& parameter, const std::string& name) {
+  const torch::Tensor& gradient = parameter.grad();
   TORCH_CHECK(gradient.layout() == at::kStrided,
               "step: a gradient must be dense, got layout ", gradient.layout(), " for ",
               name, "; make the embedding with sparse(false)");
+  TORCH_CHECK(gradient.sizes() == parameter.sizes(), "step: the gradient of ", name,
+              " must have the parameter's shape ", parameter.sizes(), ", got ",
+              gradient.sizes());
+  TORCH_CHECK(gradient.device() == parameter.device(), "step: the gradient of ", name,
+              " must be on the parameter's device ", parameter.device(), ", got ",
+              gradient.device());
+  TORCH_CHECK(gradient.is_floating_point(), "step: the gradient of ", name,
+              " must be real, of floating point, got ", gradient.scalar_type());
 }
 
 at::ScalarType work_type(const torch::Tensor& parameter) {
   return parameter.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+void check_state(const ParameterState& state, const torch::Tensor& parameter,
+                 const std::string& name) {
+  check_type(parameter, name);
+  const at::ScalarType type = work_type(parameter);
+  for (const torch::Tensor* buffer :
+       {&state.momentum_buffer, &state.exp_avg, &state.exp_avg_sq, &state.master}) {
+    if (!buffer->defined()) continue;
+    const bool fits =
+        buffer->sizes() == parameter.sizes() && buffer->scalar_type() == type &&
+        buffer->device() == parameter.device() &&
+        (buffer != &state.master || parameter.scalar_type() == at::kBFloat16);
+    TORCH_CHECK(fits, "step: ", name,
+                " was changed after its first step: its state is of ", "shape ",
+                buffer->sizes(), ", ", buffer->scalar_type(), " on ", buffer->device(),
+                ", the parameter now of shape ", parameter.sizes(), ", ",
+                parameter.scalar_type(), " on ", parameter.device(),
+                ". Change modules before their optimizer is made, or make a new one");
+  }
 }
 
 void fill_state(ParameterState& state, const torch::Tensor& parameter,

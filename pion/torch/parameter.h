@@ -48,7 +48,11 @@ MatrixShape matrix_shape(at::IntArrayRef sizes, Fold fold);
 // type, dimensions, heads, a cutoff that this shape cannot have.
 void check_parameter(const torch::Tensor& parameter, const GroupOptions& options,
                      const std::string& name);
-void check_gradient(const torch::Tensor& gradient, const std::string& name);
+// Its gradient: dense, real, of its shape and device.
+void check_gradient(const torch::Tensor& parameter, const std::string& name);
+// State of an earlier step: of the shape, type and device that the parameter has now.
+void check_state(const ParameterState& state, const torch::Tensor& parameter,
+                 const std::string& name);
 
 // Makes the tensors that the rule needs and the state lacks, zeros at first.
 void fill_state(ParameterState& state, const torch::Tensor& parameter,

@@ -63,6 +63,8 @@ std::unique_ptr<ParameterState> state_from_fields(
     own = at::empty_like(own).copy_(found->second);
     ++known;
   }
+  const auto steps = state->step.item<std::int64_t>();
+  TORCH_CHECK(steps >= 0, "load: ", name, ".step must be >= 0, got ", steps);
   const auto counters = fields.find("counters");
   TORCH_CHECK(counters != fields.end(), "load: the state must hold ", name,
               ".counters, got none");

@@ -182,3 +182,69 @@ def write_lines(path, rows):
 def prepared(source, model, *words, cwd):
     prepare(source, "--tokenizer", model, "--out", cwd / "out.safetensors", *words, cwd=cwd)
     return read(cwd / "out.safetensors")
+
+
+# line among those of train.jsonl, what is said of it
+BAD_LINES = {
+    "no json": (
+        '{"question": "a", "answer": ',
+        "train.jsonl:4: is no JSON (Expecting value, character 30)",
+    ),
+    "a list": ("[1, 2]", "train.jsonl:4: must be a JSON object, got [1, 2]"),
+    "no utf-8": (b'{"question": "\xff"}', "train.jsonl:4: is no UTF-8 (byte 15)"),
+    "deep": ("[" * 100000, "train.jsonl:4: is no JSON"),
+    "no column": (
+        '{"question": "a", "other": 1}',
+        'no column "answer"; there are: other, question',
+    ),
+    "no mark": ('{"question": "a", "answer": "72"}', 'train.jsonl:4: the answer must end in "####'),
+    "null": ('{"question": null, "answer": "#### 7"}', 'column "question" must be text'),
+    "nan": (
+        '{"question": NaN, "answer": "#### 7"}',
+        'train.jsonl:4: column "question" must be a number that float64 can hold, got nan',
+    ),
+    "huge": ('{"question": 1e400, "answer": "#### 7"}', "float64 can hold, got 1e400"),
+    "tiny": ('{"question": 1e-9999999999999999999, "answer": "#### 7"}', "float64 can hold"),
+    "surrogate": (
+        r'{"question": "bad \ud800 x", "answer": "#### 7"}',
+        r"train.jsonl:4: holds half of a character, '\ud800': 'bad \ud800 x'",
+    ),
+    "surrogate kept": (
+        r'{"question": "a", "answer": "\udc00 #### 7"}',
+        r"train.jsonl:4: holds half of a character, '\udc00'",
+    ),
+    "empty": (
+        '{"question": " ", "answer": "#### 7"}',
+        "train.jsonl:4: the problem's text is empty",
+    ),
+}
+
+# arguments, what is said of them
+BAD_WORDS = [
+    (["none.jsonl"], "none.jsonl: no such file or folder"),
+    (["train.jsonl", "--prompt-column", "ask"], 'no column "ask"; there are: answer, question'),
+    (["other.jsonl"], "there are: a, b. Name the columns with --prompt-column"),
+    (["blank.jsonl"], "blank.jsonl: holds no problem"),
+    (["latin.jsonl", "--skip-broken"], "1 broken, the first: latin.jsonl:1: is no UTF-8 (byte 13)"),
+    (["other.jsonl", "--skip-broken"], "there are: a, b. Name the columns with --prompt-column"),
+    (["text.txt"], "text.txt: must end in .jsonl, .ndjson, .json, .parquet"),
+    (["bad.parquet"], "bad.parquet: is no Parquet file"),
+    (["train.jsonl", "--count", "5"], "--count is for tasks of reasoning-gym"),
+    (["train.jsonl", "--format", "math"], 'no column "solution"; there are: answer, question'),
+    (["train.jsonl", "--format", "gsm8k", "--answer-column", "a"], "has its own columns"),
+    (["train.jsonl", "--held-out", "0"], "--held-out must be between 0 and 1, got 0.0"),
+    (["train.jsonl", "--held-out", "0.001"], "of 80 problems none is held out"),
+    (["train.jsonl", "--held-out", "0.2", "--held-out-from", "x"], "exclude each other"),
+    (["train.jsonl", "--held-out-from", "train.jsonl"], "none is for training"),
+    (["train.jsonl", "--limit", "0"], "--limit must be at least 1, got 0"),
+    (["train.jsonl", "--max-prompt-tokens", "3"], "all 80 prompts are longer, the shortest has "),
+    (["train.jsonl", "--verifier", "nope"], "module:function, got nope"),
+    (["train.jsonl", "--chat"], "has no chat template"),
+    (["train.jsonl", "--system", "x"], "need a chat template"),
+    (["train.jsonl", "--stop", "<|nope|>"], 'no token "<|nope|>"'),
+    (["reasoning-gym:chain_sun"], "did you mean chain_sum"),
+    (["reasoning-gym:chain_sum", "--config", "{"], "--config: is no JSON"),
+    (["reasoning-gym:chain_sum", "--config", '{"terms": 1}'], 'no setting "terms"; there are: '),
+    (["reasoning-gym:chain_sum", "--config", '{"max_terms": 0}'], "chain_sum refuses"),
+    (["reasoning-gym:chain_sum", "--answer-column", "a"], "is for a file's rows"),
+]

@@ -12,6 +12,8 @@ pytest.importorskip("pyarrow", reason="pip install pyarrow")
 import pyarrow
 import pyarrow.parquet
 from prepare_fixture import (
+    BAD_LINES,
+    BAD_WORDS,
     CHAT,
     byte_level,
     prepare,
@@ -22,6 +24,8 @@ from prepare_fixture import (
     write_lines,
 )
 from transformers import AutoTokenizer
+
+from pion import reward_worker
 
 ROWS = [
     {
@@ -79,6 +83,8 @@ def test_the_box_replaces_the_mark_if_it_is_what_is_judged(gsm8k, plain, tmp_pat
     problems, metadata = prepared(gsm8k, plain, "--verifier", "boxed", cwd=tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(plain)
     assert metadata["verifier"] == "boxed"
+    shown = prepare(gsm8k, "--tokenizer", plain, "--out", "b", cwd=tmp_path).stdout
+    assert shown.endswith(f"\n  asked as    {ROWS[0]['question'] + chr(10)!r}\n")
     assert tokenizer.decode(problems[3]["solution"]) == "She earns 2*4=8.\n\\boxed{8}<|endoftext|>"
     # without a template the prompt is the text
     assert tokenizer.decode(problems[3]["prompt"]) == ROWS[3]["question"] + "\n"
@@ -211,23 +217,6 @@ def test_another_source_may_be_held_out(gsm8k, model, tmp_path):
 
 # ---- what is wrong
 
-BAD_LINES = {
-    "no json": ('{"question": "a", "answer": ', "train.jsonl:4: is no JSON"),
-    "a list": ("[1, 2]", "train.jsonl:4: must be a JSON object, got [1, 2]"),
-    "no utf-8": (b'{"question": "\xff"}', "train.jsonl:4: is no UTF-8 (byte 15)"),
-    "deep": ("[" * 100000, "train.jsonl:4: is no JSON"),
-    "no column": (
-        '{"question": "a", "other": 1}',
-        'no column "answer"; there are: other, question',
-    ),
-    "no mark": ('{"question": "a", "answer": "72"}', 'train.jsonl:4: the answer must end in "####'),
-    "null": ('{"question": null, "answer": "#### 7"}', 'column "question" must be text'),
-    "empty": (
-        '{"question": " ", "answer": "#### 7"}',
-        "train.jsonl:4: the problem's text is empty",
-    ),
-}
-
 
 @pytest.mark.parametrize("case", BAD_LINES)
 def test_broken_lines_are_named_or_left_out(case, gsm8k, plain, tmp_path):
@@ -246,34 +235,6 @@ def test_broken_lines_are_named_or_left_out(case, gsm8k, plain, tmp_path):
     assert len(read(tmp_path / "out")[0]) == 80
 
 
-BAD_WORDS = [
-    (["none.jsonl"], "none.jsonl: no such file or folder"),
-    (["train.jsonl", "--prompt-column", "ask"], 'no column "ask"; there are: answer, question'),
-    (["other.jsonl"], "there are: a, b. Name the columns with --prompt-column"),
-    (["blank.jsonl"], "blank.jsonl: holds no problem"),
-    (["text.txt"], "text.txt: must end in .jsonl, .ndjson, .json, .parquet"),
-    (["bad.parquet"], "bad.parquet: is no Parquet file"),
-    (["train.jsonl", "--count", "5"], "--count is for tasks of reasoning-gym"),
-    (["train.jsonl", "--format", "math"], 'no column "solution"; there are: answer, question'),
-    (["train.jsonl", "--format", "gsm8k", "--answer-column", "a"], "has its own columns"),
-    (["train.jsonl", "--held-out", "0"], "--held-out must be between 0 and 1, got 0.0"),
-    (["train.jsonl", "--held-out", "0.001"], "of 80 problems none is held out"),
-    (["train.jsonl", "--held-out", "0.2", "--held-out-from", "x"], "exclude each other"),
-    (["train.jsonl", "--held-out-from", "train.jsonl"], "none is for training"),
-    (["train.jsonl", "--limit", "0"], "--limit must be at least 1, got 0"),
-    (["train.jsonl", "--max-prompt-tokens", "3"], "of 0 problems none is for training"),
-    (["train.jsonl", "--verifier", "nope"], "module:function, got nope"),
-    (["train.jsonl", "--chat"], "has no chat template"),
-    (["train.jsonl", "--system", "x"], "need a chat template"),
-    (["train.jsonl", "--stop", "<|nope|>"], 'no token "<|nope|>"'),
-    (["reasoning-gym:chain_sun"], "did you mean chain_sum"),
-    (["reasoning-gym:chain_sum", "--config", "{"], "--config: is no JSON"),
-    (["reasoning-gym:chain_sum", "--config", '{"terms": 1}'], 'no setting "terms"; there are: '),
-    (["reasoning-gym:chain_sum", "--config", '{"max_terms": 0}'], "chain_sum refuses"),
-    (["reasoning-gym:chain_sum", "--answer-column", "a"], "is for a file's rows"),
-]
-
-
 @pytest.mark.parametrize("case", range(len(BAD_WORDS)))
 def test_other_errors_say_what_to_do(case, gsm8k, plain, tmp_path):
     words, wanted = BAD_WORDS[case]
@@ -281,6 +242,7 @@ def test_other_errors_say_what_to_do(case, gsm8k, plain, tmp_path):
         pytest.importorskip("reasoning_gym", reason="pip install reasoning-gym")
     write_lines(tmp_path / "other.jsonl", [{"a": 1, "b": 2}])
     (tmp_path / "blank.jsonl").write_text("\n\n")
+    (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9", "answer": 1}\n')
     (tmp_path / "text.txt").write_text("x")
     (tmp_path / "bad.parquet").write_text("PAR1 rubbish")
     result = prepare(*words, "--tokenizer", plain, "--out", "out", cwd=tmp_path, check=1)
@@ -288,6 +250,58 @@ def test_other_errors_say_what_to_do(case, gsm8k, plain, tmp_path):
     assert result.stderr.startswith("pion.prepare: ")
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_first_row_does_not_hide_the_format(plain, tmp_path):
+    rows = [{"problem": f"{i}?", "solution": f"\\boxed{{{i}}}"} for i in range(40)]
+    write_lines(tmp_path / "t.jsonl", [{"problem": "a", "solution": "none"}, *rows])
+    words = ["t.jsonl", "--tokenizer", plain, "--out", "out", "--held-out", 0.2]
+    assert "t.jsonl:1: neither GSM8K" in prepare(*words, cwd=tmp_path, check=1).stderr
+    shown = prepare(*words, "--skip-broken", cwd=tmp_path).stdout
+    assert shown.startswith("math: 40 problems")
+    assert "t.jsonl:1: the solution must hold a \\boxed{answer}" in shown
+
+
+NUMBERS = {  # as JSON has them: what a verifier can read
+    "2e-7": "0.0000002",
+    "1e22": "10000000000000000000000",
+    "-1.50E+3": "-1500",
+    "9007199254740993.0": "9007199254740993.0",
+    "72": "72",
+    "0.10": "0.10",
+}
+
+
+def test_numbers_are_plain_decimals(plain, tmp_path):
+    lines = [f'{{"prompt": "{number}?", "answer": {number}}}\n' for number in NUMBERS]
+    (tmp_path / "t.jsonl").write_text("".join(lines))
+    problems, _ = prepared("t.jsonl", plain, "--held-out", 0.5, cwd=tmp_path)
+    assert {p["text"][:-1]: p["answer"] for p in problems} == NUMBERS
+    # Parquet gives floats
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist([{"prompt": f"{i}?", "answer": i * 1e-7} for i in range(1, 30)]),
+        tmp_path / "t.parquet",
+    )
+    problems, _ = prepared("t.parquet", plain, "--held-out", 0.5, cwd=tmp_path)
+    assert problems[1]["answer"] == "0.0000002"
+
+
+@pytest.mark.parametrize("out", ["train.jsonl", "link", "m/tokenizer.json", "m", "other", "out"])
+def test_what_is_no_file_of_problems_is_not_overwritten(out, gsm8k, tmp_path):
+    save(byte_level(), tmp_path / "m")
+    (tmp_path / "link").symlink_to(gsm8k)
+    (tmp_path / "other").write_text("of somebody else")
+    (tmp_path / "out-tokenizer").mkdir()
+    (tmp_path / "out-tokenizer/tokenizer.json").write_text('{"model": {"vocab": {"<pad>": 3}}}')
+    before = {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()}
+    model = "characters" if out == "out" else "m"
+    error = prepare(gsm8k, "--tokenizer", model, "--out", out, cwd=tmp_path, check=1).stderr
+    wanted = {
+        "m": "--out m: is a folder; name a file, such as m/problems.safetensors",
+        "out": "would be kept in out-tokenizer, which is something else",
+    }
+    assert wanted.get(out, f"--out {out}: exists and is no file of problems") in error
+    assert {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()} == before
 
 
 def test_characters_as_tokens(gsm8k, tmp_path):
@@ -349,6 +363,13 @@ def test_a_template_that_refuses_says_so(model, tmp_path):
     write_lines(tmp_path / "t.jsonl", [{"prompt": messages, "answer": 2}])
     result = prepare("t.jsonl", "--tokenizer", model, "--out", "out", cwd=tmp_path, check=1)
     assert "chat template refuses the conversation: no tools" in result.stderr
+
+
+@pytest.mark.parametrize("score", [1e300, -1e39, float("inf"), float("nan")])
+def test_a_score_beyond_float32_is_no_score(score):
+    assert reward_worker.verdict(3e38)["score"] == 3e38
+    with pytest.raises(ValueError, match="score must be finite in float32, got"):
+        reward_worker.verdict(score)
 
 
 def test_a_full_disk_leaves_the_old_file(gsm8k, model, tmp_path):

@@ -17,7 +17,12 @@ import tempfile
 from pathlib import Path
 
 from pion import prepare_file, prepare_sources, prepare_tokens
-from pion.prepare_characters import CHARACTERS, folder_beside, write_character_tokenizer
+from pion.prepare_characters import (
+    CHARACTERS,
+    check_folder,
+    folder_beside,
+    write_character_tokenizer,
+)
 from pion.prepare_file import HELD_OUT, TRAIN, PreparedProblem
 from pion.prepare_sources import PrepareError, Record
 
@@ -176,7 +181,8 @@ def read_source(
             break
     progress.show(len(records), end="\n")
     if not records:
-        raise PrepareError(f"{source}: no problem is left; {len(opened.skipped)} were broken")
+        left = prepare_sources.counted(opened.skipped)
+        raise PrepareError(f"{source}: no problem is left{left}")
     return opened, records
 
 
@@ -211,6 +217,12 @@ def fitting(
     limit = options.max_prompt_tokens
     if limit is not None:
         kept = [each for each in problems if len(each.prompt) <= limit]
+        if not kept:
+            shortest = min(len(each.prompt) for each in problems)
+            raise PrepareError(
+                f"--max-prompt-tokens {limit}: all {len(problems)} prompts are longer, the shortest "
+                f"has {shortest} tokens; take a larger limit"
+            )
         return kept, len(problems) - len(kept)
     too_long = [len(each.prompt) for each in problems if context and len(each.prompt) >= context]
     if too_long:
@@ -261,9 +273,12 @@ def check_splits(problems: list[PreparedProblem]) -> None:
 def prepare(options: argparse.Namespace) -> str:
     """Does all of it; returns the summary."""
     check_options(options)
+    prepare_file.check_destination(options.out)
     template_options = json_option(options.template_options, "--template-options")
     characters = options.tokenizer == CHARACTERS
-    if not characters:
+    if characters:
+        check_folder(folder_beside(options.out))
+    else:
         prepare_tokens.require_tokenizer(options.tokenizer)
     source, records = read_source(options, options.source)
     problems = source, *splits(options, records)
@@ -330,7 +345,9 @@ def prepare_records(
         "also held out": elsewhere,
         "prompt too long": too_long,
     }
-    return summary(options.out, problems, metadata, encoder, left_out, source.skipped)
+    text = summary(options.out, problems, metadata, encoder, left_out, source.skipped)
+    first = next(record for record, _ in chosen if record.text == problems[0].text)
+    return f"{text}\n  asked as    {encoder.prompt(first)!r}"
 
 
 def summary(out, problems, metadata, encoder, left_out, skipped) -> str:
@@ -367,7 +384,8 @@ def main(words: list[str] | None = None) -> int:
         print(f"pion.prepare: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a folder that cannot be written
-        print(f"pion.prepare: {error.filename or options.out}: {error.strerror}", file=sys.stderr)
+        file = error.filename2 or error.filename or options.out
+        print(f"pion.prepare: {file}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\npion.prepare: interrupted, nothing was written", file=sys.stderr)
@@ -376,4 +394,5 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know every character
     sys.exit(main())

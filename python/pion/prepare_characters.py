@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tokenizer whose tokens are characters, for small models trained from nothing."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,23 @@ USUAL = "\n" + "".join(map(chr, range(32, 127)))
 def folder_beside(out: Path) -> Path:
     """Where the tokenizer of the problem file `out` is kept: sums-tokenizer for sums.safetensors."""
     return out.with_name(out.stem + "-tokenizer")
+
+
+def check_folder(folder: Path) -> None:
+    """Raises PrepareError if `folder` cannot be replaced: it holds another kind of tokenizer."""
+    path = folder / "tokenizer.json"
+    if folder.is_dir() and not path.exists() or not folder.exists():
+        return
+    try:
+        vocabulary = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
+        ours = (vocabulary[PAD], vocabulary[END], vocabulary["\n"]) == (0, 1, 2)
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise PrepareError(
+            f"--tokenizer {CHARACTERS}: would be kept in {folder}, which is something else; take "
+            "another --out"
+        )
 
 
 def write_character_tokenizer(folder: Path, texts: Iterable[str]) -> None:

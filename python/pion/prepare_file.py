@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy
 
+from pion.prepare_sources import PrepareError
+
 FORMAT = "pion-problems"
 VERSION = "1"
 TRAIN, HELD_OUT = 0, 1
@@ -35,6 +37,29 @@ def rows(name: str, values: list, dtype) -> dict[str, numpy.ndarray]:
     else:
         flat = numpy.fromiter((token for each in values for token in each), dtype, int(offsets[-1]))
     return {name: flat, f"{name}_offsets": offsets.astype(numpy.int64)}
+
+
+def is_problem_file(path: Path) -> bool:
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except safetensors.SafetensorError:
+        return False
+
+
+def check_destination(path: Path) -> None:
+    """Raises PrepareError if writing `path` would destroy a source, a tokenizer or other things."""
+    if path.is_dir():
+        example = path / "problems.safetensors"
+        raise PrepareError(f"--out {path}: is a folder; name a file, such as {example}")
+    empty = path.is_file() and path.stat().st_size == 0
+    if path.exists() and not empty and not (path.is_file() and is_problem_file(path)):
+        raise PrepareError(
+            f"--out {path}: exists and is no file of problems, so it is not overwritten; name "
+            "another file, or delete it first"
+        )
 
 
 def write_problems(
@@ -62,7 +87,10 @@ def write_problems(
     }
     content = safetensors.numpy.save(tensors, metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:  # names a file that nobody asked for
+        raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where problems come from: GSM8K, MATH, JSON lines, Parquet, reasoning-gym.
 
-Every reader yields `Row`s; `records` makes `Record`s of them. A row that cannot be used raises
+Files give `Row`s (prepare_rows.py), which become `Record`s here. A row that cannot be used raises
 PrepareError that names file, line and text.
 """
 
@@ -11,20 +11,10 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-REASONING_GYM = "reasoning-gym:"
-
-
-class PrepareError(ValueError):
-    """What is wrong and what to do, for people."""
-
-
-@dataclasses.dataclass
-class Row:
-    where: str  # "train.jsonl:17"
-    values: dict
-    broken: str = ""  # what is wrong with the line, if it could not be read
+from pion.prepare_rows import REASONING_GYM, PrepareError, Row, file_rows, shortened
 
 
 @dataclasses.dataclass
@@ -47,102 +37,6 @@ class Columns:
     solution: str | None = None
 
 
-def shortened(text: str, limit: int = 80) -> str:
-    text = str(text).replace("\n", " ")
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-# ---- rows of files
-
-
-def json_lines(path: Path) -> Iterator[Row]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            where = f"{path}:{number}"
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                what = f"{where}: is no UTF-8 (byte {error.start + 1}): {shortened(line)}"
-                yield Row(where, {}, what)
-                continue
-            if text.strip():
-                yield json_object(text, where)
-
-
-def json_object(text: str, where: str) -> Row:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return Row(where, {}, f"{where}: is no JSON ({error}): {shortened(text.strip())}")
-    if not isinstance(value, dict):
-        return Row(where, {}, f"{where}: must be a JSON object, got {shortened(text.strip())}")
-    return Row(where, value)
-
-
-def json_file(path: Path) -> Iterator[Row]:
-    """One object, as each file of MATH is, or a list of them."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PrepareError(
-            f"{path}: is no JSON ({error}); JSON lines belong into a file named .jsonl"
-        ) from None
-    if not isinstance(value, list):
-        yield json_object(text, str(path))
-        return
-    for number, each in enumerate(value):
-        where = f"{path}, item {number}"
-        if isinstance(each, dict):
-            yield Row(where, each)
-        else:
-            yield Row(where, {}, f"{where}: must be an object, got {shortened(each)}")
-
-
-def parquet_file(path: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=1024):
-                for values in batch.to_pylist():
-                    yield Row(f"{path}, row {number}", values)
-                    number += 1
-    except pyarrow.ArrowException as error:
-        raise PrepareError(f"{path}: is no Parquet file, or a damaged one: {error}") from None
-
-
-READERS = {
-    ".jsonl": json_lines,
-    ".ndjson": json_lines,
-    ".json": json_file,
-    ".parquet": parquet_file,
-}
-
-
-def file_rows(source: str) -> Iterator[Row]:
-    path = Path(source)
-    if not path.exists():
-        raise PrepareError(
-            f"{source}: no such file or folder; a task of reasoning-gym is "
-            f"{REASONING_GYM}NAME, e.g. {REASONING_GYM}chain_sum"
-        )
-    files = [path]
-    if path.is_dir():
-        files = sorted(each for each in path.rglob("*") if each.suffix in READERS)
-        if not files:
-            raise PrepareError(f"{source}: the folder holds no {', '.join(READERS)} file")
-    for file in files:
-        if file.suffix not in READERS:
-            raise PrepareError(f"{file}: must end in {', '.join(READERS)}")
-        yield from READERS[file.suffix](file)
-
-
-# ---- what the rows mean
-
-
 def column(row: Row, name: str):
     if name not in row.values:
         there = ", ".join(sorted(map(str, row.values)))
@@ -159,7 +53,23 @@ def text_column(row: Row, name: str) -> str:
         raise PrepareError(
             f'{row.where}: column "{name}" must be text or a number, got {shortened(repr(value))}'
         )
+    if isinstance(value, float):
+        return plain_decimal(value, f'{row.where}: column "{name}"')
     return str(value).strip()
+
+
+def plain_decimal(value: float, where: str) -> str:
+    """The number without exponent, as verifiers read it: 2e-7 is 0.0000002."""
+    written = getattr(value, "written", repr(value))
+    try:
+        number = Decimal(written)
+    except InvalidOperation:  # an exponent of 19 digits
+        number = Decimal("nan")
+    if not number.is_finite() or abs(number.adjusted()) > 324:  # float64: 5e-324 to 2e308
+        raise PrepareError(
+            f"{where} must be a number that float64 can hold, got {shortened(written)}"
+        )
+    return format(number, "f")
 
 
 def last_boxed(text: str) -> str | None:
@@ -228,7 +138,7 @@ FORMATS = {
 
 
 def recognized(row: Row) -> str:
-    """The format of a source by its first row."""
+    """The format of a source by one of its rows."""
     names = set(row.values)
     if {"question", "answer"} <= names and "####" in str(row.values["answer"]):
         return "gsm8k"
@@ -241,6 +151,20 @@ def recognized(row: Row) -> str:
         f"\\boxed{{}}) nor columns prompt and answer; there are: {', '.join(sorted(map(str, names)))}. "
         "Name the columns with --prompt-column and --answer-column"
     )
+
+
+def recognized_rows(rows: Iterator[Row], skip_broken: bool) -> tuple[str, Iterator[Row]]:
+    """The format by the first row that has one, and all rows."""
+    seen, failure = [], None
+    for row in rows:
+        seen.append(row)
+        try:
+            return recognized(row), itertools.chain(seen, rows)
+        except PrepareError as error:
+            failure = failure or error
+            if not skip_broken:
+                break
+    raise failure
 
 
 def reasoning_gym_records(task: str, count: int, seed: int, config: dict) -> Iterator[Record]:
@@ -305,14 +229,21 @@ def open_source(
     rows = readable(file_rows(source), skipped if skip_broken else None)
     first = next(rows, None)
     if first is None:
-        raise PrepareError(f"{source}: holds no problem")
+        raise PrepareError(f"{source}: holds no problem{counted(skipped)}")
+    rows = itertools.chain([first], rows)
     named = any((columns.prompt, columns.answer, columns.solution))
-    kind = kind or ("columns" if named else recognized(first))
+    if kind is None and not named:
+        kind, rows = recognized_rows(rows, skip_broken)
+    kind = kind or "columns"
     if named and kind != "columns":
         raise PrepareError(f"--format {kind} has its own columns; drop --*-column or the format")
     make, verifier = FORMATS[kind]
-    made = usable(make, itertools.chain([first], rows), columns, skipped if skip_broken else None)
+    made = usable(make, rows, columns, skipped if skip_broken else None)
     return Source(kind if kind != "columns" else Path(source).stem, verifier, made, skipped)
+
+
+def counted(skipped: list) -> str:
+    return f"; {len(skipped)} broken, the first: {skipped[0]}" if skipped else ""
 
 
 def readable(rows: Iterator[Row], skipped: list | None) -> Iterator[Row]:
@@ -325,6 +256,21 @@ def readable(rows: Iterator[Row], skipped: list | None) -> Iterator[Row]:
             skipped.append(row.broken)
 
 
+def require_unicode(record: Record) -> None:
+    """JSON can write half of a character, which neither tokenizers nor files take."""
+    texts = [record.text, record.answer, record.solution, record.extra]
+    for message in record.messages or []:
+        texts += [value for value in message.values() if isinstance(value, str)]
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = repr(text[error.start])
+            raise PrepareError(
+                f"{record.where}: holds half of a character, {half}: {shortened(repr(text))}"
+            ) from None
+
+
 def usable(make, rows: Iterator[Row], columns: Columns, skipped: list | None) -> Iterator[Record]:
     for row in rows:
         try:
@@ -333,6 +279,7 @@ def usable(make, rows: Iterator[Row], columns: Columns, skipped: list | None) ->
                 raise PrepareError(f"{row.where}: the problem's text is empty")
             if not record.answer:
                 raise PrepareError(f"{row.where}: the answer is empty")
+            require_unicode(record)
         except PrepareError as error:
             if skipped is None:
                 raise

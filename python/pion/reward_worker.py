@@ -32,6 +32,7 @@ import signal
 import threading
 import traceback
 
+FLOAT_MAX = 3.4028234663852886e38  # (2 - 2^-23) 2^127, the largest float32: the lab's scores
 SHOWN = set()  # types of errors whose traceback was printed
 
 
@@ -40,15 +41,15 @@ class Late(BaseException):
 
 
 def verdict(score, correct=None, formatted=True, right_unformatted=False):
-    """One answer's result as it is sent. Raises ValueError for a score that is no finite number."""
+    """One answer's result as it is sent. Raises ValueError for a score that is no finite float32."""
     if isinstance(score, bool):
         score = float(score)
     try:
         value = float(score)
     except (TypeError, ValueError):
         raise ValueError(f"score must be a number, got {score!r:.100}") from None
-    if not math.isfinite(value):
-        raise ValueError(f"score must be finite, got {value}")
+    if not abs(value) <= FLOAT_MAX:
+        raise ValueError(f"score must be finite in float32, got {value}")
     return {
         "score": value,
         "correct": value >= 1 if correct is None else bool(correct),

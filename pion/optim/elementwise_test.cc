@@ -156,5 +156,26 @@ TEST(EmptyUpdateWatch, WarnsOnceAndNamesParameterFilterAndRemedy) {
   EXPECT_EQ(EmptyUpdateWatch(1).observe("a", AdamWRule{}, empty), "");
 }
 
+// Two promotions of five pass above 0.263, three above 0.131.
+TEST(EmptyUpdateWatch, ItsAdviceLetsMorePassAndCanBeFollowed) {
+  const UpdateStatistics unmeasured{
+      .gradient_norm = 1, .directions = 64, .half_pass = 0.3};
+  const std::string advice = EmptyUpdateWatch(1).observe("a", PionRule{}, unmeasured);
+  EXPECT_NE(advice.find("promotion_steps = 3"), std::string::npos) << advice;
+
+  UpdateStatistics weak = unmeasured;
+  weak.sigma_max = 0.03;
+  for (int steps = 2; steps <= 12; ++steps) {
+    Rule rule = PionRule{};
+    set_rule_key(rule, "steps", std::int64_t{steps});
+    const std::string text = EmptyUpdateWatch(1).observe("a", rule, weak);
+    const std::string lower = "Lower cutoff to ";
+    const auto at = text.find(lower);
+    ASSERT_NE(at, std::string::npos) << text;
+    set_rule_key(rule, "cutoff", std::stod(text.substr(at + lower.size())));
+    EXPECT_NO_THROW(check_rule(rule, "advice")) << text;
+  }
+}
+
 }  // namespace
 }  // namespace pion

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "pion/optim/matrix_step.h"
+#include "pion/optim/printed_bound.h"
 
 namespace pion {
 namespace {
@@ -48,14 +49,12 @@ std::string present_filter(const PionRule& rule, const UpdateStatistics& what) {
 }
 
 std::string remedy(const PionRule& rule, const UpdateStatistics& what) {
-  // without spectrum statistics: halve the threshold, or the setting that passes 11
-  // directions
+  // without spectrum statistics: half the threshold
   const double wanted = what.sigma_max > 0 ? 0.8 * what.sigma_max : 0.5 * what.half_pass;
   const double cutoff = std::max(wanted, smallest_cutoff(rule.steps));
-  const int promotions = what.sigma_max > 0
-                             ? promotions_that_pass(what.sigma_max, rule.steps)
-                             : std::min(rule.steps, rule.promotion_steps.value_or(1) + 1);
-  std::string text = "Lower cutoff to " + short_text(cutoff);
+  const int promotions =
+      promotions_that_pass(what.sigma_max > 0 ? what.sigma_max : wanted, rule.steps);
+  std::string text = "Lower cutoff to " + printed_bound(cutoff, 3, /*lower=*/true);
   if (wanted < cutoff)
     text += " (the least that steps = " + std::to_string(rule.steps) + " reaches)";
   if (promotions >= 0) text += " or set promotion_steps = " + std::to_string(promotions);

@@ -16,7 +16,7 @@ struct Cutoff {
                  // but no less than `steps` can reach
     kNoiseEdge,  // "noise_edge": edge_factor (1/sqrt m + 1/sqrt n); an error in the step
                  // where `steps` cannot reach it
-    kValue,      // a number in [smallest_cutoff(steps), 0.8165]
+    kValue,      // a number in [smallest_cutoff(steps), 0.81649]
   };
   Kind kind = Kind::kAutomatic;
   double value = 0.0;  // kValue only

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <sstream>
 
+#include "pion/optim/printed_bound.h"
+
 namespace pion {
 
 bool Range::holds(double value) const {
@@ -16,7 +18,8 @@ std::string Range::text() const {
   std::ostringstream out;
   const bool bounded_below = std::isfinite(low), bounded_above = std::isfinite(high);
   if (bounded_below && bounded_above) {
-    out << "in " << (low_open ? '(' : '[') << low << ", " << high
+    out << "in " << (low_open ? '(' : '[') << low << ", "
+        << (high > 0 ? printed_bound(high, 6, /*lower=*/false) : "0")
         << (high_open ? ')' : ']');
   } else if (bounded_below) {
     out << (low_open ? "> " : ">= ") << low;
@@ -101,7 +104,7 @@ const std::vector<Field<PionRule>>& rule_fields() {
   using R = PionRule;
   static const std::vector<Field<R>> fields = matrix_fields<R>(
       {{"cutoff",
-        "filter strength: a number in (0, 0.8165], relative to the norm, \"auto\" or "
+        "filter strength: a number in (0, 0.81649], relative to the norm, \"auto\" or "
         "\"noise_edge\"",
         &R::cutoff, Range{.low = 0, .high = kLargestCutoff, .low_open = true}},
        {"edge_factor",

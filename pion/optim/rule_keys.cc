@@ -4,6 +4,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "pion/optim/printed_bound.h"
 #include "pion/optim/rule.h"
 #include "pion/optim/rule_fields.h"
 
@@ -256,7 +257,7 @@ void check_combination(const PionRule& rule, std::string_view where) {
     const double smallest = reachable_cutoff(rule.steps);
     if (rule.cutoff.value < smallest) {
       fail(where, "cutoff",
-           "at least " + printed_number(smallest) +
+           "at least " + printed_bound(smallest, 6, /*lower=*/true) +
                " for steps = " + std::to_string(rule.steps) + ", got " +
                printed_number(rule.cutoff.value) + "; raise cutoff or steps");
     }

@@ -74,7 +74,7 @@ TEST(Rule, RefusesUnknownKeysWrongTypesAndValuesOutOfRange) {
       {"muon", "coefficients", std::string("clasic"), "did you mean \"classic\""},
       {"muon", "scale", std::string("orginal"), "did you mean \"original\""},
       {"muon", "nesterov", std::int64_t{1}, "nesterov must be true or false, got 1"},
-      {"pion", "cutoff", 0.9, "cutoff must be in (0, 0.816497], got 0.9"},
+      {"pion", "cutoff", 0.9, "cutoff must be in (0, 0.816496], got 0.9"},
       {"pion", "cutoff", std::string("noise"), "did you mean \"noise_edge\""},
       {"pion", "cutoff", false, "got false"},
       {"low_rank_muon", "rank", std::int64_t{0}, "rank must be >= 1, got 0"},

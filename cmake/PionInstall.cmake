@@ -27,7 +27,9 @@ install(
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
   COMPONENT pion
   FILES_MATCHING
-  PATTERN "*.h" ${pion_header_exclusion})
+  PATTERN "*.h"
+  PATTERN "loaded_tiles.h" EXCLUDE # tests' own
+  PATTERN "routing_zoo.h" EXCLUDE ${pion_header_exclusion})
 
 configure_package_config_file(
   ${PROJECT_SOURCE_DIR}/cmake/pionConfig.cmake.in ${PROJECT_BINARY_DIR}/pionConfig.cmake

@@ -24,6 +24,17 @@ std::string shape_text(MatrixViewOf<T> x) {
   return "[" + std::to_string(x.rows) + ", " + std::to_string(x.cols) + "]";
 }
 
+template <class T>
+void check_view(const char* what, MatrixViewOf<T> x) {
+  const bool valid = x.rows >= 0 && x.cols >= 0 && (x.rows <= 1 || x.stride >= x.cols) &&
+                     (x.data != nullptr || x.rows == 0 || x.cols == 0);
+  if (!valid)
+    throw std::invalid_argument(
+        std::string(kWhere) + ": " + what +
+        " must have rows, cols >= 0, stride >= cols and data, got " + shape_text(x) +
+        ", stride " + std::to_string(x.stride));
+}
+
 template <class T, class X>
 void check_shape(const char* what, MatrixViewOf<T> weight, MatrixViewOf<X> x) {
   if (x.rows != weight.rows || x.cols != weight.cols) {
@@ -31,6 +42,7 @@ void check_shape(const char* what, MatrixViewOf<T> weight, MatrixViewOf<X> x) {
                                 " must have the shape of weight, " + shape_text(weight) +
                                 ", got " + shape_text(x));
   }
+  check_view(what, x);
 }
 
 template <class T>
@@ -142,6 +154,7 @@ const MatrixRule& check_arguments(MatrixViewOf<T> weight, MatrixViewOf<const G> 
                                 std::string(rule_name(rule)) + "\"");
   }
   check_rule(rule, kWhere);
+  check_view("weight", weight);
   check_shape("gradient", weight, gradient);
   check_shape("momentum", weight, momentum);
   return *shared;

@@ -357,6 +357,16 @@ TEST(MatrixStep, RefusesWhatDoesNotFitAndWritesNothing) {
   refused(gradient, make_rule("muon"), {.heads = {0}}, "must be positive");
   refused(gradient, negative, {}, "lr must be >= 0, got -1");
   refused(gradient, edge, {}, "raise steps or edge_factor");
+
+  auto narrow = weight.view();
+  narrow.stride = 3;
+  EXPECT_THROW(matrix_step<float>(narrow, gradient.view(), momentum.view(),
+                                  make_rule("muon"), {}, workspace),
+               std::invalid_argument);
+  EXPECT_THROW(matrix_step<float>({nullptr, 6, 4, 4}, gradient.view(), momentum.view(),
+                                  make_rule("muon"), {}, workspace),
+               std::invalid_argument);
+  EXPECT_EQ(weight.data, before);
 }
 
 TEST(RuleMap, SetsTheAutomaticCutoffByTheNoiseEdge) {

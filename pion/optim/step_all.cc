@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
+#include <string>
 
 #include "pion/optim/block_tasks.h"
 #include "pion/optim/step_checks.h"
@@ -266,6 +268,9 @@ void step_all(std::span<ParameterUpdate> updates, Executor& executor,
               StepWorkspaces& workspaces) {
   check_updates(updates);
   StepPlan& plan = workspaces.plan;
+  if (executor.threads() < 1)
+    throw std::invalid_argument("step_all: the executor must have threads >= 1, got " +
+                                std::to_string(executor.threads()));
   const auto threads = static_cast<std::size_t>(executor.threads());
   make_plan(plan, updates, threads);
   if (workspaces.threads.size() < threads) workspaces.threads.resize(threads);

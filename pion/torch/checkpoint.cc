@@ -69,6 +69,8 @@ void Optimizer::save(OutputArchive& archive) const {
                   torch::IValue(static_cast<std::int64_t>(parameters.size())));
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       archive.write(key("shape", g, i), torch::IValue(parameters[i].sizes().vec()));
+      if (const std::string* given = data_->given_name(parameters[i]))
+        archive.write(key("name", g, i), torch::IValue(*given));
       const auto state = state_.find(parameters[i].unsafeGetTensorImpl());
       if (state == state_.end()) continue;
       OutputArchive own(archive.compilation_unit());
@@ -111,6 +113,13 @@ void Optimizer::load(InputArchive& archive) {
       TORCH_CHECK(parameters[i].sizes() == at::IntArrayRef(shape), "load: ", name,
                   " must have shape ", parameters[i].sizes(), ", got ",
                   at::IntArrayRef(shape));
+      torch::IValue saved;  // names are there where set_names gave them
+      const bool named = archive.try_read(key("name", g, i), saved) && saved.isString();
+      TORCH_CHECK(!named || data_->given_name(parameters[i]) == nullptr ||
+                      saved.toStringRef() == name,
+                  "load: parameter ", i, " of group ", g, " must be ",
+                  named ? saved.toStringRef() : name, " as in the file, got ", name,
+                  "; groups must have the same parameters in the same order");
       InputArchive state;
       if (!archive.try_read(key("state", g, i), state)) continue;
       states[parameters[i].unsafeGetTensorImpl()] =

@@ -162,6 +162,23 @@ TEST(Checkpoint, RefusesFilesOfAnotherOptimizer) {
                  [&](Training& t) { load(*t.optimizer, saved(other_rule)); });
 }
 
+TEST(Checkpoint, RefusesNamedParametersInAnotherOrderAndNegativeSteps) {
+  auto p = torch::randn({4, 4}).requires_grad_(),
+       q = torch::randn({4, 4}).requires_grad_();
+  Muon first({p, q}, MuonOptions(0.1)), same({p, q}, MuonOptions(0.1)),
+      turned({q, p}, MuonOptions(0.1));
+  for (auto* optimizer : {&first, &same, &turned})
+    optimizer->set_names({{"p", p}, {"q", q}});
+  p.mutable_grad() = torch::randn({4, 4}), q.mutable_grad() = torch::randn({4, 4});
+  first.step();
+  load(same, saved(first));
+  EXPECT_THROW(load(turned, saved(first)), c10::Error);
+  EXPECT_TRUE(turned.state().empty());
+  auto tensors = same.state_tensors();
+  tensors.at("p.step") = torch::full({}, -4, torch::kLong);
+  EXPECT_THROW(same.load_state_tensors(tensors), c10::Error);
+}
+
 TEST(Checkpoint, RefusesStateTensorsThatDoNotFit) {
   const auto with = [](auto change) {
     return [change](Training& t) {

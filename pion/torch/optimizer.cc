@@ -49,10 +49,14 @@ void check_finite(const std::vector<ParameterStep>& steps) {
 
 }  // namespace
 
+const std::string* Optimizer::Data::given_name(const torch::Tensor& parameter) const {
+  const auto found = names.find(parameter.unsafeGetTensorImpl());
+  return found == names.end() ? nullptr : &found->second.text;
+}
+
 std::string Optimizer::Data::name(const torch::Tensor& parameter, std::size_t group,
                                   std::size_t index) const {
-  const auto found = names.find(parameter.unsafeGetTensorImpl());
-  if (found != names.end()) return found->second.text;
+  if (const std::string* given = given_name(parameter)) return *given;
   return "groups." + std::to_string(group) + ".params." + std::to_string(index);
 }
 

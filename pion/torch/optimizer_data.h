@@ -32,6 +32,9 @@ struct Optimizer::Data {
       checked;              // a group's options when last checked
   std::vector<Rule> rules;  // of every group, for one step
 
+  // What set_names said, or null.
+  const std::string* given_name(const torch::Tensor& parameter) const;
+  // That, or "groups.G.params.I".
   std::string name(const torch::Tensor& parameter, std::size_t group,
                    std::size_t index) const;
   void warn(const std::string& message);

@@ -31,7 +31,9 @@ def main():
     teacher = torch.randn(32, 8, device=device) / 8
     wrapped = nn.parallel.DistributedDataParallel(model)
     # names as the model has them, without DDP's "module."
-    optimizer = pion.distribute(pion.PionAdamW(pion.route(model), matrices="muon", lr=3e-3))
+    optimizer = pion.distribute(
+        pion.PionAdamW(pion.route(model, rules={"matrices": "muon"}), lr=3e-3)
+    )
     first = 0
     if arguments.checkpoint and os.path.exists(arguments.checkpoint):
         saved = torch.load(arguments.checkpoint, map_location=device, weights_only=True)

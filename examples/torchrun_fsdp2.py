@@ -35,7 +35,7 @@ def main():
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     # after fully_shard: the optimizer's parameters are the shards
-    optimizer = pion.PionAdamW(pion.route(model), matrices="muon", lr=3e-3)
+    optimizer = pion.PionAdamW(pion.route(model, rules={"matrices": "muon"}), lr=3e-3)
     if arguments.checkpoint and os.path.exists(arguments.checkpoint):
         weights, state = get_state_dict(model, optimizer)
         dcp.load({"model": weights, "optimizer": state}, checkpoint_id=arguments.checkpoint)

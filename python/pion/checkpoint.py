@@ -9,6 +9,7 @@ import tempfile
 import torch
 
 from pion import state as states
+from pion.optimizer import check_own
 
 _SEED = "optimizer.seed"
 
@@ -16,6 +17,7 @@ _SEED = "optimizer.seed"
 def state_tensors(optimizer) -> dict[str, torch.Tensor]:
     """The state by name. Learning rates and other options are not in it. DTensors are gathered:
     all ranks must take part."""
+    check_own(optimizer, "save_state")
     optimizer.check_whole("save_state")
     tensors = {_SEED: torch.tensor(int(optimizer.param_groups[0]["seed"]))}
     for name, cell in optimizer.named_cells():
@@ -58,10 +60,17 @@ def load_state(optimizer, path):
 
     Checks names, shapes and types first: raises ValueError and changes nothing if one is wrong.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    check_own(optimizer, "load_state")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"load_state: {path} must be a safetensors file that pion.save_state or `pion train` "
+            f"has written, got one that cannot be read: {error}"
+        ) from None
     if _SEED not in tensors or tensors[_SEED].numel() != 1:
         raise ValueError(f"load_state: {path} must hold {_SEED}, got none: no state of pion's")
     seed = int(tensors.pop(_SEED))

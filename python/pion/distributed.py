@@ -6,6 +6,7 @@ Parameters that fully_shard has made DTensors need neither: their steps are shar
 """
 
 from pion import distributed_replicas as replicas
+from pion.optimizer import check_own
 
 
 def distribute(optimizer, process_group=None):
@@ -23,6 +24,7 @@ def distribute(optimizer, process_group=None):
     rank; an error on one raises on all. Before state_dict(), pion.save_state, copies or a
     distributed checkpoint call gather_state.
     """
+    check_own(optimizer, "distribute")
     if optimizer.replicas is not None:
         raise ValueError("distribute: the optimizer must not be distributed already")
     if not replicas.check_group(process_group):
@@ -52,5 +54,5 @@ def gather_state(optimizer, rank: int | None = None):
     The next step forgets again what others own. Loading needs nothing: load_state_dict takes the
     whole state on every rank, saved at any number of them. Does nothing for other optimizers.
     """
-    if optimizer.replicas is not None:
+    if getattr(optimizer, "replicas", None) is not None:
         optimizer.replicas.gather(optimizer, rank)

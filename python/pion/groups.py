@@ -10,7 +10,8 @@ import math
 
 import torch
 
-from pion._pion import HeadLayout, Rule, nearest_name, rule_names
+from pion import group_values
+from pion._pion import HeadLayout, Rule, nearest_name
 
 # How a weight becomes matrices; a rule for matrices only.
 LAYOUT_KEYS = {
@@ -36,6 +37,8 @@ REFUSED = {
     "differentiable": "a step of pion cannot be differentiated",
     "amsgrad": "no rule of pion has it",
 }
+# torch.optim.Muon's names
+COUNTERPARTS = {"ns_steps": "steps", "adjust_lr_fn": "scale", "ns_coefficients": "coefficients"}
 # What schedulers, hosts and users write into groups beside an optimizer's keys. They are kept and
 # saved, and mean nothing to a step; so are keys that begin with "_".
 NOTES = {
@@ -49,7 +52,8 @@ NOTES = {
 
 @functools.cache
 def _rule_keys(rule: str) -> dict:
-    return {name: value for name, _, value in Rule(rule).key_table()}
+    # a name that is none raises with the nearest
+    return {name: value for name, _, value in Rule(str(rule)).key_table()}
 
 
 @functools.cache
@@ -65,8 +69,6 @@ def _group_defaults(rule: str) -> dict:
 
 def group_defaults(rule: str) -> dict:
     """Every key of a group of that rule, with its default."""
-    if rule not in rule_names():
-        Rule(rule)  # raises with the nearest name
     return dict(_group_defaults(rule))
 
 
@@ -75,7 +77,7 @@ def with_betas(keys: dict) -> dict:
     if "beta1" not in keys and "beta2" not in keys:
         return keys
     keys = dict(keys)
-    old = keys.get("betas", _group_defaults("adamw")["betas"])
+    old = group_values.pair(keys.get("betas", _group_defaults("adamw")["betas"]), "keys")
     keys["betas"] = (keys.pop("beta1", old[0]), keys.pop("beta2", old[1]))
     return keys
 
@@ -87,6 +89,16 @@ def refuse(keys: dict, where: str):
             raise ValueError(f"{where}: {key} must be off, got {key}=True: {why}")
 
 
+def remedy(key: str, known) -> str:
+    """What to write in the place of an unknown key, and the keys that there are."""
+    meant, text = COUNTERPARTS.get(key), ""
+    if meant in known:
+        text = f'it is called "{meant}" here; '
+    elif near := nearest_name(key, list(known)):
+        text = f'did you mean "{near}"? '
+    return f"{text}keys are: {' '.join(known)}"
+
+
 def merge(own: dict, defaults: dict, rule: str, where: str) -> dict:
     """A group's keys: its own, then the defaults'. Of two keys that exclude one another, the
     group's own ends the default's."""
@@ -94,13 +106,9 @@ def merge(own: dict, defaults: dict, rule: str, where: str) -> dict:
     known = group_defaults(rule)
     for key in own:
         if key not in known and key not in NOTES and not key.startswith("_"):
-            near = nearest_name(key, list(known))
             raise ValueError(
-                f'{where}: unknown key "{key}" for rule "{rule}"'
-                + (f'; did you mean "{near}"?' if near else "")
-                + " Keys are: "
-                + " ".join(known)
-                + '; one that is a note for other code begins with "_"'
+                f'{where}: unknown key "{key}" for rule "{rule}"; {remedy(key, known)}; '
+                'one that is a note for other code begins with "_"'
             )
     merged = {key: defaults.get(key, value) for key, value in known.items()}
     for chosen, ended in (
@@ -110,11 +118,13 @@ def merge(own: dict, defaults: dict, rule: str, where: str) -> dict:
     ):
         if own.get(chosen) is not None and ended in merged and chosen in merged:
             merged[ended] = known[ended]
-    return merged | own
+    merged |= own
+    group_values.read_tensors(merged, known, where)
+    return merged
 
 
 def make_rule(group: dict, where: str) -> Rule:
-    """The rule that a group's keys come to. A tensor learning rate is left out."""
+    """The rule that a group's keys come to. A learning rate that is a tensor is left out."""
     keys = {}
     for key in _rule_keys(group["rule"]):
         if key in ("beta1", "beta2"):
@@ -125,7 +135,18 @@ def make_rule(group: dict, where: str) -> Rule:
             continue
         if value is not None:
             keys[key] = value
-    return Rule(group["rule"], keys, where)
+    try:
+        return Rule(group["rule"], keys, where)
+    except ValueError as error:
+        raise ValueError(str(error).replace("set_rule_key:", f"{where}:", 1)) from None
+
+
+def set_rate(rule: Rule, lr, where: str):
+    """Gives the rule its learning rate, the one key that changes between steps."""
+    try:
+        rule.lr = lr
+    except (TypeError, ValueError):  # also NaN and infinity
+        raise ValueError(f"{where}: lr must be a number >= 0, got {lr!r}") from None
 
 
 def matrix_shape(shape, fold: str) -> tuple[int, int, int]:
@@ -142,10 +163,10 @@ class Plan:
 
     def __init__(self, group: dict, fingerprint: tuple, where: str):
         self.fingerprint = fingerprint
+        group_values.check(group, group_defaults(group["rule"]), where)
         self.rule = make_rule(group, where)
         self.low_precision = _one_of(group, "low_precision", LOW_PRECISIONS, where)
-        self.maximize = bool(group["maximize"])
-        self.seed = int(group["seed"])
+        self.maximize, self.seed = group["maximize"], group["seed"]
         self.fold, self.layout = "auto", HeadLayout()
         if self.rule.is_matrix:
             self.fold = _one_of(group, "fold", FOLDS, where)
@@ -158,13 +179,25 @@ class Plan:
             )
 
 
-def fingerprint(group: dict) -> tuple:
+def read_tensors(group: dict, where: str):
+    """Tensors and numpy's numbers among the group's keys become Python's, in place; a tensor
+    learning rate stays."""
+    group_values.read_tensors(group, _group_defaults(group["rule"]), where)
+
+
+def fingerprint(group: dict, where: str) -> tuple:
     """All keys but the learning rate, in a form that can be compared."""
     defaults = _group_defaults(group["rule"])
-    return (
-        group["rule"],
-        *(_frozen(group[key]) for key in defaults if key != "lr"),
-    )
+    try:
+        return (
+            group["rule"],
+            *(_frozen(group[key]) for key in defaults if key != "lr"),
+        )
+    except KeyError as error:
+        raise ValueError(
+            f'{where} must hold every key of rule "{group["rule"]}", got no {error}; the rule of '
+            "a group is chosen when it is made"
+        ) from None
 
 
 def _frozen(value):

@@ -7,6 +7,7 @@ import torch
 from pion import cpu_step
 from pion import state as states
 from pion._pion import Slot
+from pion.optimizer import check_own
 from pion.threads import stepper
 
 _CHUNK = 1 << 24  # entries that travel and are stepped together: 64 MiB of f32
@@ -21,6 +22,7 @@ def offload(optimizer):
     by somebody else is noticed by its version and taken over (one through `.data` is not: call
     optimizer.host.refresh() after it). Returns the optimizer, which keeps its schedulers.
     """
+    check_own(optimizer, "offload")
     if optimizer.host is not None:
         raise ValueError("offload: the optimizer must not be offloaded already")
     host = Host()

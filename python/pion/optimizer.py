@@ -5,6 +5,8 @@ CPU parameters are stepped by the kernels, in place; the rest by torch operation
 """
 
 import contextlib
+import os
+import sys
 import warnings
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from pion import cpu_step, torch_step
 from pion import groups as group_keys
 from pion import state as states
 from pion.cell import Cell, check_finite, check_parameter, checked_shape, shard_of
+from pion.group_values import flag
 
 _forced_torch_path = False
 
@@ -31,6 +34,25 @@ def force_torch_path():
         yield
     finally:
         _forced_torch_path = before
+
+
+def check_own(optimizer, where: str):
+    """Raises TypeError for an optimizer that is not of pion."""
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"{where}: the optimizer must be one of pion, such as pion.PionAdamW, got "
+            f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
+        )
+
+
+def _stack_level() -> int:
+    """The stacklevel by which a function that calls this warns at the line that called step():
+    the first outside pion and torch, whose wrappers of step() are several and vary."""
+    own = tuple(os.path.dirname(os.path.abspath(m.__file__)) + os.sep for m in (cpu_step, torch))
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith(own):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class Run(NamedTuple):
@@ -51,6 +73,11 @@ class Optimizer(torch.optim.Optimizer):
     def __init__(self, params, defaults: dict | None = None, *, rule: str | None = None):
         self._rule = rule  # of groups that name none
         self._forget()
+        if isinstance(params, torch.nn.Module):
+            raise TypeError(
+                f"{type(self).__name__}: params must be parameters or groups of them, got a "
+                "module; give model.parameters(), or pion.route(model) to pion.PionAdamW"
+            )
         super().__init__(params, dict(defaults or {}))
 
     def _forget(self):
@@ -73,7 +100,7 @@ class Optimizer(torch.optim.Optimizer):
         group_keys.refuse(group, where)
         rule = self._rule_of(group, where)
         group = group_keys.merge(group, self._defaults_of(rule), rule, where) | {"rule": rule}
-        plan = group_keys.Plan(group, group_keys.fingerprint(group), where)
+        plan = group_keys.Plan(group, group_keys.fingerprint(group, where), where)
         defaults, self.defaults = self.defaults, {}  # merged already, by rule
         try:
             super().add_param_group(group)
@@ -105,9 +132,9 @@ class Optimizer(torch.optim.Optimizer):
         if len(asked) > 1:
             raise ValueError(f"{where}: must name its rule once, got {' and '.join(asked)}")
         if "use_muon" in group:
-            return "muon" if group.pop("use_muon") else "adamw"
+            return "muon" if flag(group.pop("use_muon"), "use_muon", where) else "adamw"
         if "use_pion" in group:
-            return "pion" if group.pop("use_pion") else "adamw"
+            return "pion" if flag(group.pop("use_pion"), "use_pion", where) else "adamw"
         rule = group.get("rule", self._rule)
         if rule is None:
             raise ValueError(f'{where}: must have a "rule", got none')
@@ -137,8 +164,10 @@ class Optimizer(torch.optim.Optimizer):
         for g, group in enumerate(self.param_groups):
             if g == len(self._runs):
                 self._runs.append(None)
-            run, params = self._runs[g], group["params"]
-            fingerprint = group_keys.fingerprint(group)
+            run, params, where = self._runs[g], group["params"], f"step: group {g}"
+            self._check_rule(group, run, where)
+            group_keys.read_tensors(group, where)
+            fingerprint = group_keys.fingerprint(group, where)
             if (
                 run is None
                 or run.plan.fingerprint != fingerprint
@@ -149,14 +178,25 @@ class Optimizer(torch.optim.Optimizer):
                     for c, p in zip(run.cells, params, strict=True)
                 )
             ):
-                plan = group_keys.Plan(group, fingerprint, f"step: group {g}")
+                plan = group_keys.Plan(group, fingerprint, where)
                 cells = [
                     Cell(p, group, plan, self._name(g, i), first + i) for i, p in enumerate(params)
                 ]
                 run = self._runs[g] = Run(plan, first, cells)
             if not isinstance(group["lr"], torch.Tensor):
-                run.plan.rule.lr = group["lr"]
+                group_keys.set_rate(run.plan.rule, group["lr"], where)
             first += len(params)
+
+    def _check_rule(self, group: dict, run: Run | None, where: str):
+        """Raises if the group has been given another rule: its state is that of the first."""
+        made = self._rule
+        if made is None and run and run.cells and run.cells[0].group is group:
+            made = run.plan.rule.name
+        if made is not None and group["rule"] != made:
+            raise ValueError(
+                f'{where}: rule must stay "{made}", got {group["rule"]!r}; make a new optimizer '
+                "to change it"
+            )
 
     # the step
 
@@ -234,8 +274,11 @@ class Optimizer(torch.optim.Optimizer):
         return work
 
     def _report(self, messages: list[str]):
+        if not messages:
+            return
+        level = _stack_level()
         for message in messages:
-            warnings.warn(message, EmptyUpdateWarning, stacklevel=4)
+            warnings.warn(message, EmptyUpdateWarning, stacklevel=level)
 
     def compile(self, **options):
         """Compiles the tensor code that steps parameters off the CPU: torch.compile's options. A
@@ -314,6 +357,7 @@ class Optimizer(torch.optim.Optimizer):
                     f"got {len(saved['params'])}"
                 )
             group = states.converted_group(saved, own, g)
+            group_keys.read_tensors(group, f"load_state_dict: group {g}")
             plan = group_keys.Plan(group, (), f"load_state_dict: group {g}")
             for index, (key, parameter) in enumerate(
                 zip(saved["params"], own["params"], strict=True)

@@ -5,6 +5,8 @@ Meaning and range of every key: help(pion.Pion) prints the table of the C++ libr
 the signatures show. Every key is also a group key.
 """
 
+import torch
+
 from pion import groups as group_keys
 from pion._pion import Rule, rule_names
 from pion.optimizer import Optimizer
@@ -16,10 +18,14 @@ _RANK, _PASS = (
     group_keys.group_defaults("low_pass_muon"),
 )
 _ADAMW = group_keys.group_defaults("adamw")
+SEQUENCES = ("classic", "quintic", "polar_express", "cans", "cubic")  # of `coefficients`
+_MATRICES = "pion"
 
 
 def _key_table(rule: str) -> str:
     lines = [f"    {name}: {description}" for name, description, _ in Rule(rule).key_table()]
+    names = ", ".join(f'"{name}"' for name in SEQUENCES)
+    lines = [line.replace("see muon_sequence", names) for line in lines]
     return "\n".join(
         [
             *lines,
@@ -40,10 +46,14 @@ class _OneRule(Optimizer):
         where, rule = type(self).__name__, self._rule_name
         group_keys.refuse(unsupported, where)
         if unsupported:
-            raise TypeError(f"{where}: unknown option {', '.join(unsupported)}")
+            key, known = next(iter(unsupported)), group_keys.group_defaults(rule)
+            raise TypeError(f'{where}: unknown option "{key}"; {group_keys.remedy(key, known)}')
         if isinstance(params, Routing):
             raise TypeError(f"{where}: a routing has several rules; give it to pion.PionAdamW")
-        group_keys.make_rule(keys | {"rule": rule}, where)
+        keys = keys | {"rule": rule}
+        group_keys.read_tensors(keys, where)
+        group_keys.Plan(keys, (), where)
+        del keys["rule"]
         super().__init__(params, keys, rule=rule)
 
 
@@ -192,6 +202,22 @@ for _class in (Pion, Muon, LowRankMuon, LowPassMuon):
     _class.__doc__ = _class.__doc__.rstrip() + "\n\n" + _key_table(_class._rule_name) + "\n"
 
 
+_RULE_KEYS = {"rule", "use_muon", "use_pion"}
+
+
+def _is_matrix_rule(name: str) -> bool:
+    return name in rule_names() and Rule(name).is_matrix
+
+
+def _check_matrices(matrices: str, rules: set):
+    if matrices != _MATRICES and matrices not in rules:
+        raise ValueError(
+            f'PionAdamW: matrices="{matrices}" must be chosen where a model is routed, got a '
+            f"Routing with rules {' '.join(sorted(rules))}; make it by "
+            f'pion.route(model, rules={{"matrices": "{matrices}"}})'
+        )
+
+
 class PionAdamW(Optimizer):
     """One optimizer for all parameters of a model: a matrix rule on hidden matrices, AdamW (or
     what the routing says) on the rest.
@@ -204,35 +230,56 @@ class PionAdamW(Optimizer):
     group names none are routed, after pion.bind_names(model) also without names; what cannot be
     placed is an error. Keyword arguments are the defaults of every group whose rule has that key;
     what a group or routing sets wins. `matrices` is the rule of hidden matrices in what is routed
-    here: "pion", "muon", ...
+    here: "pion", "muon", ...; a Routing has chosen it already.
     """
 
-    def __init__(self, params, lr=None, *, matrices: str = "pion", **keys):
+    def __init__(self, params, lr=None, *, matrices: str = _MATRICES, **keys):
         group_keys.refuse(keys, "PionAdamW")
-        if not Rule(matrices).is_matrix:
-            raise ValueError(f'PionAdamW: matrices must be a rule for matrices, got "{matrices}"')
+        if not isinstance(matrices, str) or not _is_matrix_rule(matrices):
+            raise ValueError(
+                f"PionAdamW: matrices must be a rule for matrices, got {matrices!r}; rules are: "
+                + " ".join(name for name in rule_names() if Rule(name).is_matrix)
+            )
         self._matrices = matrices
         self._keys = group_keys.with_betas(keys if lr is None else keys | {"lr": lr})
-        known = {key for rule in (matrices, "adamw") for key in group_keys.group_defaults(rule)}
+        defaults = {"lr": lr if lr is not None else _ADAMW["lr"]}
+        if isinstance(params, torch.nn.Module):  # refused there
+            super().__init__(params, defaults)
         if isinstance(params, Routing):
+            rules = {route.rule for route in params.routes}
+            _check_matrices(matrices, rules)
             params = params.to_param_groups()
-        params = list(params)
+        else:
+            params = list(params)
+            rules = None
         grouped = bool(params) and isinstance(params[0], dict)
-        for group in params if grouped else ():
-            if group.get("rule") in rule_names():
-                known |= set(group_keys.group_defaults(group["rule"]))
+        self._check_keys(rules or self._rules_of(params, grouped))
+        super().__init__(self._routed(params, grouped), defaults | self._keys)
+
+    def _rules_of(self, params: list, grouped: bool) -> set:
+        """Rules of the groups, AdamW's, and that of hidden matrices if any are routed here."""
+        groups = params if grouped else [{}]
+        rules = {"adamw", *(g["rule"] for g in groups if g.get("rule") in rule_names())}
+        rules |= {name for name in ("muon", "pion") if any(f"use_{name}" in g for g in groups)}
+        if not all(_RULE_KEYS & set(group) for group in groups):
+            rules.add(self._matrices)
+        return rules
+
+    def _check_keys(self, rules: set):
+        known = {key for rule in rules for key in group_keys.group_defaults(rule)}
         for key in self._keys:
             if key not in known:
-                raise TypeError(f'PionAdamW: no rule here has an option "{key}"')
-        defaults = {"lr": lr if lr is not None else _ADAMW["lr"]}
-        super().__init__(self._routed(params, grouped), defaults | self._keys)
+                raise TypeError(
+                    f'PionAdamW: no rule here has an option "{key}", the rules are '
+                    f"{' '.join(sorted(rules))}; {group_keys.remedy(key, sorted(known))}"
+                )
 
     def _routed(self, params: list, grouped: bool) -> list:
         """Groups that all name a rule."""
         groups = params if grouped else [{"params": params}]
         result = []
         for group in groups:
-            named = {"rule", "use_muon", "use_pion"} & set(group)
+            named = _RULE_KEYS & set(group)
             result += [group] if named else route_bound(group, self._matrices)
         return result
 

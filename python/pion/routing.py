@@ -8,6 +8,8 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pion import _pion
+from pion import routing_arguments as arguments
+from pion.group_values import check_numbers, flag, read_tensors
 from pion.groups import group_defaults, with_betas
 
 _DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
@@ -121,43 +123,64 @@ def route(
     preset      "paper-rlvr", "paper-vla", "field-notes", "purejaxrl"; see pion.presets()
     rules       {"matrices": "muon", "rest": {"rule": "adamw", "lr": 3e-4}}: rules of hidden
                 matrices (default Pion) and of the rest (AdamW), by name or with keys
-    overrides   {glob on the name: "matrix", "rest" or a rule}, first match wins
+    overrides   {glob on the name: "matrix", "rest" or a rule}, first match wins; a tied parameter
+                is decided by its first name
     per_head    attention projections are cut into heads where their counts are known
-    attention   (heads, kv_heads, head_dim); read from model.config where there is one
+    attention   (heads, kv_heads, head_dim); by default read from model.config where there is one
     attention_by_name   {glob: counts} for parts of the model
 
     An unknown parameter of two dimensions or more is an error that lists it and says how to decide.
     """
+    if not isinstance(preset, str | None):
+        raise TypeError(f"route: preset must be a name of pion.presets(), got {preset!r}")
     descriptions, parameters = describe(model)
-    configured, by_name = _counts_of(model)
-    counts = tuple(attention) if attention is not None else configured
-    by_name = list((attention_by_name or {}).items()) + by_name
+    given = None if attention is None else arguments.attention_of(attention, "attention")
+    by_name = arguments.attention_by_name_of(attention_by_name)
+    counts, found = (0, 0, 0), []
+    per_head = flag(per_head, "per_head", "route")
+    if per_head:  # else nobody asks for counts
+        counts, found = _counts_of(model, given, bool(by_name))
+    by_name += found
     return _route(descriptions, parameters, preset, rules, overrides, per_head, counts, by_name)
 
 
 def _route(descriptions, parameters, preset, rules, overrides, per_head, counts, by_name):
-    made, given = _rules_of(rules or {})
-    pairs = list(overrides.items() if isinstance(overrides, dict) else overrides or ())
+    made, given = _rules_of(rules)
+    pairs = arguments.overrides_of(overrides)
     frozen = [d.name for d in descriptions if not parameters[d.name].requires_grad]
     if frozen:  # what takes no step need not be placed
         frozen = set(frozen)
         pairs += [(name, "rest") for name in _pion.unplaceable(descriptions) if name in frozen]
-    table = _pion.route(
-        descriptions, made["matrices"], made["rest"], per_head, tuple(counts),
-        [(glob, tuple(c)) for glob, c in by_name], pairs, preset or "",
-    )  # fmt: skip
+    try:
+        table = _pion.route(
+            descriptions, made["matrices"], made["rest"], per_head, counts, by_name, pairs,
+            preset or "",
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(arguments.in_python(str(error))) from None
+    if overrides:
+        _check_tied(table.routes)
     return Routing(table, parameters, given)
 
 
-def _rules_of(rules: dict):
+def _check_tied(routes: list):
+    """Raises if an override decides otherwise for a tied parameter than for what is stepped."""
+    by_name = {route.name: route for route in routes}
+    for route in routes:
+        stepped = by_name.get(route.parameter.tied_to)
+        if stepped and (route.rule, route.keys) != (stepped.rule, stepped.keys):
+            raise ValueError(
+                f"route: overrides must decide for {stepped.name}, got {route.name}, which is "
+                f"tied to it and stepped under that name by {stepped.rule}, not {route.rule}"
+            )
+
+
+def _rules_of(rules):
     made, given = {"matrices": None, "rest": None}, {}
-    for part, chosen in rules.items():
-        if part not in made:
-            raise ValueError(f'route: rules must have "matrices" or "rest", got "{part}"')
-        keys = {"rule": chosen} if isinstance(chosen, str) else dict(chosen)
+    for part, keys in arguments.rules_of(rules).items():
         name = keys.pop("rule", "pion" if part == "matrices" else "adamw")
-        if "betas" in keys:
-            keys["beta1"], keys["beta2"] = keys.pop("betas")
+        read_tensors(keys, keys, f"route: {part}")
+        check_numbers(keys, f"route: {part}")
         made[part] = _pion.Rule(name, keys, f"route: {part}")
         given.setdefault(name, set()).update(with_betas(keys))
     return made, given
@@ -189,7 +212,7 @@ def _memory(parameter: torch.Tensor):
 def _named(model):
     """(name, parameter, module type) of every registration, also of tied ones."""
     if not isinstance(model, torch.nn.Module):
-        for name, parameter in model:
+        for name, parameter in arguments.named_parameters(model):
             bound = _bound.get(parameter)
             yield name, parameter, bound.module_type if bound else ""
         return
@@ -214,25 +237,39 @@ def describe(model) -> tuple[list, dict]:
     return descriptions, parameters
 
 
-def _counts_of(model) -> tuple[tuple, list]:
+def _counts_of(model, given: tuple | None = None, parts_given=False) -> tuple[tuple, list]:
     """Attention counts from the configs of a Hugging Face model: of the whole, and of parts that
-    have a config of their own, the innermost first."""
+    have a config of their own, the innermost first. `given` stands for those of the whole; a
+    config that cannot be read is an error where nobody has given counts."""
     if not isinstance(model, torch.nn.Module):
-        return (0, 0, 0), []
-    whole, by_name = (0, 0, 0), []
+        return given or (0, 0, 0), []
+    needed = given is None and not parts_given
+    whole, by_name = given or (0, 0, 0), []
     top = getattr(model, "config", None)
     configs = {id(top)}
-    if hasattr(top, "to_json_string"):
-        whole = _pion.attention_shape_from_config(top.to_json_string(use_diff=False))
+    if given is None and hasattr(top, "to_json_string"):
+        whole = _counts_in(top, needed)
     for prefix, module in model.named_modules():
         config = getattr(module, "config", None)
         if not prefix or id(config) in configs or not hasattr(config, "to_json_string"):
             continue
         configs.add(id(config))
-        counts = _pion.attention_shape_from_config(config.to_json_string(use_diff=False))
+        counts = _counts_in(config, needed)
         if any(counts) and any(True for _ in module.parameters()):
             by_name.insert(0, (f"{prefix}.*", counts))
     return whole, by_name
+
+
+def _counts_in(config, needed: bool) -> tuple:
+    try:
+        return _pion.attention_shape_from_config(config.to_json_string(use_diff=False))
+    except ValueError as error:  # Swin's num_heads is a list, one count a stage
+        if not needed:
+            return 0, 0, 0
+        raise ValueError(
+            f"route: the model's config must tell the attention's heads: {error}; give pion.route "
+            "attention_by_name={glob: (heads, kv_heads, head_dim)}, attention=, or per_head=False"
+        ) from None
 
 
 # parameters without names

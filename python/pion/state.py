@@ -152,6 +152,20 @@ def _from_torch_adamw(saved: dict, own: dict, where: str) -> dict:
     return {key: saved[key] for key in keys if key in saved}
 
 
+def _steps_taken(value, name: str) -> torch.Tensor:
+    """A saved step as an f32 scalar."""
+    try:
+        step = torch.as_tensor(value, dtype=torch.float32)
+        right = step.numel() == 1 and bool(step >= 0) and bool(step == step.floor())
+    except (TypeError, ValueError, RuntimeError):
+        right = False
+    if not right or not torch.isfinite(step).all():
+        raise ValueError(
+            f"load_state_dict: step of {name} must be the number of steps taken, got {value!r}"
+        )
+    return step.reshape(())
+
+
 def adopted(saved: dict, parameter: torch.Tensor, needed: tuple, name: str, device=None) -> dict:
     """A saved parameter state as ours: checked, in our types, on the parameter's device; copies.
 
@@ -165,9 +179,13 @@ def adopted(saved: dict, parameter: torch.Tensor, needed: tuple, name: str, devi
                 f"load_state_dict: the state of {name} must hold {', '.join(FIELDS)}, got {key!r}"
             )
         if key == "step":
-            step = torch.as_tensor(value, dtype=torch.float32).reshape(())
-            state[key] = step.to(device, copy=True)
-        elif key == "counters":
+            state[key] = _steps_taken(value, name).to(device, copy=True)
+            continue
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(  # noqa: TRY004 - as of any state that does not fit
+                f"load_state_dict: {key} of {name} must be a tensor, got {type(value).__name__}"
+            )
+        if key == "counters":
             if tuple(value.shape) != (COUNTERS,):
                 raise ValueError(
                     f"load_state_dict: counters of {name} must have shape [{COUNTERS}], "
@@ -181,6 +199,8 @@ def adopted(saved: dict, parameter: torch.Tensor, needed: tuple, name: str, devi
                     f"got {list(value.shape)}; the file belongs to another model"
                 )
             state[key] = _copied(value.detach(), parameter, device)
+    if "exp_avg_sq" in needed:  # its bias correction is that of the step
+        needed = (*needed, "step")
     missing = [key for key in needed if key not in state]
     if state and missing:
         raise ValueError(

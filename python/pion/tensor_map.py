@@ -96,23 +96,29 @@ def _polynomial(x, map_: Map):
             x = x.float()
     if x.shape[2] < _GRAM_ASPECT * x.shape[1]:
         for p in map_.coefficients:
-            x = _quintic(x @ x.mT, p) @ x
+            x = _quintic(_gram(x), p).to(x.dtype) @ x
         return x.float() if narrow else x
     return _in_gram_space(x, map_.coefficients).to(torch.float32 if narrow else x.dtype)
+
+
+def _gram(x):
+    """X X^T, of bf16 in f32: an error of 2^-9 would grow over the steps, to infinity where
+    singular values far apart make it as large as what is to be kept."""
+    wide = x.float() if x.dtype == torch.bfloat16 else x
+    return wide @ wide.mT
 
 
 def _quintic(gram, p):
     """a I + b A + c A^2."""
     a, b, c = p
-    result = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    result = b * gram if c == 0 else torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
     result.diagonal(dim1=1, dim2=2).add_(a)
     return result
 
 
 def _in_gram_space(x, coefficients):
-    work = torch.float32 if x.dtype == torch.bfloat16 else x.dtype
-    limit = _GROWTH[work]
-    gram, product, growth = (x @ x.mT).to(work), None, 1.0
+    gram, product, growth = _gram(x), None, 1.0
+    limit = _GROWTH[gram.dtype]
     for i, p in enumerate(coefficients):
         factor = _quintic(gram, p)
         product = factor if product is None else factor @ product
@@ -121,7 +127,7 @@ def _in_gram_space(x, coefficients):
         growth *= max(p[0] * p[0], 1.0)
         if growth > limit:
             x = product.to(x.dtype) @ x
-            gram, product, growth = (x @ x.mT).to(work), None, 1.0
+            gram, product, growth = _gram(x), None, 1.0
         else:
             gram = factor @ gram @ factor
     return product.to(x.dtype) @ x

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saving and going on: bit for bit, in three formats, from torch's own optimizers too."""
 
+import copy
 import json
 import os
 import pathlib
@@ -278,3 +279,42 @@ def test_groups_survive_json(tmp_path):
         p.data.copy_(q)
     for a, b in zip(run(again, others, 2), run(optimizer, parameters, 2), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes", "told"),
+    [
+        ("adamw", {"step": ...}, "got none of step"),
+        ("adamw", {"exp_avg_sq": ...}, "got none of exp_avg_sq"),
+        ("adamw", {"step": -1}, "step of .* must be the number of steps taken"),
+        ("adamw", {"step": torch.tensor(torch.nan)}, "step of .* must be the number"),
+        ("adamw", {"step": torch.ones(2)}, "step of .* must be the number"),
+        ("adamw", {"step": None}, "step of .* must be the number"),
+        ("muon", {"step": 1.5}, "step of .* must be the number"),
+        ("muon", {"momentum_buffer": None}, "momentum_buffer of .* must be a tensor, got NoneType"),
+        ("muon", {"counters": 3}, "counters of .* must be a tensor, got int"),
+    ],
+)
+def test_a_state_that_is_not_whole_changes_nothing(rule, changes, told):
+    weights = [parameter((4, 3)) for _ in range(2)]
+    made = [pion.PionAdamW([{"params": [w], "rule": rule}], lr=0.1) for w in weights]
+    for optimizer, weight, steps in zip(made, weights, (3, 2), strict=True):
+        run(optimizer, [weight], steps)
+    saved = copy.deepcopy(made[0].state_dict())
+    saved["param_groups"][0]["lr"] = 0.7
+    own = saved["state"][0]
+    own |= changes
+    saved["state"][0] = {key: value for key, value in own.items() if value is not ...}
+    before = copy.deepcopy(made[1].state_dict())
+    with pytest.raises(ValueError, match=told):
+        made[1].load_state_dict(saved)
+    now = made[1].state_dict()
+    assert now["param_groups"] == before["param_groups"]
+    for key, value in before["state"][0].items():
+        assert torch.equal(now["state"][0][key], value), key
+
+
+def test_a_file_that_is_no_safetensors_file_is_named(tmp_path):
+    (tmp_path / "junk").write_bytes(b"junk!")
+    with pytest.raises(ValueError, match=f"{tmp_path}/junk must be a safetensors file"):
+        pion.load_state(pion.Muon([parameter((4, 3))]), tmp_path / "junk")

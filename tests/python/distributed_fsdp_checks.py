@@ -26,8 +26,9 @@ def models(ranks: int):
     return plain, sharded
 
 
-def optimizer_for(model, **keys):
-    return pion.PionAdamW(pion.route(model), **({"lr": 0.02} | keys))
+def optimizer_for(model, matrices="pion", **keys):
+    routing = pion.route(model, rules={"matrices": matrices})
+    return pion.PionAdamW(routing, **({"lr": 0.02} | keys))
 
 
 def train(model, optimizer, steps, first=0):

@@ -313,3 +313,64 @@ def test_schedulers_that_cycle_momentum():
     run(matrices, matrices.param_groups[0]["params"], 1)
     schedule.step()
     assert matrices.param_groups[0]["momentum"] < 0.95  # 0.95 at the start, 0.85 at the top
+
+
+def test_what_cannot_be_placed_is_told_in_python():
+    odd = nn.Module()
+    odd.table = nn.Parameter(torch.zeros(4, 4))
+    with pytest.raises(ValueError, match="every parameter must be placed") as told:
+        pion.route([("odd.table", odd.table), ("x.table", torch.zeros(3, 2, 2, 2, 2))])
+    assert 'overrides={"' in str(told.value)
+    assert "routing.to_toml()" in str(told.value)
+    assert "::" not in str(told.value)
+
+
+def test_a_config_of_many_head_counts_is_asked_only_where_it_is_needed():
+    model = Language()
+    model.config = Config(num_heads=[3, 6], hidden_size=32)  # Swin
+    with pytest.raises(ValueError, match=r"per_head=False"):
+        pion.route(model)
+    assert decided(pion.route(model, per_head=False))["layers.0.q_proj.weight"][2] == [1]
+    given = decided(pion.route(model, attention=(4, 2, 8)))
+    assert given["layers.0.q_proj.weight"][2] == [4]
+    assert given["layers.0.k_proj.weight"][2] == [2]
+    by_name = decided(pion.route(model, attention_by_name={"layers.1.*": (4, 2, 8)}))
+    assert by_name["layers.1.q_proj.weight"][2] == [4]
+    assert by_name["layers.0.q_proj.weight"][2] == [1]
+
+
+def test_an_override_of_a_tied_name_is_not_passed_over():
+    model = Language(tied=True)
+    with pytest.raises(ValueError, match="embed_tokens.weight, got lm_head.weight, which is tied"):
+        pion.route(model, overrides={"lm_head.weight": "sgd"})
+    pion.route(model, overrides={"lm_head.weight": "rest"})  # as it is stepped anyway
+    both = pion.route(model, overrides={"embed_tokens.weight": "sgd", "lm_head.weight": "sgd"})
+    assert both.to_param_groups()[0]["rule"] == "sgd"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("overrides", {"*q_proj*": {"rule": "sgd"}}),
+        ("overrides", {"*q_proj*": None}),
+        ("overrides", "muon"),
+        ("attention", (4, 2)),
+        ("attention", 4),
+        ("attention_by_name", {"layers.*": (4, 2)}),
+        ("rules", "muon"),
+        ("rules", {"matrices": None}),
+        ("rules", {"matrices": {"rule": "muon", "momentum": []}}),
+        ("rules", {"rest": {"betas": 0.9}}),
+        ("rules", {"rest": {"betas": (0.9, 0.99, 0.999)}}),
+        ("preset", 3),
+        ("per_head", "no"),
+    ],
+)
+def test_arguments_are_refused_by_name(option, value):
+    with pytest.raises((TypeError, ValueError), match=f"^route: ({option}|matrices: momentum)"):
+        pion.route(Language(), **{option: value})
+
+
+def test_parameters_without_names_are_told_apart_from_a_model():
+    with pytest.raises(TypeError, match=r"give the model itself or model.named_parameters\(\)"):
+        pion.route(Language().parameters())

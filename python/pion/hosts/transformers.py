@@ -15,12 +15,21 @@ NO_DECAY = ("norm", "bias")  # roles that the Trainer itself keeps out of weight
 
 class RoutedPionAdamW:
     """A factory, as the Trainer takes it in place of an optimizer class: made without arguments,
-    called with the model. Keys of pion.route go there, the rest to PionAdamW; norms and biases get
-    no weight decay, as with the Trainer's own optimizers. The learning rate is `lr` here, not
-    TrainingArguments.learning_rate; schedulers start from it."""
+    called with the model. Keys of pion.route go there, `matrices` too, as the rule of matrices; the
+    rest goes to PionAdamW. Norms and biases get no weight decay, as with the Trainer's own
+    optimizers. The learning rate is `lr` here, not TrainingArguments.learning_rate; schedulers
+    start from it."""
 
     def __call__(self, model: nn.Module, **keys) -> PionAdamW:
         chosen = {key: keys.pop(key) for key in ROUTE_KEYS if key in keys}
+        if "matrices" in keys:
+            rules = dict(chosen.get("rules") or {})
+            if "matrices" in rules:
+                raise ValueError(
+                    "RoutedPionAdamW: the rule of matrices must be chosen once, got matrices= and "
+                    'rules={"matrices": ...}'
+                )
+            chosen["rules"] = rules | {"matrices": keys["matrices"]}
         return PionAdamW(_without_decay(route(model, **chosen)), **keys)
 
 

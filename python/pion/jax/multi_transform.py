@@ -6,15 +6,16 @@ import jax.numpy as jnp
 import optax
 
 from pion.jax.dimensions import layout_of, name_of, numbers_by_path, numbers_of
-from pion.jax.transform import muon, pion
+from pion.jax.transform import muon, or_default, pion
 
 _RULES = {"muon": muon, "pion": pion}
 
 
 def multi_transform_with_muon(
     muon_lr, aux_lr, *, rule="muon", momentum=None, nesterov=None, weight_decay=0.0, scale=None,
-    b1=0.9, b2=0.999, eps=1e-8, aux_weight_decay=0.0, dimension_numbers=None, labels=None,
-    mu_dtype=None, backend="auto", **keys,
+    scale_factor=None, coefficients=None, cutoff=None, edge_factor=None, promotion_steps=None,
+    steps=None, normalization=None, precision=None, nonfinite=None, b1=None, b2=None, eps=None,
+    aux_weight_decay=0.0, dimension_numbers=None, labels=None, mu_dtype=None, backend="auto",
 ) -> optax.GradientTransformationExtraArgs:  # fmt: skip
     """A matrix rule for parameters of two dimensions or more, Adam for the others.
 
@@ -22,18 +23,22 @@ def multi_transform_with_muon(
                        tell embeddings and output layers, which belong to Adam, from hidden layers
     labels             in place of that: a tree or prefix of "matrix" and "rest", or a callable
                        that makes one from the parameters
-    rule               "muon" or "pion", with its keys
+    rule               "muon" or "pion", with its keys; None is the default of each
     """
+    own = {
+        "coefficients": coefficients, "cutoff": cutoff, "edge_factor": edge_factor,
+        "promotion_steps": promotion_steps, "steps": steps, "normalization": normalization,
+        "scale_factor": scale_factor, "precision": precision, "nonfinite": nonfinite,
+    }  # fmt: skip
     where = "pion.jax.multi_transform_with_muon"
     if rule not in _RULES:
         raise ValueError(f'{where}: rule must be "muon" or "pion", got {rule!r}')
     matrices = _RULES[rule](
         muon_lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, scale=scale,
-        dimension_numbers=dimension_numbers, mu_dtype=mu_dtype, backend=backend, **keys,
+        dimension_numbers=dimension_numbers, mu_dtype=mu_dtype, backend=backend,
+        **{key: value for key, value in own.items() if value is not None},
     )  # fmt: skip
-    rest = optax.adam(aux_lr, b1, b2, eps)
-    if not (isinstance(aux_weight_decay, int | float) and aux_weight_decay == 0):
-        rest = optax.adamw(aux_lr, b1, b2, eps, weight_decay=aux_weight_decay)
+    rest = _adam(aux_lr, b1, b2, eps, aux_weight_decay)
 
     def label(params):
         if labels is not None:
@@ -54,6 +59,14 @@ def multi_transform_with_muon(
     return optax.partition({"matrix": matrices, "rest": rest}, label)
 
 
+def _adam(lr, b1, b2, eps, weight_decay):
+    given = zip((lr, b1, b2, eps), ("lr", "beta1", "beta2", "eps"), strict=True)
+    numbers = [or_default(value, "adamw", key) for value, key in given]
+    if weight_decay is None or (isinstance(weight_decay, int | float) and weight_decay == 0):
+        return optax.adam(*numbers)
+    return optax.adamw(*numbers, weight_decay=weight_decay)
+
+
 def _checked_labels(where, labels, params):
     for found in jax.tree.leaves(labels):
         if found not in ("matrix", "rest"):
@@ -63,12 +76,16 @@ def _checked_labels(where, labels, params):
 
 def chain_with_muon(
     muon_lr, aux_lr, max_grad_norm, momentum=0.95, nesterov=True, *, eps=1e-5, scale="original",
-    **keys,
+    rule="muon", weight_decay=0.0, scale_factor=None, coefficients=None, cutoff=None,
+    edge_factor=None, promotion_steps=None, steps=None, normalization=None, precision=None,
+    nonfinite=None, b1=None, b2=None, aux_weight_decay=0.0, dimension_numbers=None, labels=None,
+    mu_dtype=None, backend="auto",
 ) -> optax.GradientTransformationExtraArgs:  # fmt: skip
     """What a PureJaxRL training loop chains: gradients are clipped by their global norm, then
     matrices are stepped by Muon and the rest by Adam. Defaults are the preset "purejaxrl": Muon
     with the scale of its authors, Adam with eps 1e-5. Other arguments: multi_transform_with_muon.
     """
+    keys = {key: value for key, value in locals().items() if key != "max_grad_norm"}
     if isinstance(max_grad_norm, int | float) and not max_grad_norm > 0:
         raise ValueError(
             f"pion.jax.chain_with_muon: max_grad_norm must be > 0, got {max_grad_norm}; take "
@@ -76,7 +93,5 @@ def chain_with_muon(
         )
     return optax.chain(
         optax.clip_by_global_norm(max_grad_norm),
-        multi_transform_with_muon(
-            muon_lr, aux_lr, momentum=momentum, nesterov=nesterov, eps=eps, scale=scale, **keys
-        ),
+        multi_transform_with_muon(**keys),
     )

@@ -52,9 +52,16 @@ def _polynomial(x, map_):
             x = x.astype(jnp.float32)
     if x.shape[2] < _GRAM_ASPECT * x.shape[1]:
         for p in map_.coefficients:
-            x = _product(_quintic(_product(x, x.mT), p), x)
+            x = _product(_quintic(_gram(x), p).astype(x.dtype), x)
         return x.astype(jnp.float32) if narrow else x
     return _in_gram_space(x, map_.coefficients).astype(jnp.float32 if narrow else x.dtype)
+
+
+def _gram(x):
+    """X X^T, of bf16 in f32: an error of 2^-9 would grow over the steps, to infinity where
+    singular values far apart make it as large as what is to be kept."""
+    wide = x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
+    return _product(wide, wide.mT)
 
 
 def _quintic(gram, p):
@@ -65,9 +72,8 @@ def _quintic(gram, p):
 
 
 def _in_gram_space(x, coefficients):
-    work = jnp.float32 if x.dtype == jnp.bfloat16 else x.dtype
-    limit = _GROWTH[jnp.dtype(work).name]
-    gram, product, growth = _product(x, x.mT).astype(work), None, 1.0
+    gram, product, growth = _gram(x), None, 1.0
+    limit = _GROWTH[jnp.dtype(gram.dtype).name]
     for i, p in enumerate(coefficients):
         factor = _quintic(gram, p)
         product = factor if product is None else _product(factor, product)
@@ -76,7 +82,7 @@ def _in_gram_space(x, coefficients):
         growth *= max(p[0] * p[0], 1.0)
         if growth > limit:
             x = _product(product.astype(x.dtype), x)
-            gram, product, growth = _product(x, x.mT).astype(work), None, 1.0
+            gram, product, growth = _gram(x), None, 1.0
         else:
             gram = _product(_product(factor, gram), factor)
     return _product(product.astype(x.dtype), x)

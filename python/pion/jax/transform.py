@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from pion._pion import Rule
@@ -48,7 +49,11 @@ def _static_keys(where: str, rule: str, keys: dict) -> dict:
             f'{where}: nonfinite must be "skip" or "zero", got "raise": a compiled step cannot '
             "raise; set jax_debug_nans to find the operation that made a NaN"
         )
-    return {k: v for k, v in given.items() if not _is_traced(v)}
+    return {
+        k: v.item() if isinstance(v, np.generic) else v
+        for k, v in given.items()
+        if not _is_traced(v)
+    }
 
 
 def _work_type(where: str, name: str, dtype):
@@ -218,8 +223,11 @@ def _kernel_type(gradient):
 
 
 def scale_by_rule(
-    rule: str, *, dimension_numbers=None, mu_dtype=None, backend: str = "auto", **keys
-) -> optax.GradientTransformation:
+    rule: str, *, momentum=None, nesterov=None, cutoff=None, edge_factor=None,
+    promotion_steps=None, coefficients=None, rank=None, steps=None, normalization=None, scale=None,
+    scale_factor=None, precision=None, nonfinite=None, lr=None, weight_decay=None,
+    dimension_numbers=None, mu_dtype=None, backend: str = "auto",
+) -> optax.GradientTransformation:  # fmt: skip
     """The step of a matrix rule at learning rate 1, before its sign: s O.
 
     rule               "pion", "muon", "low_rank_muon" or "low_pass_muon"
@@ -230,14 +238,17 @@ def scale_by_rule(
     mu_dtype           what momenta are stored in; f32 (f64 for f64 parameters) by default
     backend            "kernels", the C++ kernels on the CPU; "jnp", jax.numpy; "auto", kernels
                        where the program runs on a CPU and jax.numpy elsewhere
-    keys               of the rule, as in pion.Pion and pion.Muon
+    The others are keys of the rule, as in pion.Pion and pion.Muon; lr and weight_decay, which are
+    no part of a direction, are refused.
     """
+    keys = {**_keys(locals()), "weight_decay": weight_decay}
+    del keys["rule"]
     return _transform(f"scale_by_{rule}", rule, keys, dimension_numbers, mu_dtype, backend)
 
 
 def _transform(where, rule, keys, dimension_numbers, mu_dtype, backend, decay=None, mask=None):
     for name in ("lr", "weight_decay"):
-        if name in keys:
+        if keys.get(name) is not None:
             raise ValueError(
                 f"{where}: {name} is not part of the direction, got {keys[name]!r}; chain "
                 "optax.scale_by_learning_rate or take pion() or muon()"
@@ -276,10 +287,11 @@ def pion(
 ) -> optax.GradientTransformation:  # fmt: skip
     """Pion for a tree of matrices: a high-pass filter on the singular values of the momentum.
 
-    learning_rate is a number, a schedule or a JAX scalar; momentum and weight_decay may be JAX
-    scalars too, as inject_hyperparams makes them. weight_decay is decoupled and multiplied by the
-    learning rate, not by the scale. Other arguments: scale_by_rule, help(pion.Pion). Parameters
-    that are no matrices belong to another rule: multi_transform_with_muon(rule="pion").
+    learning_rate is a number, a schedule, a JAX scalar or None, the default; momentum and
+    weight_decay may be JAX scalars too, as inject_hyperparams makes them. weight_decay is decoupled
+    and multiplied by the learning rate, not by the scale. Other arguments: scale_by_rule,
+    help(pion.Pion). Parameters that are no matrices belong to another rule:
+    multi_transform_with_muon(rule="pion").
     """
     keys = _keys(locals())
     numbers = (dimension_numbers, mu_dtype, backend)
@@ -299,6 +311,13 @@ def muon(
     return _stepping("muon", keys, numbers, learning_rate, weight_decay, weight_decay_mask)
 
 
+def or_default(value, rule: str, key: str):
+    """The value; the library's default of that rule for None."""
+    if value is not None:
+        return value
+    return next(default for name, _, default in Rule(rule).key_table() if name == key)
+
+
 def _keys(arguments: dict) -> dict:
     """The arguments that are keys of the rule."""
     other = (
@@ -309,6 +328,8 @@ def _keys(arguments: dict) -> dict:
 
 
 def _stepping(rule, keys, numbers, learning_rate, weight_decay, mask):
+    learning_rate = or_default(learning_rate, rule, "lr")
+    weight_decay = or_default(weight_decay, rule, "weight_decay")
     if isinstance(weight_decay, int | float):
         Rule(rule, {"weight_decay": weight_decay}, f"pion.jax.{rule}")  # its range
     if isinstance(learning_rate, int | float):

@@ -9,9 +9,39 @@
 #include "apps/subcommands.h"
 #include "lab/run/flags.h"
 #include "lab/run/recipe_files.h"
+#include "lab/run/run_directory.h"
 
 namespace pion::apps {
 namespace fs = std::filesystem;
+
+namespace {
+
+std::pair<std::string, std::string> grid_flag(const std::string& grid) {
+  const std::size_t equals = grid.find('=');
+  if (equals == std::string::npos || equals == 0)
+    throw std::invalid_argument("--grid: must be OPTIMIZER=RATE,RATE,..., got \"" + grid +
+                                "\"");
+  return {"compare.grid." + grid.substr(0, equals), grid.substr(equals + 1)};
+}
+
+// The recipe in the directory that is resumed.
+std::string resumed_recipe_name(const std::string& out) {
+  if (out.empty())
+    throw std::invalid_argument(
+        "needs a RECIPE (`pion recipes` lists them), or --resume with --out DIR");
+  const fs::path recipe = lab::RunPaths{out}.recipe();
+  if (!fs::exists(recipe))
+    throw std::invalid_argument("--resume: " + out +
+                                " is no comparison directory: it has no recipe.toml");
+  return recipe.string();
+}
+
+int exit_code(lab::CompareOutcome outcome) {
+  if (outcome == lab::CompareOutcome::kComplete) return kSuccess;
+  return outcome == lab::CompareOutcome::kInterrupted ? kInterrupted : kFailed;
+}
+
+}  // namespace
 
 int compare(const Invocation& invocation) {
   CLI::App app(
@@ -24,7 +54,9 @@ int compare(const Invocation& invocation) {
   std::vector<std::string> grids;
   int jobs = 1;
   bool resume = false, dry_run = false;
-  app.add_option("RECIPE", recipe_name, "a recipe's name or a TOML file")->required();
+  app.add_option(
+      "RECIPE", recipe_name,
+      "a recipe's name or a TOML file; may be left out with --resume --out DIR");
   app.add_option("--optimizers", optimizers,
                  "rules, or names in [compare.settings]: adamw,muon,pion");
   app.add_option("--seeds", seeds, "number of fresh seeds of the final runs");
@@ -41,19 +73,15 @@ int compare(const Invocation& invocation) {
   if (parse(app, invocation.words, &flags)) return kSuccess;
   if (!optimizers.empty()) flags.emplace_back("compare.optimizers", optimizers);
   if (!seeds.empty()) flags.emplace_back("compare.seeds", seeds);
-  for (const std::string& grid : grids) {
-    const std::size_t equals = grid.find('=');
-    if (equals == std::string::npos || equals == 0)
-      throw std::invalid_argument("--grid: must be OPTIMIZER=RATE,RATE,..., got \"" +
-                                  grid + "\"");
-    flags.emplace_back("compare.grid." + grid.substr(0, equals), grid.substr(equals + 1));
-  }
+  for (const std::string& grid : grids) flags.push_back(grid_flag(grid));
   for (const auto& [flag, text] : flags)
     if (flag == "optimizer" || flag == "use-muon" || flag == "seed")
       throw std::invalid_argument(
           "--" + flag +
           ": a comparison chooses it itself; use --optimizers, --seeds or "
           "--compare.tune_seeds");
+  if (resume && out.empty() && fs::is_directory(recipe_name)) out = recipe_name;
+  if (recipe_name.empty()) recipe_name = resumed_recipe_name(resume ? out : "");
   lab::Recipe recipe = lab::Recipe::load(recipe_name);
   const lab::TextPairs resolved = lab::resolve_flags(recipe, flags, option_names(app));
   if (out.empty())
@@ -62,24 +90,16 @@ int compare(const Invocation& invocation) {
             .string();
   if (dry_run) {
     recipe.set_all(resolved);
-    std::cout << lab::comparison_text(recipe);
+    std::cout << lab::comparison_text(recipe, resolved);
     return kSuccess;
   }
-  switch (lab::compare({.recipe_file = recipe_name,
-                        .flags = resolved,
-                        .out = out,
-                        .program = invocation.program,
-                        .jobs = jobs,
-                        .resume = resume,
-                        .command = invocation.command})) {
-    case lab::CompareOutcome::kComplete:
-      return kSuccess;
-    case lab::CompareOutcome::kInterrupted:
-      return kInterrupted;
-    case lab::CompareOutcome::kFailed:
-      break;
-  }
-  return kFailed;
+  return exit_code(lab::compare({.recipe_file = recipe_name,
+                                 .flags = resolved,
+                                 .out = out,
+                                 .program = invocation.program,
+                                 .jobs = jobs,
+                                 .resume = resume,
+                                 .command = invocation.command}));
 }
 
 }  // namespace pion::apps

@@ -49,6 +49,26 @@ std::vector<Tokens> answers(const lab::Generation& generation) {
   return all;
 }
 
+Tokens encode_chat(lab::Tokenizer& tokenizer, const std::string& text) {
+  try {
+    return tokenizer.encode_chat(text);
+  } catch (const std::invalid_argument& error) {
+    const std::string what = error.what();
+    const bool lacks = what.find("no chat template") != std::string::npos;
+    throw std::invalid_argument(
+        what + (lacks ? "; leave --chat out, and put a newline after the prompt" : ""));
+  }
+}
+
+void refuse_unused(const lab::SamplingOptions& options) {
+  const lab::SamplingOptions usual;
+  const bool cut = options.top_k != usual.top_k || options.top_p != usual.top_p;
+  if (options.temperature == 0 && cut)
+    throw std::invalid_argument(
+        "--top-k and --top-p have no effect on greedy answers; give --temperature above "
+        "0, or leave them out");
+}
+
 }  // namespace
 
 int generate(const Invocation& invocation) {
@@ -56,7 +76,9 @@ int generate(const Invocation& invocation) {
                "pion generate");
   app.footer(
       "Greedy unless --temperature is above 0. Prints a sample's token ids on one line; "
-      "with --prompt, its text.");
+      "with --prompt, its text. A prompt is taken as it is: for a model trained on chats "
+      "give --chat; one trained on problems without a template was asked with a newline "
+      "after each, --prompt $'3+4?\\n'.");
   std::string folder, words, text;
   lab::SamplingOptions options{.max_new_tokens = 64, .temperature = 0};
   std::int64_t samples = 1;
@@ -65,6 +87,8 @@ int generate(const Invocation& invocation) {
   app.add_option("MODEL", folder, "Hugging Face model folder")->required();
   const auto* by_text =
       app.add_option("--prompt", text, "the prompt, for the folder's tokenizer");
+  bool chat = false;
+  app.add_flag("--chat", chat, "the prompt is a user's message, by the chat template");
   const auto* by_tokens = app.add_option("--tokens", words, "the prompt: 5,6,7");
   app.add_option("--max-new-tokens", options.max_new_tokens, "at most (64)");
   app.add_option("--temperature", options.temperature, "0: greedy (0)");
@@ -81,8 +105,13 @@ int generate(const Invocation& invocation) {
   if (threads > 0) at::set_num_threads(threads);
   if (by_text->empty() == by_tokens->empty())
     throw std::invalid_argument("one of --tokens and --prompt must be given");
+  if (chat && by_text->empty())
+    throw std::invalid_argument("--chat needs --prompt; token ids are taken as they are");
+  refuse_unused(options);
   lab::Tokenizer tokenizer(folder);
-  const Tokens prompt = by_text->empty() ? read_tokens(words) : tokenizer.encode(text);
+  const Tokens prompt = by_text->empty() ? read_tokens(words)
+                        : chat           ? encode_chat(tokenizer, text)
+                                         : tokenizer.encode(text);
   const auto model = lab::load_model_folder(folder);
   options.stop_tokens = model->config().eos_token_ids;
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);

@@ -32,9 +32,11 @@ int inspect(const Invocation& invocation) {
       "--spectra", spectra,
       "singular values: largest, ranks, and what Pion's default cutoff would pass");
   const auto* shown =
-      app.add_option("--samples", samples, "problems to show of each split [2]")
-          ->check(CLI::NonNegativeNumber);
+      app.add_option("--samples", samples, "problems to show of each split [2]");
   if (parse(app, invocation.words, nullptr)) return kSuccess;
+  if (samples < 0)
+    throw std::invalid_argument("--samples must be at least 0, got " +
+                                std::to_string(samples));
   if (lab::is_problem_file(model)) {
     if (spectra || !config.empty() || !preset.empty())
       throw std::invalid_argument(

@@ -12,6 +12,28 @@
 namespace pion::apps {
 namespace fs = std::filesystem;
 
+namespace {
+
+void refuse_comparison(const std::string& out) {
+  if (!out.empty() && lab::is_comparison(out))
+    throw std::invalid_argument("--resume: " + out +
+                                " is a comparison; continue it with pion compare "
+                                "--resume --out " +
+                                out);
+}
+
+// That of the run which is resumed; it must be of `task`.
+lab::Recipe own_recipe(const std::string& out, const lab::TextPairs& flags,
+                       const std::string& task) {
+  lab::Recipe own = lab::resumed_recipe(out, flags);
+  if (own.task() != task)
+    throw std::invalid_argument("--resume: the run in " + out + " is of task \"" +
+                                own.task() + "\", the recipe of \"" + task + "\"");
+  return own;
+}
+
+}  // namespace
+
 int train(const Invocation& invocation) {
   CLI::App app(
       "Trains one recipe: its name (see `pion recipes`), a TOML file or a run directory.",
@@ -37,6 +59,7 @@ int train(const Invocation& invocation) {
 
   // a run directory as RECIPE is meant with --resume
   if (resume && out.empty() && fs::is_directory(recipe_name)) out = recipe_name;
+  if (resume) refuse_comparison(out);
   if (recipe_name.empty() && !(resume && !out.empty()))
     throw std::invalid_argument(
         "needs a RECIPE (`pion recipes` lists them), or --resume with --out DIR");
@@ -62,14 +85,8 @@ int train(const Invocation& invocation) {
   if (resume && !fs::exists(out))
     throw std::invalid_argument("--resume: no run directory " + out +
                                 "; leave --resume out to start one");
-  if (resume && fs::exists(lab::RunPaths{out}.recipe())) {
-    const lab::Recipe own = lab::resumed_recipe(out, resolved);
-    if (own.task() != recipe.task())
-      throw std::invalid_argument("--resume: the run in " + out + " is of task \"" +
-                                  own.task() + "\", the recipe of \"" + recipe.task() +
-                                  "\"");
-    recipe = own;
-  }
+  if (resume && fs::exists(lab::RunPaths{out}.recipe()))
+    recipe = own_recipe(out, resolved, recipe.task());
   const lab::RunOutcome outcome = lab::train(recipe, {.out = out,
                                                       .resume = resume,
                                                       .quiet = quiet,

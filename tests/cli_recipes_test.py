@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every recipe that comes with pion trains and compares as it is."""
+"""Every recipe that comes with pion trains as it is, and compares unless it has a preset."""
 
 import pathlib
 import shlex
 import subprocess
 import sys
+import tomllib
 
 import pytest
-from cli_command import needs_binary, pion
+from cli_command import BAD_INPUT, needs_binary, pion
 
 pytestmark = needs_binary
 
@@ -35,5 +36,8 @@ def make_problems(recipe, place):
 @pytest.mark.parametrize("command", ["train", "compare"])
 def test_a_recipe_is_accepted_whole(command, recipe, tmp_path):
     there = make_problems(recipe, tmp_path)
-    pion(command, recipe, "--dry-run", cwd=tmp_path, check=0)
+    read = tomllib.loads((FOLDER / f"{recipe}.toml").read_text())
+    refused = command == "compare" and "preset" in read.get("optimizer", {})
+    result = pion(command, recipe, "--dry-run", cwd=tmp_path, check=BAD_INPUT if refused else 0)
+    assert ("sets every rule itself" in result.stderr) == refused
     assert sorted(tmp_path.rglob("*")) == there

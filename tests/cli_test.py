@@ -13,6 +13,7 @@ from cli_command import (
     BINARY,
     FAILED,
     RECIPE,
+    ROOT,
     metrics,
     model,
     needs_binary,
@@ -44,6 +45,24 @@ pytestmark = needs_binary
         (["train", "small.toml", "--resume"], "no run directory"),
         (["compare", "small.toml", "--optimizers", "adamw,nuon"], 'did you mean "muon"?'),
         (["compare", "small.toml", "--grid", "adamw"], "must be OPTIMIZER=RATE"),
+        (["compare", "small.toml", "--grid", "adamw="], "compare.grid.adamw: must be one"),
+        (["compare", "small.toml", "--grid", "nope=1e-3"], "there are: adamw, muon, pion"),
+        (["compare", "small.toml", "--grid", "nope=1", "--dry-run"], "is not compared"),
+        (["compare", "small.toml", "--optimizer.preset", "paper-rlvr"], "leave out"),
+        (
+            ["train", "small.toml", "--lr", "0.001", "--optimizer.preset=paper-rlvr"],
+            "sets every rule itself",
+        ),
+        (["compare", "small.toml", "--resume"], "no comparison directory runs/small-compare"),
+        (["compare", "--resume", "--out", "x"], "is no comparison directory"),
+        (["compare"], "needs a RECIPE"),
+        (["train", "small.toml", "--planted.steps"], "--planted.steps: needs a value"),
+        (
+            ["train", "small.toml", "--optimizer.final_lr_factor=0.1"]
+            + ["--optimizer.schedule=constant"],
+            "has no effect",
+        ),
+        (["inspect", "small.toml", "--samples", "-1"], "must be at least 0, got -1"),
         (["compare", "small.toml", "--jobs", "0"], "--jobs"),
         (["eval", "."], "no run directory"),
         (["report", "."], "report"),
@@ -233,6 +252,41 @@ def test_a_comparison_tunes_then_runs_the_best_on_fresh_seeds(folder):
         "compare", "small.toml", "--resume", "--planted.steps=7", cwd=folder, check=BAD_INPUT
     )
     assert "was started without it" in changed.stderr
+
+
+def test_a_resume_of_the_wrong_kind_is_refused(folder):
+    one_rate = ["--optimizers", "muon", "--seeds", 1, "--planted.steps=20"]
+    pion("compare", "small.toml", *one_rate, "--out", "c", cwd=folder, check=0)
+    run = next((folder / "c").glob("muon-*/")).relative_to(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def refusal(*words):
+        return pion(*words, cwd=folder, check=BAD_INPUT).stderr
+
+    assert "pion compare --resume --out c" in refusal("train", "--resume", "--out", "c")
+    assert "pion compare --resume --out c" in refusal("train", "c", "--resume")
+    assert f"one of its runs, as {run}" in refusal("eval", "c")
+    assert "is a single run" in refusal("compare", "small.toml", "--resume", "--out", run)
+    (folder / "other.toml").write_text('task = "least_squares"\n')
+    message = refusal("compare", "other.toml", "--resume", "--out", "c")
+    assert 'is of task "planted_regression", the recipe of "least_squares"' in message
+    (folder / "other.toml").write_text(RECIPE.replace("rank = 2", "rank = 3"))
+    message = refusal("compare", "other.toml", "--resume", "--out", "c")
+    assert "another recipe than other.toml" in message
+    (folder / "other.toml").unlink()
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    # the directory is enough, as for train; its name stays
+    for words in (["c", "--resume"], ["--resume", "--out", "c"]):
+        pion("compare", *words, cwd=folder, check=0)
+        assert json.loads((folder / "c/compare.json").read_text())["recipe"] == "small"
+
+
+def test_the_script_may_be_reached_by_a_link(folder):
+    (folder / "pion").symlink_to(ROOT / "script/pion")
+    result = subprocess.run(
+        ["bash", "-x", folder / "pion", "--version"], capture_output=True, text=True, check=False
+    )
+    assert f"command={ROOT}/build/release/apps/pion" in result.stderr
 
 
 def test_a_killed_comparison_resumes(folder):

@@ -188,6 +188,16 @@ def test_the_command_continues_text(tmp_path):
     python = {"PION_PYTHON": os.environ.get("PION_PYTHON", os.sys.executable)}
     words = ["generate", folder, "--prompt", "1+2=", "--max-new-tokens", NEW]
     assert pion(*words, cwd=tmp_path, check=0, environment=python).stdout == expected + "\n"
+    # as a user's message, by the folder's template
+    chat = [*words, "--chat"]
+    none = pion(*chat, cwd=tmp_path, check=BAD_INPUT, environment=python)
+    assert "no chat template; leave --chat out" in none.stderr
+    fast.chat_template = "{% for m in messages %}1{{ m['content'] }}+{% endfor %}"
+    fast.save_pretrained(folder)
+    prompt = fast("11+2=+")["input_ids"]
+    asked = fast.decode(greedy(model, [prompt])[0], skip_special_tokens=True)
+    assert pion(*chat, cwd=tmp_path, check=0, environment=python).stdout == asked + "\n"
+    assert pion(*words, cwd=tmp_path, check=0, environment=python).stdout == expected + "\n"
     (folder / "tokenizer.json").unlink()
     failed = pion(*words, cwd=tmp_path, check=BAD_INPUT, environment=python)
     assert "tokenizer.json" in failed.stderr
@@ -201,7 +211,13 @@ def test_the_command_continues_text(tmp_path):
         (["m", "--tokens", "1,x"], '--tokens must be token ids as 5,6,7, got "1,x"'),
         (["m", "--tokens", "97"], "tokens must be in [0, 97), got 97"),
         (["m", "--tokens", "1", "--max-new-tokens", "256"], "at most 256 tokens together"),
-        (["m", "--tokens", "1", "--top-p", "2"], "top_p must be in (0, 1], got 2"),
+        (["m", "--tokens", "1", "--top-p", "0.9"], "--temperature above 0"),
+        (["m", "--tokens", "1", "--top-k", "5"], "--temperature above 0"),
+        (["m", "--tokens", "1", "--chat"], "--chat needs --prompt"),
+        (
+            ["m", "--tokens", "1", "--temperature", "1", "--top-p", "2"],
+            "top_p must be in (0, 1], got 2",
+        ),
         (["m", "--tokens", "1", "--tok-k", "2"], "--top-k"),
     ],
 )

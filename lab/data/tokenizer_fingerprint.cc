@@ -5,6 +5,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "lab/data/fnv.h"
 #include "lab/data/problem_set.h"
 
 namespace pion::lab {
@@ -41,28 +42,23 @@ std::string tokenizer_fingerprint(std::string_view tokenizer_json,
   } catch (const std::exception& error) {  // nlohmann's, or of the vocabulary
     throw std::invalid_argument(where + ": is no tokenizer.json: " + error.what());
   }
-  // FNV-1a, G. Fowler, L. Noll, K. Vo: www.isthe.com/chongo/tech/comp/fnv
-  std::uint64_t hash = 0xcbf29ce484222325u;
-  const auto add = [&](std::string_view text) {
-    for (const char c : text)
-      hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  };
+  Fnv hash;
   for (const auto& [id, token] : tokens) {
-    add(std::to_string(id));
-    add(" ");
-    add(token);
-    add("\n");
+    hash.add(std::to_string(id));
+    hash.add(" ");
+    hash.add(token);
+    hash.add("\n");
   }
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string text;
-  for (int shift = 60; shift >= 0; shift -= 4) text += kDigits[hash >> shift & 15];
-  return text;
+  return hash.text();
 }
 
 void require_tokenizer_fits(const ProblemSet& problems, std::int64_t vocab_size,
                             const std::filesystem::path& model_folder) {
   const std::string remedy =
-      "; prepare the problems with --tokenizer " + model_folder.string();
+      problems.name() == "arithmetic"
+          ? "; give a file that was prepared with --tokenizer " + model_folder.string() +
+                " as --data.source"
+          : "; prepare the problems with --tokenizer " + model_folder.string();
   if (problems.vocabulary().size() > vocab_size)
     throw std::invalid_argument(problems.name() + ": the problems' vocabulary has " +
                                 std::to_string(problems.vocabulary().size()) +

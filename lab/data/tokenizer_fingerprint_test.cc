@@ -55,7 +55,9 @@ TEST(RequireTokenizerFits, ComparesSizeAndTokens) {
   EXPECT_EQ(fits(25), "");
   std::ofstream(folder / "tokenizer.json") << R"({"model": {"vocab": {"a": 0}}})";
   expect_says(fits(25), "of another tokenizer");
-  expect_says(fits(25), "--tokenizer " + folder.string());
+  // which no one can prepare anew
+  expect_says(fits(25), "give a file that was prepared with --tokenizer " +
+                            folder.string() + " as --data.source");
   std::ofstream(folder / "tokenizer.json") << "rubbish";
   expect_says(fits(25), "is no tokenizer.json");
   fs::remove_all(folder);

@@ -44,9 +44,17 @@ std::string Tokenizer::ask(const std::string& request, const char* wanted) {
 }
 
 std::vector<std::int64_t> Tokenizer::encode(const std::string& text) {
+  return tokens_of(text, /*chat=*/false);
+}
+
+std::vector<std::int64_t> Tokenizer::encode_chat(const std::string& text) {
+  return tokens_of(text, /*chat=*/true);
+}
+
+std::vector<std::int64_t> Tokenizer::tokens_of(const std::string& text, bool chat) {
   std::string request;
   try {
-    request = nlohmann::json{{"encode", text}}.dump();
+    request = nlohmann::json{{"encode", text}, {"chat", chat}}.dump();
   } catch (const nlohmann::json::exception&) {
     throw std::invalid_argument("tokenizer of " + folder_ + ": a text must be UTF-8");
   }

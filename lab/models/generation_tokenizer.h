@@ -21,9 +21,12 @@ class Tokenizer {
   // Throw std::invalid_argument with what the process says: no Python, no tokenizer in
   // the folder, a text that is not UTF-8.
   std::vector<std::int64_t> encode(const std::string& text);
+  // As a user's message, by the folder's chat template, which must be there.
+  std::vector<std::int64_t> encode_chat(const std::string& text);
   std::string decode(std::span<const std::int64_t> tokens);
 
  private:
+  std::vector<std::int64_t> tokens_of(const std::string& text, bool chat);
   std::string ask(const std::string& request, const char* wanted);
 
   std::string folder_;

@@ -87,6 +87,7 @@ TEST(Outcome, SaysWhenThereIsOneSeedOrNoScore) {
   EXPECT_NE(outcome(one, kNan).numbers.find("one seed each: no interval"),
             std::string::npos);
   EXPECT_NE(outcome(one, kNan).numbers.find("No score from Pion"), std::string::npos);
+  EXPECT_EQ(outcome(one, kNan).headline, "Only Muon has a score on snake");
   EXPECT_EQ(outcome(parse_comparison(file({}).dump()), kNan).headline,
             "No run on snake has a score yet");
   const Comparison equal = parse_comparison(
@@ -110,6 +111,12 @@ TEST(FormatScore, ShowsTheDigitsThatTheIntervalDeserves) {
   EXPECT_EQ(format_score(1234.5, 56.0), "1234 ± 56");
   EXPECT_EQ(format_score(0.000217, 0.000031), "(2.2 ± 0.3)e-4");
   EXPECT_EQ(format_score(7.0, kNan), "7.00");
+  // two digits of the mean, at most two places beyond the interval's digit
+  EXPECT_EQ(format_score(0.8125, 2.38), "0.81 ± 2.38");
+  EXPECT_EQ(format_score(0.5, 6.35), "0.50 ± 6.35");
+  EXPECT_EQ(format_score(0.5, 60.0), "0.5 ± 60.0");
+  EXPECT_EQ(format_score(0.0001, 0.3), "0.000 ± 0.300");
+  EXPECT_EQ(format_score(25.0, 300.0), "25 ± 300");
   EXPECT_EQ(format_score(0.0, 0.0), "0 ± 0");
   EXPECT_EQ(format_score(kNan, kNan), "–");
   EXPECT_EQ(format_score(1e308, kNan), "1.00e308");

@@ -110,7 +110,13 @@ FormattedScore format_parts(double mean, double half_width) {
     const double power = std::floor(std::log10(half_width));
     // one digit of the half width; two if it starts with 1
     const bool leading_one = half_width < 2.0 * std::pow(10.0, power);
-    decimals = std::clamp(int(leading_one ? 1 - power : -power), 0, 6);
+    decimals = int(leading_one ? 1 - power : -power);
+    // but two of the mean, which a wide interval would leave at 0 or 1
+    if (mean != 0.0) {
+      const int two = 1 - int(std::floor(std::log10(std::abs(mean))));
+      decimals = std::max(decimals, std::min(two, decimals + 2));
+    }
+    decimals = std::clamp(decimals, 0, 6);
   } else if (mean != 0.0) {
     decimals = std::clamp(2 - int(std::floor(std::log10(std::abs(mean)))), 0, 6);
   }
@@ -162,6 +168,10 @@ Outcome outcome(const Comparison& comparison, double untrained, double random) {
     const bool equal = entrant->score.mean == ranked.front()->score.mean;
     if (equal || (gap.count > 1 && std::abs(gap.mean) <= gap.half_width))
       level.push_back(label(entrant->name));
+  }
+  if (ranked.size() == 1) {
+    result.headline = "Only " + level.front() + " has a score" + on_task(comparison);
+    return result;
   }
   result.headline = level.size() > 1
                         ? joined(level) + " are level" + on_task(comparison)

@@ -135,7 +135,9 @@ Json notes(const Comparison& comparison, const std::map<int, RunRecord>& records
     for (const std::string& note : record.notes) add(note);
     for (const std::string& note : record.metrics.notes) add(note);
     if (record.metrics.resumes > 0) {
-      add("resumed " + std::to_string(record.metrics.resumes) + " times");
+      add(record.metrics.resumes == 1
+              ? std::string("resumed once")
+              : "resumed " + std::to_string(record.metrics.resumes) + " times");
     }
   }
   int failed = 0;

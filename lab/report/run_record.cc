@@ -175,6 +175,8 @@ Metrics read_metrics(std::istream& lines) {
     if (kind == "optimizer") append_parameters(metrics.parameters, index, object);
     if (kind == "warning") append_warning(metrics.warnings, object);
     if (kind == "resume") ++metrics.resumes;
+    if (kind == "error") metrics.error = text(object, "message");
+    if (kind == "resume" || kind == "update") metrics.error.clear();
   }
   if (damaged > 0) {
     metrics.notes.push_back(
@@ -217,6 +219,9 @@ RunRecord read_run(const std::filesystem::path& directory) {
     run.score = number(run.result, "score");
     run.score_name = text(run.result, "score_name");
     run.wall_seconds = number(run.result, "wall_seconds");
+  } else if (!run.metrics.error.empty()) {
+    run.status = "failed";
+    run.notes.push_back("ended by an error: " + run.metrics.error);
   } else {
     run.notes.push_back("result.json is missing: the run has not finished");
   }

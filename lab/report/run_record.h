@@ -49,6 +49,7 @@ struct Metrics {
   std::vector<ParameterTrace> parameters;
   std::vector<WarningGroup> warnings;
   int resumes = 0;
+  std::string error;  // that ended the run; "" after a resume
   std::vector<std::string> notes;
 };
 

@@ -44,6 +44,17 @@ TEST(ReadMetrics, FillsTheTables) {
   EXPECT_TRUE(metrics.notes.empty());
 }
 
+TEST(ReadMetrics, KeepsTheErrorThatNoResumeFollowed) {
+  const std::string error = R"({"kind":"error","step":2,"message":"disk full"})"
+                            "\n";
+  EXPECT_EQ(read(kLines + error).error, "disk full");
+  EXPECT_EQ(read(kLines + error +
+                 R"({"kind":"resume","step":1})"
+                 "\n")
+                .error,
+            "");
+}
+
 TEST(ReadMetrics, IgnoresACutOffLastLineAndSaysSo) {
   // every place at which a kill may cut the last line
   const std::size_t last = kLines.rfind('\n', kLines.size() - 2) + 1;

@@ -145,6 +145,13 @@ TEST_F(Workers, RubbishOfEveryKindCostsOneAttempt) {
   }
 }
 
+TEST_F(Workers, ARewardBeyondFloat32CostsOneAttempt) {
+  const auto verifier = make_worker_verifier(
+      "x", program("    reply(request, 1e300 if response == 'bad' else 1.0)\n"),
+      options());
+  expect_costs_one_attempt(*verifier, warnings_, "1e+300 is no finite float32");
+}
+
 TEST_F(Workers, AnAnswerTooManyIsNeverAnothersVerdict) {
   const auto verifier = make_worker_verifier(
       "x", program("    reply(request, float(response)); reply(request, 9.0)\n"),

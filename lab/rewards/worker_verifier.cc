@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <limits>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -154,8 +155,11 @@ Verdict WorkerVerifier::judge_one(Slot& slot, std::int64_t id, const Attempt& at
   Verdict verdict = reply.verdict;
   verdict.reward = options_.weights.correct * reply.score +
                    options_.weights.format * (verdict.formatted ? 1 : 0);
-  if (!std::isfinite(verdict.reward))
-    return failed(Failure::kRaised, id, "the weighted score is not finite");
+  // rewards become float32; the comparison is false for NaN too
+  if (!(std::abs(verdict.reward) <= std::numeric_limits<float>::max()))
+    return failed(
+        Failure::kRaised, id,
+        "the weighted score " + Json(verdict.reward).dump() + " is no finite float32");
   return verdict;
 }
 

@@ -9,6 +9,7 @@
 
 #include "lab/report/report.h"
 #include "lab/run/compare_plan.h"
+#include "lab/run/compare_resume.h"
 #include "lab/run/durable_file.h"
 #include "lab/run/interrupt.h"
 #include "lab/run/json_text.h"
@@ -56,14 +57,6 @@ std::string columns(const std::vector<std::vector<std::string>>& rows) {
   return text;
 }
 
-Json read_json(const fs::path& path) {
-  std::ifstream file(path);
-  Json json = Json::parse(file, nullptr, false);
-  if (json.is_discarded() || !json.is_object())
-    throw std::invalid_argument(path.string() + ": is no JSON object; it is damaged");
-  return json;
-}
-
 std::string last_line(const fs::path& log) {
   std::ifstream file(log);
   std::string last;
@@ -75,20 +68,31 @@ std::string last_line(const fs::path& log) {
 class Comparison {
  public:
   explicit Comparison(const CompareOptions& options)
-      : options_(options), recipe_file_(find_recipe(options.recipe_file)) {
+      : options_(options),
+        recipe_file_(find_recipe(options.recipe_file)),
+        recipe_name_(fs::path(options.recipe_file).stem().string()) {
     flags_ = options.flags;
     const fs::path copy = options.out / "recipe.toml";
-    if (options.resume && fs::exists(options.out / "compare.json")) adopt_flags();
+    if (options.resume) refuse_other_resume(options.out, recipe_file_);
+    if (options.resume && is_comparison(options.out)) {
+      const FirstStart first = first_start(options.out, options.flags);
+      flags_ = first.flags;
+      if (!first.recipe.empty()) recipe_name_ = first.recipe;
+    }
     if (options.resume && fs::exists(copy)) recipe_file_ = copy;
     recipe_ = Recipe::load(recipe_file_.string());
     recipe_.set_all(flags_);
     info_ = &find_task(recipe_.task());
     plan_ = make_plan(recipe_, info_->higher_is_better);
+    check_grid_flags(plan_, flags_);
+    if (info_->start) info_->start(recipe_);  // its contradictions, before the training
   }
 
   CompareOutcome run() {
     if (!options_.resume) refuse_existing(options_.out);
     const RunLock lock(options_.out);
+    // another start may have had the lock until now
+    if (!options_.resume) refuse_existing(options_.out);
     const fs::path copy = options_.out / "recipe.toml";
     if (recipe_file_ != copy) replace_file(copy, read_recipe_file(recipe_file_));
     const InterruptGuard guard;
@@ -114,35 +118,6 @@ class Comparison {
   }
 
  private:
-  // A resumed comparison keeps its first flags; new ones must be among them.
-  void adopt_flags() {
-    const fs::path path = options_.out / "compare.json";
-    const Json json = read_json(path);
-    const auto stored = json.find("flags");
-    if (stored == json.end() || !stored->is_array())
-      throw std::invalid_argument(
-          path.string() +
-          ": lacks \"flags\"; it is of another version, use another --out");
-    TextPairs first;
-    for (const Json& flag : *stored) {
-      const auto member = [&](const char* name) {
-        const auto at = flag.is_object() ? flag.find(name) : flag.end();
-        if (!flag.is_object() || at == flag.end() || !at->is_string())
-          throw std::invalid_argument(path.string() +
-                                      ": \"flags\" is damaged; use another --out");
-        return at->get<std::string>();
-      };
-      first.emplace_back(member("key"), member("value"));
-    }
-    for (const auto& flag : options_.flags)
-      if (std::find(first.begin(), first.end(), flag) == first.end())
-        throw std::invalid_argument(
-            "--" + flag.first + " " + flag.second + ": the comparison in " +
-            options_.out.string() +
-            " was started without it; leave it out, or use another --out");
-    flags_ = first;
-  }
-
   ChildProcess child(const ComparedRun& run) const {
     const fs::path directory = options_.out / run.dir;
     std::vector<std::string> words = {options_.program.string(), "train",
@@ -308,7 +283,7 @@ class Comparison {
       if (!run.error.empty()) each["error"] = run.error;
       runs.push_back(each);
     }
-    const Json json = {{"recipe", fs::path(options_.recipe_file).stem().string()},
+    const Json json = {{"recipe", recipe_name_},
                        {"task", info_->name},
                        {"score", info_->score},
                        {"higher_is_better", plan_.higher_is_better},
@@ -330,8 +305,8 @@ class Comparison {
 
   CompareOutcome interrupted() const {
     save();
-    std::printf("interrupted; continue with: pion compare %s --resume --out %s\n",
-                options_.recipe_file.c_str(), options_.out.c_str());
+    std::printf("interrupted; continue with: pion compare --resume --out %s\n",
+                options_.out.c_str());
     return CompareOutcome::kInterrupted;
   }
 
@@ -347,6 +322,7 @@ class Comparison {
 
   const CompareOptions& options_;
   fs::path recipe_file_;
+  std::string recipe_name_;
   TextPairs flags_;
   Recipe recipe_;
   const TaskInfo* info_ = nullptr;
@@ -361,8 +337,9 @@ CompareOutcome compare(const CompareOptions& options) {
   return Comparison(options).run();
 }
 
-std::string comparison_text(const Recipe& recipe) {
+std::string comparison_text(const Recipe& recipe, const TextPairs& flags) {
   const ComparePlan plan = make_plan(recipe, find_task(recipe.task()).higher_is_better);
+  check_grid_flags(plan, flags);
   std::vector<std::vector<std::string>> rows = {
       {"optimizer", plan.lr_key, "tuning runs", "final runs"}};
   for (const std::string& optimizer : plan.optimizers) {

@@ -11,7 +11,7 @@
 namespace pion::lab {
 
 struct CompareOptions {
-  std::string recipe_file;        // path of the recipe, copied into the comparison
+  std::string recipe_file;        // of the comparison, copied into it
   TextPairs flags;                // set on top of it, for every run
   std::filesystem::path out;      // the comparison's directory
   std::filesystem::path program;  // `pion` itself, which every run is a process of
@@ -31,7 +31,7 @@ enum class CompareOutcome {
 // bad.
 CompareOutcome compare(const CompareOptions& options);
 
-// What would run; nothing is written.
-std::string comparison_text(const Recipe& recipe);
+// What would run; nothing is written. `flags` are in the recipe already.
+std::string comparison_text(const Recipe& recipe, const TextPairs& flags);
 
 }  // namespace pion::lab

@@ -67,7 +67,25 @@ double rounded_rate(double rate) {
   return std::strtod(text, nullptr);
 }
 
+void check_grid_flags(const ComparePlan& plan, const TextPairs& flags) {
+  constexpr std::string_view kGrid = "compare.grid.";
+  for (const auto& [key, text] : flags) {
+    if (key.rfind(kGrid, 0) != 0 || plan.grids.contains(key.substr(kGrid.size())))
+      continue;
+    std::string names;
+    for (const std::string& each : plan.optimizers)
+      names += (names.empty() ? "" : ", ") + each;
+    throw std::invalid_argument("--grid " + key.substr(kGrid.size()) + "=" + text +
+                                ": is not compared; there are: " + names +
+                                ". Name it in --optimizers, or leave the grid out");
+  }
+}
+
 ComparePlan make_plan(const Recipe& recipe, bool higher_is_better) {
+  if (const std::string& preset = recipe.text("optimizer.preset"); !preset.empty())
+    throw std::invalid_argument("compare: preset \"" + preset +
+                                "\" sets every rule itself, so no other optimizer can "
+                                "take its place; leave out optimizer.preset");
   ComparePlan plan;
   plan.higher_is_better = higher_is_better;
   plan.optimizers = split(recipe.text("compare.optimizers"));

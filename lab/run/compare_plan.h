@@ -44,6 +44,10 @@ struct ComparePlan {
 // that cannot run with this recipe, an lr_key that is no number.
 ComparePlan make_plan(const Recipe& recipe, bool higher_is_better);
 
+// Throws std::invalid_argument for the grid of an optimizer that is not compared. A
+// recipe may hold such grids; a flag would have no effect.
+void check_grid_flags(const ComparePlan& plan, const TextPairs& flags);
+
 // The rate with two significant digits: 1.1e-05 for 1e-4 / 9.
 double rounded_rate(double rate);
 

@@ -83,6 +83,17 @@ TEST(ComparePlan, FreshSeedsAreNotThoseOfTuning) {
   EXPECT_THROW(make_plan(recipe, false), std::invalid_argument);
 }
 
+TEST(ComparePlan, RefusesPresetsAndGridsThatWouldHaveNoEffect) {
+  Recipe recipe = Recipe::parse(
+      "task = \"planted_regression\"\n[compare.grid]\nsgd = [1e-3]\n", "r.toml");
+  const ComparePlan plan = make_plan(recipe, false);  // the file's grid may wait
+  EXPECT_NO_THROW(check_grid_flags(plan, {{"compare.grid.pion", "1e-3"}, {"seed", "1"}}));
+  EXPECT_THROW(check_grid_flags(plan, {{"compare.grid.sgd", "1e-3"}}),
+               std::invalid_argument);
+  recipe.set("optimizer.preset", "paper-rlvr");
+  EXPECT_THROW(make_plan(recipe, false), std::invalid_argument);
+}
+
 TEST(ComparePlan, SummaryIsMeanAndStandardError) {
   const Summary summary = summarize({1, 2, 3, 6});
   EXPECT_EQ(summary.mean, 3);

@@ -2,6 +2,7 @@
 // From a recipe to its parts, and what needs no training.
 #include <cmath>
 #include <numbers>
+#include <set>
 #include <stdexcept>
 
 #include "lab/run/checkpoint.h"
@@ -12,6 +13,19 @@
 #include "pion/torch/pion.h"
 
 namespace pion::lab {
+namespace {
+
+// ", as runs/x/pion-lr0.001-seed1": the first by name, or nothing.
+std::string a_run_of(const std::filesystem::path& comparison) {
+  std::set<std::filesystem::path> runs;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(comparison, error))
+    if (!checkpoint_steps(RunPaths{entry.path()}.checkpoints()).empty())
+      runs.insert(entry.path());
+  return runs.empty() ? "" : ", as " + runs.begin()->string();
+}
+
+}  // namespace
 
 Experiment make_experiment(const Recipe& recipe) {
   try {
@@ -93,6 +107,10 @@ Json evaluate_run(const std::filesystem::path& root, const TextPairs& flags) {
   Recipe recipe = Recipe::load(paths.recipe().string());
   recipe.set_all(flags);
   const std::vector<std::int64_t> steps = checkpoint_steps(paths.checkpoints());
+  if (steps.empty() && is_comparison(root))
+    throw std::invalid_argument("eval: " + root.string() +
+                                " is a comparison; name one of its runs" +
+                                a_run_of(root));
   if (steps.empty())
     throw std::invalid_argument("eval: " + root.string() + " has no checkpoint yet");
   make_start_policy(recipe, static_cast<int>(recipe.integer("threads")), /*quiet=*/true);

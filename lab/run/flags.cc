@@ -100,7 +100,23 @@ class FlagReader {
       if (name == key && key != "optimizer.overrides" && value != text)
         fail(flag + ": sets " + key + " to " + text + ", another flag to " + value +
              "; leave one out");
+    if (text == "true" && !takes_true(key)) {
+      const std::string now = recipe_.value_text(key);
+      fail(flag + ": needs a value" + (now.empty() ? "" : ", as " + flag + " " + now));
+    }
     result_.emplace_back(key, text);
+  }
+
+  // "true" stands for no value at all: wrong where the key is a number or has choices.
+  bool takes_true(const std::string& key) const {
+    for (const Key& each : recipe_.schema()) {
+      if (each.name != key) continue;
+      if (std::holds_alternative<std::string>(each.fallback))
+        return each.choices.empty() || std::find(each.choices.begin(), each.choices.end(),
+                                                 "true") != each.choices.end();
+      return std::holds_alternative<bool>(each.fallback);
+    }
+    return !key.ends_with(".lr");
   }
 
   // --optimizer and --use-muon first: other flags depend on them.

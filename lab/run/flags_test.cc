@@ -80,6 +80,9 @@ TEST(Flags, ContradictionsAndUnknownFlagsAreErrors) {
       {{{"ouut", "64"}}, "did you mean \"--out\"?"},
       {{{"use-mun", "true"}}, "did you mean \"--use-muon\"?"},
       {{{"seed", "1"}, {"seed", "2"}}, "leave one out"},
+      {{{"planted.steps", "true"}}, "--planted.steps: needs a value"},  // none was given
+      {{{"lr", "true"}}, "--lr: needs a value"},
+      {{{"optimizer.schedule", "true"}}, "--optimizer.schedule: needs a value"},
   };
   for (const auto& [flags, wanted] : cases) {
     const std::string message = message_of(flags);

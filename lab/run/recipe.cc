@@ -2,6 +2,7 @@
 #include "lab/run/recipe.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "lab/run/recipe_data.h"
@@ -37,7 +38,32 @@ const T& typed(const std::map<std::string, Value, std::less<>>& values,
 
 }  // namespace
 
+namespace {
+
+[[noreturn]] void refuse_beside_preset(const std::string& key,
+                                       const std::string& preset) {
+  fail(key + ": preset \"" + preset +
+       "\" sets every rule itself; leave out that flag, or the preset");
+}
+
+// The first key of a rule table that is not at its default, as "lr"; or "".
+std::string changed_key(const Rule& rule, const char* usual) {
+  if (rule_name(rule) != usual) return "rule";
+  const Rule defaults = make_rule(usual);
+  for (const RuleKey& key : rule_keys(rule))
+    if (get_rule_key(rule, key.name) != get_rule_key(defaults, key.name)) return key.name;
+  return "";
+}
+
+}  // namespace
+
 void fail(const std::string& message) { throw std::invalid_argument(message); }
+
+bool are_rates(const std::vector<double>& rates) {
+  return !rates.empty() && std::all_of(rates.begin(), rates.end(), [](double rate) {
+    return rate >= 0 && std::isfinite(rate);
+  });
+}
 
 const Key* Recipe::Data::find(std::string_view name) const {
   const auto at = std::find_if(schema.begin(), schema.end(),
@@ -124,7 +150,11 @@ void Recipe::set(std::string_view key, std::string_view text) {
     return;
   }
   if (table == kGrid) {
-    data.grids[leaf] = parse_numbers(key, text);
+    std::vector<double> rates = parse_numbers(key, text);
+    if (!are_rates(rates))
+      fail(std::string(key) + ": must be one learning rate >= 0 or more, got \"" +
+           std::string(text) + "\"");
+    data.grids[leaf] = std::move(rates);
     return;
   }
   const Key* known = data.find(key);
@@ -142,10 +172,27 @@ void Recipe::set_all(const TextPairs& flags) {
   for (const bool rules : {true, false})
     for (const auto& [key, text] : flags)
       if (is_rule(key) == rules) set(key, text);
+  if (const std::string& preset = text("optimizer.preset"); !preset.empty())
+    for (const auto& [key, value] : flags)
+      if (data_->rule_table(split_key(key).first) != nullptr)
+        refuse_beside_preset(key, preset);
   check();
 }
 
 void Recipe::check() const {
+  if (const std::string& preset = text("optimizer.preset"); !preset.empty()) {
+    // a saved recipe names every key: those at their defaults say nothing
+    for (const auto& [table, key] :
+         {std::pair(kMatrices, changed_key(matrices(), "pion")),
+          std::pair(kRest, changed_key(rest(), "adamw"))})
+      if (!key.empty()) refuse_beside_preset(std::string(table) + "." + key, preset);
+  }
+  if (text("optimizer.schedule") == "constant" &&
+      number("optimizer.final_lr_factor") != 0)
+    fail(
+        "optimizer.final_lr_factor = " + value_text("optimizer.final_lr_factor") +
+        " has no effect: optimizer.schedule is \"constant\"; set it to linear or cosine, "
+        "or leave the factor out");
   check_rule(matrices(), "[optimizer.matrices]");
   check_rule(rest(), "[optimizer.rest]");
   if (is_matrix_rule(rest()))

@@ -43,6 +43,8 @@ Value parse_value(const Key& key, std::string_view text);
 RuleValue parse_rule_value(std::string_view text);
 std::string value_to_text(const RuleValue& value);
 std::vector<double> parse_numbers(std::string_view name, std::string_view text);
+// One learning rate >= 0 or more.
+bool are_rates(const std::vector<double>& rates);
 std::string type_name(const Value& value);
 // `; did you mean "x"?` for the nearest of `names`, by the last part if the whole is far;
 // or "".

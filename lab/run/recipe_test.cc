@@ -162,6 +162,51 @@ TEST(Recipe, ANewRuleKeepsWhatItSharesAndRefusesWhatItLacks) {
       << message;
 }
 
+// Whatever the value, the order, and the way that the flag took.
+TEST(Recipe, APresetLeavesNoRuleToBeSet) {
+  const std::string plain =
+      "task = \"planted_regression\"\n[compare.settings.sharp]\nrule = "
+      "\"pion\"\ncutoff = 0.1\n";
+  const std::string preset = plain + "[optimizer]\npreset = \"paper-rlvr\"\n";
+  const std::string usual =
+      Recipe::parse(plain, "r.toml").value_text("optimizer.matrices.lr");
+  for (const TextPairs& flags : {TextPairs{{"optimizer.matrices.lr", usual}},
+                                 TextPairs{{"optimizer.rest.lr", "1"}},
+                                 TextPairs{{"optimizer.matrices.rule", "pion"}},
+                                 Recipe::parse(plain, "r.toml").variant("sharp")}) {
+    Recipe recipe = Recipe::parse(preset, "r.toml");
+    const std::string wanted = "preset \"paper-rlvr\" sets every rule itself; leave out";
+    const std::string message = message_of([&] { recipe.set_all(flags); });
+    EXPECT_NE(message.find(wanted), std::string::npos) << message;
+    Recipe before = Recipe::parse(plain, "r.toml");
+    TextPairs both = flags;
+    both.emplace_back("optimizer.preset", "paper-rlvr");
+    const std::string other = message_of([&] { before.set_all(both); });
+    EXPECT_NE(other.find(wanted), std::string::npos) << other;
+  }
+  const std::string file = message_of(
+      [&] { Recipe::parse(preset + "[optimizer.matrices]\nlr = 0.125\n", "r.toml"); });
+  EXPECT_NE(file.find("r.toml: optimizer.matrices.lr: preset"), std::string::npos)
+      << file;
+  // what a run saves holds every rule's defaults
+  Recipe recipe = Recipe::parse(plain, "r.toml");
+  recipe.set_all({{"optimizer.preset", "paper-rlvr"}, {"seed", "3"}});
+  EXPECT_EQ(Recipe::parse(recipe.to_toml(), "saved.toml").to_toml(), recipe.to_toml());
+}
+
+TEST(Recipe, RefusesKeysWithoutEffectAndEmptyGrids) {
+  Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  const std::string factor =
+      message_of([&] { recipe.set_all({{"optimizer.final_lr_factor", "0.1"}}); });
+  EXPECT_NE(factor.find("optimizer.schedule is \"constant\""), std::string::npos)
+      << factor;
+  EXPECT_NO_THROW(recipe.set_all({{"optimizer.schedule", "linear"}}));
+  for (const char* rates : {"", "-1", "nan"}) {
+    const std::string grid = message_of([&] { recipe.set("compare.grid.pion", rates); });
+    EXPECT_NE(grid.find("compare.grid.pion: must be"), std::string::npos) << grid;
+  }
+}
+
 TEST(Recipe, AVariantIsItsRuleAndItsSettings) {
   const Recipe recipe = Recipe::parse(kRecipe, "r.toml");
   EXPECT_EQ(recipe.variant("muon"), (TextPairs{{"optimizer.matrices.rule", "muon"}}));

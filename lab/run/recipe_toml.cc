@@ -258,11 +258,8 @@ class RecipeReader {
     for (const auto& [label, node] : table) {
       const std::string name = "compare.grid." + std::string(label.str());
       std::vector<double> rates = read_numbers(node, name);
-      const bool valid =
-          !rates.empty() && std::all_of(rates.begin(), rates.end(), [](double rate) {
-            return rate >= 0 && std::isfinite(rate);
-          });
-      if (!valid) fail(at(node) + name + ": must be one learning rate >= 0 or more");
+      if (!are_rates(rates))
+        fail(at(node) + name + ": must be one learning rate >= 0 or more");
       recipe_.data_->grids[std::string(label.str())] = std::move(rates);
       grid_lines_[std::string(label.str())] = node.source().begin.line;
     }
@@ -303,6 +300,9 @@ class RecipeReader {
         Recipe trial = recipe_;
         Recipe::Data& data = trial.writable();
         data.matrices = {make_rule("pion"), {}};  // this label's keys only
+        // make_plan refuses a comparison under a preset; a single run has no use for
+        // these
+        data.values.insert_or_assign("optimizer.preset", std::string());
         trial.set_all(recipe_.variant(name));
       });
   }

@@ -73,13 +73,14 @@ class TrainingRun {
     for (const Route& route : experiment_.routing.routes)
       if (is_matrix_role(route.role)) hidden_.insert(route.parameter.name);
     const RunLock lock(options_.out);
+    // another start may have had the lock until now
+    if (!options_.resume) refuse_existing(options_.out);
     if (fs::exists(paths_.result())) return already_complete();
     start();
     std::optional<Tracker> tracker;
     if (!track.empty()) tracker.emplace(track, fs::absolute(options_.out));
     const InterruptGuard guard;
-    const bool complete = loop();
-    if (complete) finish();
+    const bool complete = guarded([this] { return loop() && finish(); });
     if (tracker)
       if (const std::string problem = tracker->finish(); !problem.empty())
         progress_->say(problem);
@@ -126,6 +127,27 @@ class TrainingRun {
     }
     experiment_.optimizer->set_warning_sink(
         [this](const std::string& message) { warn(message); });
+  }
+
+  // Leaves the reason in the metrics when `work` throws.
+  template <class F>
+  bool guarded(F work) {
+    try {
+      return work();
+    } catch (const c10::Error& error) {
+      log_error(error.what_without_backtrace());
+      throw;
+    } catch (const std::exception& error) {
+      log_error(error.what());
+      throw;
+    }
+  }
+
+  void log_error(const std::string& message) noexcept {
+    try {
+      log_->write({{"kind", "error"}, {"step", step_}, {"message", message}});
+    } catch (const std::exception&) {  // a full disk may be the reason itself
+    }
   }
 
   void warn(const std::string& message) {
@@ -215,7 +237,7 @@ class TrainingRun {
   }
 
   // After the last checkpoint, so that a kill in here repeats it as a whole.
-  void finish() {
+  bool finish() {
     const Json metrics = evaluate(true);
     const auto score = metrics.find(info_.score);
     if (score == metrics.end() || !score->is_number())
@@ -235,6 +257,7 @@ class TrainingRun {
                          {"measures", metric_values(paths_.root, info_.columns)},
                          {"wall_seconds", wall_seconds()}};
     replace_file(paths_.result(), json_text(result, 1));
+    return true;
   }
 
   void report() {

@@ -57,6 +57,11 @@ void refuse_existing(const fs::path& root) {
                               "choose another with --out");
 }
 
+bool is_comparison(const fs::path& root) {
+  std::error_code error;
+  return fs::is_regular_file(root / "compare.json", error);
+}
+
 RunLock::RunLock(const fs::path& root) {
   std::error_code error;
   fs::create_directories(root, error);

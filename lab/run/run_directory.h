@@ -30,6 +30,9 @@ std::filesystem::path default_run_directory(const std::string& recipe_name,
 // Throws std::invalid_argument if something lies there already.
 void refuse_existing(const std::filesystem::path& root);
 
+// Whether `pion compare` wrote the directory: runs lie in it, one directory each.
+bool is_comparison(const std::filesystem::path& root);
+
 // Holds a run directory for this process while it lives; made if missing. Throws
 // std::invalid_argument if another process has it.
 class RunLock {

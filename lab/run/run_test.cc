@@ -4,9 +4,14 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <fstream>
+#include <functional>
+#include <optional>
+#include <thread>
 
 #include "lab/run/checkpoint.h"
+#include "lab/run/compare.h"
 #include "lab/run/run_directory.h"
 #include "lab/run/tensor_file.h"
 
@@ -97,6 +102,57 @@ TEST_F(RunTest, ADirectoryInUseOrThereAlreadyIsRefused) {
   EXPECT_TRUE(train(recipe, options("a", true)).complete);  // complete already
   const RunLock lock(directory_ / "b");
   EXPECT_THROW(train(recipe, options("b", true)), std::invalid_argument);
+}
+
+TEST_F(RunTest, AnErrorLeavesItsReason) {
+  // snake sets its own schedule: the run loop says so when it sees it
+  const Recipe recipe = Recipe::parse(
+      "task = \"snake\"\ntotal_timesteps = 512\neval_episodes = 1\n[env]\nheight = "
+      "4\nwidth = 4\nenvironments = 8\n[model]\nd_model = 16\nnum_layers = 1\nnum_heads "
+      "= 2\npatch = 2\n[ppo]\nhorizon = 16\nanneal_lr = true\n[optimizer]\nschedule = "
+      "\"cosine\"\n",
+      "r.toml");
+  EXPECT_THROW(train(recipe, options("a")), std::invalid_argument);
+  const Json last = lines(RunPaths{directory_ / "a"}.metrics()).back();
+  EXPECT_EQ(last["kind"], "error");
+  EXPECT_NE(last["message"].get<std::string>().find("its own learning-rate schedule"),
+            std::string::npos);
+}
+
+// The second start waits for the first, which has written by then.
+TEST_F(RunTest, TheLaterOfTwoStartsIsRefused) {
+  const fs::path file = directory_ / "r.toml";
+  fs::create_directories(directory_);
+  std::ofstream(file) << kRunRecipe;
+  const auto compare_here = [&] {
+    compare({.recipe_file = file.string(), .flags = {}, .out = directory_ / "c"});
+  };
+  const auto train_here = [&] {
+    train(Recipe::parse(kRunRecipe, "r.toml"), options("t"));
+  };
+  for (const auto& [name, start] :
+       {std::pair<const char*, std::function<void()>>{"t", train_here},
+        {"c", compare_here}}) {
+    std::optional<RunLock> first(directory_ / name);
+    std::string message;
+    std::thread second([&, start = start] {
+      try {
+        start();
+      } catch (const std::invalid_argument& error) {
+        message = error.what();
+      }
+    });
+    // the second has found an empty directory and tries its lock for 3 s
+    std::this_thread::sleep_for(std::chrono::milliseconds(700));
+    std::ofstream(directory_ / name / "recipe.toml") << "first";
+    first.reset();
+    second.join();
+    EXPECT_NE(message.find("exists; continue it with --resume"), std::string::npos)
+        << name << ": " << message;
+    std::string left;
+    std::getline(std::ifstream(directory_ / name / "recipe.toml") >> std::ws, left);
+    EXPECT_EQ(left, "first");
+  }
 }
 
 TEST_F(RunTest, FlagsOfAResumedRunMustAgreeWithIt) {

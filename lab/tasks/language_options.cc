@@ -131,10 +131,7 @@ ModelChoice model_choice(const Recipe& r) {
                 .fresh = fresh_config(r),
                 .dtype = r.text("model.dtype"),
                 .gradient_checkpointing = r.flag("model.gradient_checkpointing")};
-  if (!m.folder.empty() && !m.start.empty())
-    throw std::invalid_argument("model.folder = \"" + m.folder +
-                                "\" and model.start = \"" + m.start +
-                                "\" exclude one another; give one of them");
+  start_recipe(r);
   if (!m.is_fresh())
     refuse_unread(r, r.schema(), kShapeKeys,
                   m.folder.empty() ? "the model is that of recipe \"" + m.start + "\""
@@ -145,6 +142,14 @@ ModelChoice model_choice(const Recipe& r) {
     check_model_config(sized, "[model]");
   }
   return m;
+}
+
+std::string start_recipe(const Recipe& r) {
+  const std::string &folder = r.text("model.folder"), &start = r.text("model.start");
+  if (!folder.empty() && !start.empty())
+    throw std::invalid_argument("model.folder = \"" + folder + "\" and model.start = \"" +
+                                start + "\" exclude one another; give one of them");
+  return start;
 }
 
 std::vector<std::string> split_kinds(const std::string& list) {

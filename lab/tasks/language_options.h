@@ -49,6 +49,9 @@ ModelChoice model_choice(const Recipe& recipe);
 ProblemChoice problem_choice(const Recipe& recipe);
 EvaluationOptions evaluation_options(const Recipe& recipe);
 
+// model.start, which excludes model.folder: throws std::invalid_argument for both.
+std::string start_recipe(const Recipe& recipe);
+
 // "dd?dd,d+d" to its parts.
 std::vector<std::string> split_kinds(const std::string& list);
 

@@ -61,6 +61,7 @@ LanguageSetup set_up_language(const ModelChoice& model, const ProblemChoice& pro
   setup.problems = open_problems(problems);
   if (!model.folder.empty()) {
     setup.tokenizer = model.folder;
+    setup.from_folder = true;
     setup.model = load_model_folder(model.folder, model.dtype);
   } else if (!model.start.empty()) {
     setup.model = start_model(model, setup);

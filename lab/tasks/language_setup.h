@@ -19,6 +19,7 @@ struct LanguageSetup {
   std::shared_ptr<CausalLm> model;
   std::filesystem::path
       tokenizer;             // folder whose tokenizer files belong to the model; ""
+  bool from_folder = false;  // the model is that of model.folder
   bool provisional = false;  // the start policy does not exist yet: shapes only
 };
 

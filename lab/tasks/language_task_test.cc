@@ -320,6 +320,28 @@ TEST(Rlvr, WhatMakesNoSenseIsRefused) {
             std::string::npos);
 }
 
+TEST(Rlvr, KeysWithoutEffectAreRefused) {
+  const auto refusal = [](const TextPairs& flags) {
+    return message_of([&] { make_experiment(rlvr(flags)); });
+  };
+  for (const char* kind : {"k1_in_reward", "k2", "k3", "low_var_kl"})
+    expect_says(refusal({{"rl.kl", kind}}), "set rl.kl_coefficient");
+  EXPECT_EQ(refusal({{"rl.kl", "k3"}, {"rl.kl_coefficient", "0"}}), "");  // of a grid
+  EXPECT_EQ(refusal({{"rl.kl", "none"}}), "");
+  expect_says(refusal({{"rl.refills", "5"}}), "rl.dynamic_sampling");
+  EXPECT_EQ(refusal({{"rl.refills", "5"}, {"rl.dynamic_sampling", "true"}}), "");
+}
+
+// Before the start policy is trained for it.
+TEST(Rlvr, AFolderAndAStartExcludeOneAnother) {
+  Recipe recipe = Recipe::parse("task = \"rlvr\"\n", "r.toml");
+  const TaskInfo& info = find_task("rlvr");
+  recipe.set("model.start", "arithmetic_base");
+  EXPECT_EQ(info.start(recipe), "arithmetic_base");
+  recipe.set("model.folder", "q2");
+  expect_says(message_of([&] { info.start(recipe); }), "exclude one another");
+}
+
 TEST(Rlvr, NonFiniteWeightsStopTheRunAndNameTheUpdate) {
   Experiment e = make_experiment(rlvr());
   {
@@ -333,6 +355,15 @@ TEST(Rlvr, NonFiniteWeightsStopTheRunAndNameTheUpdate) {
     const std::string what = error.what();
     EXPECT_NE(what.find("update 3"), std::string::npos) << what;
     EXPECT_NE(what.find("layer"), std::string::npos) << what;
+  }
+}
+
+TEST(Resume, RefusesOtherProblemsThanTheRunBeganWith) {
+  for (const auto& make : {sft, rlvr}) {
+    Experiment first = make_experiment(make({})),
+               other = make_experiment(make({{"data.kinds", "d-d"}}));
+    first.task->update(0, *first.optimizer);
+    EXPECT_THROW(hand_over(first, other), std::invalid_argument);
   }
 }
 

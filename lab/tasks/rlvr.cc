@@ -10,6 +10,7 @@
 #include "lab/tasks/equal_rms.h"
 #include "lab/tasks/gradient_clip.h"
 #include "lab/tasks/micro_batch.h"
+#include "lab/tasks/setup_digest.h"
 #include "lab/tasks/stopwatch.h"
 
 namespace pion::lab {
@@ -54,6 +55,7 @@ RlvrTask::RlvrTask(const RlvrOptions& options, LanguageSetup setup,
                    const EvaluationOptions& evaluation, const ProblemChoice& problems)
     : options_(options),
       setup_(std::move(setup)),
+      began_with_(setup_digest(setup_)),
       start_(frozen_copy(*setup_.model)),
       verifier_(make_verifier(
           options.verifier.empty() ? setup_.problems->verifier() : options.verifier,
@@ -276,7 +278,10 @@ void RlvrTask::correct_statistics(std::vector<ParameterStatistics>& statistics) 
 
 void RlvrTask::save(TensorMap& tensors, Json& state) const {
   tensors["generator"] = generator_.get_state();
-  state = {{"drawn", drawn_}, {"answers", answers_}, {"baseline", estimator_.baseline()}};
+  state = {{"drawn", drawn_},
+           {"answers", answers_},
+           {"baseline", estimator_.baseline()},
+           {"setup", began_with_}};
 }
 
 void RlvrTask::load(const TensorMap& tensors, const Json& state) {
@@ -287,6 +292,7 @@ void RlvrTask::load(const TensorMap& tensors, const Json& state) {
                                   std::string(name) + "\", a whole number");
     return at->get<std::int64_t>();
   };
+  require_same_setup(state, began_with_, "rlvr");
   const auto baseline = state.find("baseline");
   if (baseline == state.end() || !baseline->is_number())
     throw std::invalid_argument("rlvr: the checkpoint's state must hold \"baseline\"");

@@ -69,6 +69,7 @@ class RlvrTask : public Task {
 
   RlvrOptions options_;
   LanguageSetup setup_;
+  Json began_with_;                  // see setup_digest
   std::shared_ptr<CausalLm> start_;  // frozen: reference, and the answers before
   std::unique_ptr<Verifier> verifier_;
   LanguageEvaluation evaluation_;

@@ -77,7 +77,7 @@ TaskInfo rlvr_info() {
       {"gradient_norm", "gradient norm", Source::kUpdates},
       {"loss", "loss", Source::kUpdates},
   };
-  info.start = [](const Recipe& r) { return r.text("model.start"); };
+  info.start = start_recipe;
   info.data = [](const Recipe& r) { return problem_file(r); };
   info.make = make_rlvr;
   return info;

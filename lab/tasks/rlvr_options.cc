@@ -119,6 +119,12 @@ EstimatorOptions estimator_options(const Recipe& r) {
     e.aggregation = aggregation_named(given);
   if (const auto& given = r.text("rl.kl"); given != kMethod) e.kl = kl_named(given);
   take(r, "rl.kl_coefficient", e.kl_coefficient);
+  // 0 may be asked for, as by a grid; a coefficient that nobody named is forgotten
+  if (e.kl != KlKind::kNone && e.kl_coefficient == 0 &&
+      r.number("rl.kl_coefficient") == kUnset)
+    throw std::invalid_argument("rl.kl = \"" + r.text("rl.kl") +
+                                "\" has no effect: method \"" + r.text("rl.method") +
+                                "\" has coefficient 0; set rl.kl_coefficient, as 0.001");
   take(r, "rl.clip_low", e.clip_low);
   take(r, "rl.clip_high", e.clip_high);
   take(r, "rl.gmpo_clip", e.gmpo_clip);
@@ -165,6 +171,10 @@ void check_together(const RlvrOptions& o) {
   must(o.verification.weights.correct != 0 || o.verification.weights.format != 0,
        "rl.reward_correct and rl.reward_format must not both be 0: nothing would be "
        "rewarded");
+  must(o.estimator.dynamic_sampling || o.refills == RlvrOptions{}.refills,
+       "rl.refills = " + std::to_string(o.refills) +
+           " has no effect without dynamic sampling; leave it out, or set "
+           "rl.dynamic_sampling = \"true\"");
   const bool cut = o.top_k > 0 || o.top_p < 1;
   must(!cut || o.old_logprobs == OldLogprobs::kTraining,
        "rl.old_logprobs: must not be \"generation\" with top_k or top_p, whose "

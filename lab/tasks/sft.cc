@@ -8,6 +8,7 @@
 #include "lab/data/permutation.h"
 #include "lab/tasks/gradient_clip.h"
 #include "lab/tasks/micro_batch.h"
+#include "lab/tasks/setup_digest.h"
 #include "lab/tasks/solution_loss.h"
 #include "lab/tasks/stopwatch.h"
 
@@ -33,6 +34,7 @@ SftTask::SftTask(const SftOptions& options, LanguageSetup setup,
                  const EvaluationOptions& evaluation, const ProblemChoice& problems)
     : options_(options),
       setup_(std::move(setup)),
+      began_with_(setup_digest(setup_)),
       verifier_(make_verifier(setup_.problems->verifier(), {})),
       evaluation_(evaluation, problems, *setup_.problems, *verifier_,
                   setup_.model->config()),
@@ -117,12 +119,15 @@ Json SftTask::evaluate() {
   return json;
 }
 
-void SftTask::save(TensorMap&, Json& state) const { state = {{"drawn", drawn_}}; }
+void SftTask::save(TensorMap&, Json& state) const {
+  state = {{"drawn", drawn_}, {"setup", began_with_}};
+}
 
 void SftTask::load(const TensorMap&, const Json& state) {
   const auto drawn = state.find("drawn");
   if (drawn == state.end() || !drawn->is_number_unsigned())
     throw std::invalid_argument("sft: the checkpoint's state must hold \"drawn\"");
+  require_same_setup(state, began_with_, "sft");
   drawn_ = drawn->get<std::int64_t>();
 }
 
@@ -187,7 +192,7 @@ TaskInfo sft_info() {
                   {"retention_accuracy", "retention"},
                   {"update_rms", "update RMS", Source::kOptimizer},
                   {"held_out_loss", "held-out loss"}};
-  info.start = [](const Recipe& r) { return r.text("model.start"); };
+  info.start = start_recipe;
   info.data = [](const Recipe& r) { return problem_file(r); };
   info.make = make_sft;
   return info;

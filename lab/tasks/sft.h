@@ -52,6 +52,7 @@ class SftTask : public Task {
 
   SftOptions options_;
   LanguageSetup setup_;
+  Json began_with_;  // see setup_digest
   std::unique_ptr<Verifier> verifier_;
   LanguageEvaluation evaluation_;
   std::vector<torch::Tensor> parameters_;

@@ -62,7 +62,7 @@ void check_finite(const char* function, const char* name, const Tensor& x,
   require(false, function, ": ", name, " must be finite, got ",
           x[row][token].item<double>(), " in response ", shown, ", token ", token,
           " of the padded row (", bad.sum().item<std::int64_t>(),
-          " such values)); the logits are not finite there");
+          " such values); the logits are not finite there");
 }
 
 void check_rollout(const Rollout& r, const EstimatorOptions& o) {

@@ -9,7 +9,7 @@ function curveRows(series, logarithmic) {
       // a logarithmic band cannot reach zero
       const low = logarithmic && !(one.low[i] > 0) ? one.mean[i] : one.low[i];
       rows.push({optimizer: labels[one.optimizer], x: one.x[i], mean: one.mean[i], low,
-        high: one.high[i], seeds: one.count[i]});
+        high: one.high[i], seeds: one.count[i], alone: one.x.length === 1});
     }
   }
   return rows;
@@ -40,6 +40,9 @@ function curveSpec(series, metric, axis, logarithmic) {
     {field: 'mean', title: metric.title, format: '.4~g'},
     {field: 'low', title: 'lowest seed', format: '.4~g'},
     {field: 'high', title: 'highest seed', format: '.4~g'}, {field: 'seeds', title: 'seeds here'}];
+  // one point makes no line
+  const alone = {transform: [{filter: 'datum.alone'}], mark: {type: 'point', filled: true, size: 70},
+    encoding: {x, y: {...y, field: 'mean'}}};
   const nearest = {name: 'nearest', select: {type: 'point', on: 'pointerover', nearest: true,
     clear: 'pointerout'}};
   return {
@@ -49,6 +52,7 @@ function curveSpec(series, metric, axis, logarithmic) {
       {mark: {type: 'area', opacity: 0.17},
         encoding: {x, y: {...y, field: 'low'}, y2: {field: 'high'}}},
       {mark: {type: 'line', strokeWidth: 2.25, clip: true}, encoding: {x, y: {...y, field: 'mean'}}},
+      ...(rows.some((row) => row.alone) ? [alone] : []),  // an empty layer has no extent
       {params: [nearest], mark: {type: 'point', filled: true, size: 70},
         encoding: {x, y: {...y, field: 'mean'}, tooltip,
           opacity: {condition: {param: 'nearest', empty: false, value: 1}, value: 0}}},

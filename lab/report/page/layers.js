@@ -24,7 +24,7 @@ function spreadSpec(statistic) {
     encoding: {color: {...colourEncoding(present, {labelFontSize: 12, offset: 10})}},
     layer: [
       {mark: {type: 'area', opacity: 0.17}, encoding: {x, y: {...y, field: 'low'}, y2: {field: 'high'}}},
-      {mark: {type: 'line', strokeWidth: 2, tooltip: true},
+      {mark: {type: 'line', strokeWidth: 2, tooltip: true, point: rows.length === present.length},
         encoding: {x, y: {...y, field: 'median'},
           tooltip: [{field: 'optimizer'}, {field: 'median', format: '.4~g'}]}},
     ],

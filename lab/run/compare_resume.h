@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a resumed comparison takes over from its first start.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "lab/run/recipe.h"
+
+namespace pion::lab {
+
+// Throws std::invalid_argument unless `out` can be resumed: it must exist, be no single
+// run, and, where it has a recipe, be of the one in `recipe_file`.
+void refuse_other_resume(const std::filesystem::path& out,
+                         const std::filesystem::path& recipe_file);
+
+struct FirstStart {
+  std::string recipe;  // its name; "" if unknown
+  TextPairs flags;
+};
+
+// From compare.json, which must hold every flag given now. Throws std::invalid_argument.
+FirstStart first_start(const std::filesystem::path& out, const TextPairs& given);
+
+// A JSON object from a file. Throws std::invalid_argument if it is none.
+nlohmann::ordered_json read_json(const std::filesystem::path& path);
+
+}  // namespace pion::lab

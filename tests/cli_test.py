@@ -214,6 +214,10 @@ def test_inspect_shows_routing_and_spectra(folder):
 
 def test_lists_and_version(folder):
     assert "planted_low_rank" in pion("recipes", cwd=folder, check=0).stdout
+    keys = pion("recipes", "rlvr_arithmetic", cwd=folder, check=0).stdout
+    for part in ("reinforce_plus_plus", "rl.kl_coefficient", "low_var_kl", "data.source"):
+        assert part in keys
+    assert "did you mean" in pion("recipes", "rlvr_aritmetic", cwd=folder, check=BAD_INPUT).stderr
     text = pion("optimizers", cwd=folder, check=0).stdout
     for name in ("pion", "muon", "adamw", "sgd", "cutoff", "paper-rlvr"):
         assert name in text

@@ -208,7 +208,8 @@ void write_weights(const fs::path& folder, const CausalLm& model) {
 
 CausalLmConfig load_model_config(const fs::path& folder) {
   if (!fs::is_directory(folder))
-    throw std::invalid_argument(folder.string() + ": must be a model folder, got " +
+    throw std::invalid_argument(fs::absolute(folder).string() +
+                                ": must be a model folder, got " +
                                 (fs::exists(folder) ? "a file" : "nothing"));
   const fs::path path = folder / "config.json";
   if (!fs::is_regular_file(path))

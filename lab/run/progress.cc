@@ -96,4 +96,9 @@ void Progress::say(const std::string& line) {
   line_open_ = false;
 }
 
+void Progress::warn(const std::string& what) {
+  if (quiet_) std::fprintf(stderr, "warning: %s\n", what.c_str());
+  say("warning: " + what);
+}
+
 }  // namespace pion::lab

@@ -19,7 +19,8 @@ class Progress {
 
   void update(std::int64_t done, const Json& metrics);
   void evaluation(std::int64_t done, const Json& metrics);
-  void say(const std::string& line);  // a line that stays
+  void say(const std::string& line);   // a line that stays
+  void warn(const std::string& what);  // the same, on standard error if quiet
 
  private:
   std::string status(std::int64_t done) const;

@@ -152,7 +152,7 @@ class TrainingRun {
 
   void warn(const std::string& message) {
     log_->write({{"kind", "warning"}, {"step", step_ + 1}, {"message", message}});
-    progress_->say("warning: " + message);
+    progress_->warn(message);
   }
 
   double wall_seconds() const {

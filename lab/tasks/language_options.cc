@@ -65,7 +65,8 @@ Schema model_keys() {
       word("model.folder", "", "Hugging Face folder to begin with; \"\": none"),
       word("model.start", "",
            "SFT recipe whose policy to begin with, trained once and kept; \"\": none"),
-      word("model.dtype", "", "of the weights; \"\": as stored, fresh ones float32",
+      word("model.dtype", "",
+           "of the weights; \"\": as stored (float16 as float32), fresh ones float32",
            {"", "float32", "bfloat16"}),
       {"model.gradient_checkpointing", false,
        "recompute layers in the backward pass: less memory, a third more time"},
@@ -199,9 +200,9 @@ std::unique_ptr<ProblemSet> open_problems(const ProblemChoice& choice) {
   if (!std::filesystem::exists(choice.source))
     throw std::invalid_argument(
         "data.source: must be \"arithmetic\" or a file that python -m pion.prepare "
-        "wrote, "
-        "got \"" +
-        choice.source + "\", which does not exist");
+        "wrote, got \"" +
+        choice.source + "\", which does not exist in " +
+        std::filesystem::absolute(choice.source).parent_path().string());
   return open_problem_set(choice.source);
 }
 

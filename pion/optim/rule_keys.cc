@@ -241,6 +241,12 @@ void check_combination(const MatrixRule& rule, std::string_view where) {
 }
 void check_combination(const PionRule& rule, std::string_view where) {
   check_scale_factor(rule, where);
+  if (rule.edge_factor != PionRule{}.edge_factor &&
+      (rule.promotion_steps || rule.cutoff.kind != Cutoff::Kind::kNoiseEdge)) {
+    fail(where, "edge_factor",
+         printed_number(PionRule{}.edge_factor) +
+             " unless cutoff is \"noise_edge\", got " + printed_number(rule.edge_factor));
+  }
   if (rule.promotion_steps) {
     if (*rule.promotion_steps > rule.steps) {
       fail(where, "promotion_steps",

@@ -108,6 +108,12 @@ TEST(Rule, ChecksCombinations) {
   expect_says(message_of([&] { check_rule(low, "here"); }), "raise cutoff or steps");
   low.steps = 12;
   EXPECT_EQ(message_of([&] { check_rule(low, "here"); }), "");
+  PionRule edge;
+  edge.edge_factor = 3;
+  expect_says(message_of([&] { check_rule(edge, "here"); }),
+              "edge_factor must be 2 unless cutoff is \"noise_edge\", got 3");
+  edge.cutoff.kind = Cutoff::Kind::kNoiseEdge;
+  EXPECT_EQ(message_of([&] { check_rule(edge, "here"); }), "");
   MuonRule factor;
   factor.scale_factor = 2.0;
   expect_says(message_of([&] { check_rule(factor, "here"); }),

@@ -75,7 +75,9 @@ std::string problem_table(const std::vector<Cell>& cells) {
     text += "| " + method + " |";
     for (const std::string& problem : problems) {
       const auto found = scores.find({method, problem});
-      text += " " + (found == scores.end() ? "-" : found->second) + " |";
+      text += ' ';
+      text += found == scores.end() ? "-" : found->second;
+      text += " |";
     }
     text += "\n";
   }

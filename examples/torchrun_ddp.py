@@ -30,10 +30,8 @@ def main():
     model = nn.Sequential(*layers).to(device)
     teacher = torch.randn(32, 8, device=device) / 8
     wrapped = nn.parallel.DistributedDataParallel(model)
-    # names as the model has them, without DDP's "module."
-    optimizer = pion.distribute(
-        pion.PionAdamW(pion.route(model, rules={"matrices": "muon"}), lr=3e-3)
-    )
+    routing = pion.route(model, rules={"matrices": "muon"})  # its names, without DDP's "module."
+    optimizer = pion.distribute(pion.PionAdamW(routing, lr=3e-3))
     first = 0
     if arguments.checkpoint and os.path.exists(arguments.checkpoint):
         saved = torch.load(arguments.checkpoint, map_location=device, weights_only=True)

@@ -36,10 +36,6 @@ const T& typed(const std::map<std::string, Value, std::less<>>& values,
   return *value;
 }
 
-}  // namespace
-
-namespace {
-
 [[noreturn]] void refuse_beside_preset(const std::string& key,
                                        const std::string& preset) {
   fail(key + ": preset \"" + preset +

@@ -93,7 +93,9 @@ def test_scalars_of_other_libraries_change_no_type(scalar, dtype):
                 # lr is rounded to the updates' type or not: half a unit, and that of the product
                 rounding = 3 * float(jnp.finfo(dtype).eps) * float(jnp.abs(w).max())
                 assert jnp.abs(u.astype(jnp.float32) - w.astype(jnp.float32)).max() <= rounding
-            types = [jax.tree.map(lambda x: (x.dtype, x.shape), each) for each in (state, after)]
+            types = [
+                [(x.dtype, x.shape) for x in jax.tree.leaves(each)] for each in (state, after)
+            ]
             assert types[0] == types[1]
             state = after
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PPO teaches a transformer to play Snake: the whole loop under jit, in the manner of PureJaxRL.
 
-    pip install '.[jax]' && python examples/train_snake_purejaxrl.py --use-muon --muon-lr 0.02
+    PION_JAX=1 pip install '.[jax]' && python examples/train_snake_purejaxrl.py --use-muon --muon-lr 0.02
 
 Rules, network and PPO are those of `pion train snake`, in the same units; docs/results/jax.md
 compares the two. Read from top to bottom: roll-out, advantages, loss, update, training.

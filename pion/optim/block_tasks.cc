@@ -55,11 +55,9 @@ void add_block_tasks(StepPlan& plan, std::size_t i) {
   item.blocks = plan.blocks.size();
   item.block_count = plan.layout_blocks.size();
   item.block_results = plan.block_results.size();
-  item.matrices = plan.results.size();
   plan.blocks.insert(plan.blocks.end(), plan.layout_blocks.begin(),
                      plan.layout_blocks.end());
   plan.block_results.resize(item.block_results + count * item.block_count);
-  plan.results.resize(item.matrices + count);
   const double entries =
       static_cast<double>(update.rows) * static_cast<double>(update.cols);
   for (std::size_t k = 0; k < count; ++k) {
@@ -101,6 +99,7 @@ void form_teams(StepPlan& plan, double total, std::size_t threads) {
 void run_block(StepPlan& plan, const Task& task, StepWorkspaces::Thread& thread,
                Executor& executor) {
   const Item& item = plan.items[task.item];
+  if (plan.idle[item.matrices + task.first]) return;
   if (item.zero_nonfinite) {  // once, by who has the first block
     if (task.last == 0) {
       plan.results[item.matrices + task.first] =
@@ -120,6 +119,7 @@ void merge_block_results(StepPlan& plan, const Item& item, bool collect_spectrum
   const auto blocks =
       std::span<const Block>(plan.blocks).subspan(item.blocks, item.block_count);
   for (std::size_t k = 0; k < static_cast<std::size_t>(item.update->count); ++k) {
+    if (plan.idle[item.matrices + k]) continue;
     const auto results =
         std::span<const BlockResult>(plan.block_results)
             .subspan(item.block_results + k * item.block_count, item.block_count);

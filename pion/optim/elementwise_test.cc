@@ -2,9 +2,13 @@
 // adamw_step and sgd_step against torch.optim's formulas in double; rounding; the watch.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "pion/optim/matrix_step.h"
+#include "pion/spectral/coefficients.h"
 #include "tests/random_numbers.h"
 
 namespace pion {
@@ -154,6 +158,67 @@ TEST(EmptyUpdateWatch, WarnsOnceAndNamesParameterFilterAndRemedy) {
   EXPECT_EQ(reset.observe("a", rule, empty), "");
   EXPECT_NE(reset.observe("a", rule, empty), "");
   EXPECT_EQ(EmptyUpdateWatch(1).observe("a", AdamWRule{}, empty), "");
+}
+
+// Spectra of every rank, equal and falling, through the map by its definition: what
+// passes is the sum of f(s_i)^2.
+TEST(EmptyUpdateWatch, NoMomentumPassesSoLittleThroughMuonThatItWouldWarn) {
+  for (const std::string& name : muon_sequence_names()) {
+    for (int steps = 1; steps <= 12; ++steps) {
+      MuonRule rule;
+      rule.coefficients = name, rule.steps = steps;
+      const QuinticSequence sequence = muon_sequence(name, steps);
+      const double top = 1 / muon_norm_margin(name);
+      EXPECT_GT(empty_below(rule), 0) << name << " " << steps;
+      for (int rank = 1; rank <= 4096; rank = rank < 40 ? rank + 1 : 2 * rank) {
+        for (const double ratio : {1.0, 0.97, 0.8, 0.5}) {
+          double squares = 0, passed = 0;
+          for (int i = 0; i < rank; ++i) squares += std::pow(ratio, 2 * i);
+          for (int i = 0; i < rank; ++i) {
+            const double s = top * std::pow(ratio, i) / std::sqrt(squares);
+            passed += std::pow(evaluate(sequence, s), 2);
+          }
+          EXPECT_GE(passed, empty_below(rule)) << name << " " << steps << " " << rank;
+        }
+      }
+    }
+  }
+}
+
+TEST(EmptyUpdateWatch, AMomentumOfRankOneIsNoEmptyUpdate) {
+  double s = 1;  // by the classic coefficients: 0.701, then four more steps
+  for (int step = 0; step < 5; ++step) {
+    s = 3.4445 * s - 4.7750 * s * s * s + 2.0315 * s * s * s * s * s;
+  }
+  EXPECT_LT(s * s, 0.5);
+  EmptyUpdateWatch watch(1);
+  const UpdateStatistics one{
+      .gradient_norm = 1, .directions_passed = s * s, .directions = 8};
+  EXPECT_EQ(watch.observe("a", MuonRule{}, one), "");
+  const UpdateStatistics vanished{.gradient_norm = 1, .directions = 8};
+  EXPECT_NE(watch.observe("a", MuonRule{}, vanished).find("has vanished"),
+            std::string::npos);
+  // of a filter it is less than half of what it would pass
+  EXPECT_NE(EmptyUpdateWatch(1).observe("a", PionRule{}, one), "");
+}
+
+TEST(EmptyUpdateWatch, CountsTheMatricesOfAStackOneByOne) {
+  const UpdateStatistics full{
+      .gradient_norm = 1, .directions_passed = 8, .directions = 8};
+  const UpdateStatistics empty{.gradient_norm = 1, .directions = 8, .half_pass = 0.3};
+  const UpdateStatistics idle{.idle = 1};
+  EmptyUpdateWatch watch(3);
+  const auto observe = [&](std::vector<UpdateStatistics> matrices) {
+    return watch.observe("experts", PionRule{}, full, matrices);
+  };
+  EXPECT_EQ(observe({full, empty, full, empty}), "");
+  EXPECT_EQ(observe({empty, idle, full, empty}), "");
+  EXPECT_EQ(watch.consecutive(), 2);  // of the last
+  EXPECT_EQ(observe({full, empty, full, full}), "");
+  EXPECT_EQ(watch.consecutive(), 2);  // of the second
+  const std::string warning = observe({full, empty, full, empty});
+  EXPECT_NE(warning.find("experts, matrix 1 of 4"), std::string::npos) << warning;
+  EXPECT_NE(warning.find("0 of 8"), std::string::npos) << warning;
 }
 
 // Two promotions of five pass above 0.263, three above 0.131.

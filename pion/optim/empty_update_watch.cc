@@ -6,6 +6,7 @@
 
 #include "pion/optim/matrix_step.h"
 #include "pion/optim/printed_bound.h"
+#include "pion/spectral/coefficients.h"
 
 namespace pion {
 namespace {
@@ -61,20 +62,60 @@ std::string remedy(const PionRule& rule, const UpdateStatistics& what) {
   return text + ", or give this parameter to muon if everything in it should move.";
 }
 
+// The matrices whose count has come so far, of a stack: ", matrices 2, 5 of 8".
+std::string numbers_of(std::span<const int> counts, int least) {
+  constexpr std::size_t kMost = 12;  // that are named
+  std::string text;
+  std::size_t found = 0;
+  for (std::size_t k = 0; k < counts.size(); ++k) {
+    if (counts[k] < least || ++found > kMost) continue;
+    text += (found == 1 ? "" : ", ") + std::to_string(k);
+  }
+  if (found > kMost) text += " and " + std::to_string(found - kMost) + " more";
+  return (found == 1 ? ", matrix " : ", matrices ") + text + " of " +
+         std::to_string(counts.size()) + " (from 0)";
+}
+
 }  // namespace
 
-std::string EmptyUpdateWatch::observe(std::string_view parameter, const Rule& rule,
-                                      const UpdateStatistics& what) {
-  if (!is_matrix_rule(rule) || what.skipped || what.gradient_norm == 0) return "";
-  if (what.directions_passed >= 0.5) {
-    consecutive_ = 0;
-    return "";
+double empty_below(const Rule& rule) {
+  const auto* muon = std::get_if<MuonRule>(&rule);
+  if (muon == nullptr) return 0.5;
+  const QuinticSequence sequence = muon_sequence(muon->coefficients, muon->steps);
+  const double top = 1.0 / muon_norm_margin(muon->coefficients);
+  constexpr int kPoints = 256;  // f is smooth, and half of the least leaves room
+  double least = 1.0;
+  for (int i = 1; i <= kPoints; ++i) {
+    const double part = static_cast<double>(i) / kPoints;
+    least = std::min(least, evaluate(sequence, part * top) / part);
   }
-  ++consecutive_;
-  if (warned_ || consecutive_ < patience_) return "";
+  return 0.5 * least * least;
+}
+
+std::string EmptyUpdateWatch::observe(std::string_view parameter, const Rule& rule,
+                                      const UpdateStatistics& last,
+                                      std::span<const UpdateStatistics> matrices) {
+  if (!is_matrix_rule(rule)) return "";
+  const bool stack = matrices.size() > 1;
+  const auto watched = stack ? matrices : std::span(&last, 1);
+  counts_.resize(watched.size(), consecutive_);
+  const UpdateStatistics* worst = nullptr;  // of those that this step left empty
+  int most = 0;
+  for (std::size_t k = 0; k < watched.size(); ++k) {
+    const UpdateStatistics& one = watched[k];
+    if (one.skipped || one.gradient_norm == 0) continue;
+    const bool empty =
+        one.directions_passed < 0.5 && one.directions_passed < empty_below(rule);
+    counts_[k] = empty ? counts_[k] + 1 : 0;
+    if (counts_[k] > most) most = counts_[k], worst = &one;
+  }
+  consecutive_ = *std::max_element(counts_.begin(), counts_.end());
+  if (warned_ || most < patience_) return "";
   warned_ = true;
+  const UpdateStatistics& what = *worst;
   std::string text =
-      std::string(parameter) + ": the last " + std::to_string(consecutive_) +
+      std::string(parameter) + (stack ? numbers_of(counts_, patience_) : "") +
+      ": the last " + std::to_string(most) +
       " updates were empty (" + short_text(what.directions_passed) + " of " +
       short_text(what.directions) + " directions passed), so only weight decay acts. ";
   if (const auto* filter = std::get_if<PionRule>(&rule)) {

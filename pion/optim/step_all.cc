@@ -52,9 +52,10 @@ double map_flops(const ParameterUpdate& update) {
 void add_matrix_tasks(StepPlan& plan, std::size_t i) {
   Item& item = plan.items[i];
   const auto count = static_cast<std::size_t>(item.update->count);
-  if (item.by_blocks) return add_block_tasks(plan, i);
   item.matrices = plan.results.size();
   plan.results.resize(item.matrices + count);
+  plan.idle.resize(plan.results.size());
+  if (item.by_blocks) return add_block_tasks(plan, i);
   const double cost = item.cost / static_cast<double>(count);
   for (std::size_t k = 0; k < count; ++k) {
     plan.tasks.push_back({Kind::kMatrix, i, k, k + 1, cost, plan.tasks.size()});
@@ -64,7 +65,7 @@ void add_matrix_tasks(StepPlan& plan, std::size_t i) {
 void add_scalars(StepPlan& plan, Item& item, const ParameterUpdate* previous) {
   const ParameterUpdate& update = *item.update;
   const bool known = previous != nullptr && previous->rule == update.rule &&
-                     previous->step == update.step && !plan.scalars.empty();
+                     previous->step == update.step;
   if (!known) {
     if (const auto* adamw = std::get_if<AdamWRule>(update.rule)) {
       plan.scalars.emplace_back(*adamw, update.step);
@@ -79,7 +80,8 @@ void add_scalars(StepPlan& plan, Item& item, const ParameterUpdate* previous) {
 // order that neighbours are dealt to one thread (TaskLists), as other code spreads them.
 void add_chunk_tasks(std::vector<Task>& tasks, Kind kind, std::size_t i, const Item& item,
                      std::size_t threads) {
-  const std::size_t chunks = chunk_count(item.entries);
+  const std::size_t chunks =
+      kind == Kind::kScan ? item.scan_chunks() : chunk_count(item.entries);
   const std::size_t range = std::max<std::size_t>(1, chunks / (8 * threads));
   const std::size_t ranges = (chunks + range - 1) / range;
   const std::size_t rounds = (ranges + threads - 1) / threads;
@@ -109,7 +111,7 @@ void add_whole_tasks(StepPlan& plan) {
 
 void add_item(StepPlan& plan, ParameterUpdate& update, const ParameterUpdate* previous) {
   const auto entries = static_cast<std::size_t>(update.count * update.rows * update.cols);
-  update.result = {};
+  update.result = {}, update.matrices = {};
   if (entries == 0) return;
   const bool matrix = is_matrix_rule(*update.rule);
   const double cost =
@@ -117,10 +119,15 @@ void add_item(StepPlan& plan, ParameterUpdate& update, const ParameterUpdate* pr
           ? static_cast<double>(update.count) * map_flops(update) / kFlopsPerSecond
           : static_cast<double>(entries) *
                 (std::holds_alternative<AdamWRule>(*update.rule) ? kAdamWCost : kSgdCost);
-  plan.items.push_back({&update, entries, cost});
+  const std::size_t piece =
+      matrix ? entries / static_cast<std::size_t>(update.count) : entries;
+  plan.items.push_back({&update, entries, piece, cost});
   Item& item = plan.items.back();
   const NonFinite policy = nonfinite_policy(*update.rule);
-  item.scan_first = policy == NonFinite::kRaise || (matrix && update.count > 1);
+  item.scan_first =
+      policy == NonFinite::kRaise || (matrix && (update.count > 1 || update.stack));
+  item.look_at_momentum =
+      matrix && policy != NonFinite::kSkip && !update.momentum_is_finite;
   if (!matrix) add_scalars(plan, item, previous);
 }
 
@@ -131,12 +138,30 @@ void sort_by_cost(std::vector<Task>& tasks) {
   });
 }
 
+// What is looked at before anything is written.
+void add_scans(StepPlan& plan, std::size_t i, std::size_t threads) {
+  Item& item = plan.items[i];
+  item.chunks = plan.scanned.size();
+  if (item.scan_first) {
+    plan.scanned.resize(item.chunks + item.scan_chunks());
+    plan.squares.resize(plan.scanned.size());
+    add_chunk_tasks(plan.scans, Kind::kScan, i, item, threads);
+  }
+  item.momentum_chunks = plan.momentum_finite.size();
+  if (item.look_at_momentum) {
+    plan.momentum_finite.resize(item.momentum_chunks + chunk_count(item.entries));
+    add_chunk_tasks(plan.scans, Kind::kMomentum, i, item, threads);
+  }
+}
+
 void make_plan(StepPlan& plan, std::span<ParameterUpdate> updates, std::size_t threads) {
   plan.clear();
-  const ParameterUpdate* previous = nullptr;  // the last one under an element-wise rule
+  const ParameterUpdate* previous = nullptr;  // the last with scalars
   for (ParameterUpdate& update : updates) {
+    const std::size_t before = plan.items.size();
     add_item(plan, update, previous);
-    if (!is_matrix_rule(*update.rule)) previous = &update;
+    const bool added = plan.items.size() > before;  // it is not empty
+    if (added && !is_matrix_rule(*update.rule)) previous = &update;
   }
   double total = 0;
   for (const Item& item : plan.items) total += item.cost;
@@ -149,12 +174,7 @@ void make_plan(StepPlan& plan, std::span<ParameterUpdate> updates, std::size_t t
     item.by_blocks = matrix && threads > 1 && item.cost > share &&
                      item.cost > kSplitCost && may_step_by_blocks(*item.update);
     item.scan_first |= item.split || item.by_blocks;
-    item.chunks = plan.scanned.size();
-    if (item.scan_first) {
-      plan.scanned.resize(item.chunks + chunk_count(item.entries));
-      plan.squares.resize(plan.scanned.size());
-      add_chunk_tasks(plan.scans, Kind::kScan, i, item, threads);
-    }
+    add_scans(plan, i, threads);
     if (matrix) {
       add_matrix_tasks(plan, i);
     } else if (item.split) {
@@ -168,24 +188,62 @@ void make_plan(StepPlan& plan, std::span<ParameterUpdate> updates, std::size_t t
   form_teams(plan, total, threads);
 }
 
-// What the scans found, item by item: throws, or marks what is skipped or zeroed.
-void judge_scans(StepPlan& plan) {
-  for (Item& item : plan.items) {
-    if (!item.scan_first) continue;
-    const auto scanned =
-        std::span(plan.scanned).subspan(item.chunks, chunk_count(item.entries));
-    const bool finite = std::all_of(scanned.begin(), scanned.end(),
-                                    [](const RunScan& scan) { return scan.finite; });
-    const NonFinite policy = nonfinite_policy(*item.update->rule);
-    if (!finite && policy == NonFinite::kRaise) raise_nonfinite(*item.update);
-    item.skipped = !finite && policy == NonFinite::kSkip;
-    item.zero_nonfinite = !finite && policy == NonFinite::kZero;
-    for (std::size_t c = scanned.size(); c-- > 0;) {  // the order of step_whole
-      if (item.zero_nonfinite) {
-        scanned[c] = scan_chunk(*item.update, item.entries, c, true);
-      }
-      item.gradient_squares += scanned[c].squares;
-    }
+std::span<RunScan> scans_of(StepPlan& plan, const Item& item) {
+  return std::span(plan.scanned).subspan(item.chunks, item.scan_chunks());
+}
+
+// ||G||_F^2 of one matrix of an item that was scanned first.
+double squares_of(StepPlan& plan, const Item& item, std::size_t matrix) {
+  const std::size_t chunks = chunk_count(item.piece);
+  const auto scanned = scans_of(plan, item).subspan(matrix * chunks, chunks);
+  double squares = 0;
+  for (std::size_t c = chunks; c-- > 0;) squares += scanned[c].squares;
+  return squares;
+}
+
+// What the scans of the gradient found: throws, or marks what is skipped or zeroed.
+void judge_gradient(StepPlan& plan, Item& item) {
+  const auto scanned = scans_of(plan, item);
+  const bool finite = std::all_of(scanned.begin(), scanned.end(),
+                                  [](const RunScan& scan) { return scan.finite; });
+  const NonFinite policy = nonfinite_policy(*item.update->rule);
+  if (!finite && policy == NonFinite::kRaise) raise_nonfinite(*item.update);
+  item.skipped = !finite && policy == NonFinite::kSkip;
+  item.zero_nonfinite = !finite && policy == NonFinite::kZero;
+  for (std::size_t c = scanned.size(); c-- > 0;) {  // the order of step_whole
+    if (item.zero_nonfinite) scanned[c] = scan_chunk(*item.update, item.piece, c, true);
+    item.gradient_squares += scanned[c].squares;
+  }
+}
+
+void judge_momentum(const StepPlan& plan, const Item& item,
+                    std::span<const ParameterUpdate> updates) {
+  const auto looked = std::span(plan.momentum_finite)
+                          .subspan(item.momentum_chunks, chunk_count(item.entries));
+  if (std::find(looked.begin(), looked.end(), char{0}) == looked.end()) return;
+  const auto index = static_cast<std::size_t>(item.update - updates.data());
+  throw std::invalid_argument(
+      "step_all: " + label(*item.update, index) +
+      ": the momentum must be finite, got NaN or Inf; restart it from zeros");
+}
+
+// Squares of entries below 1e-23 vanish, so what seems to be zero is looked at again.
+void add_looks(StepPlan& plan, std::size_t i) {
+  const Item& item = plan.items[i];
+  for (std::size_t k = 0; k < static_cast<std::size_t>(item.update->count); ++k) {
+    if (squares_of(plan, item, k) > 0) continue;
+    plan.looks.push_back({Kind::kIdle, i, k, k + 1, 0.0, plan.looks.size()});
+  }
+}
+
+// Throws what stands against the step; finds what takes no part in it.
+void judge_scans(StepPlan& plan, std::span<const ParameterUpdate> updates) {
+  for (std::size_t i = 0; i < plan.items.size(); ++i) {
+    Item& item = plan.items[i];
+    if (item.scan_first) judge_gradient(plan, item);
+    if (item.look_at_momentum) judge_momentum(plan, item, updates);
+    const bool matrix = is_matrix_rule(*item.update->rule);
+    if (matrix && item.update->stack && !item.skipped) add_looks(plan, i);
   }
 }
 
@@ -205,14 +263,23 @@ void run_task(StepPlan& plan, const Task& task, StepWorkspaces::Thread& thread) 
     SerialExecutor here;
     return run_block(plan, task, thread, here);
   }
+  if (task.kind == Kind::kIdle) {
+    plan.idle[item.matrices + task.first] =
+        gradient_is_zero(*item.update, task.first, item.zero_nonfinite);
+    return;
+  }
   if (task.kind == Kind::kMatrix) {
-    plan.results[item.matrices + task.first] =
-        step_matrix(*item.update, task.first, thread);
+    const std::size_t matrix = item.matrices + task.first;
+    if (!plan.idle[matrix])
+      plan.results[matrix] = step_matrix(*item.update, task.first, thread);
     return;
   }
   for (std::size_t c = task.first; c < task.last; ++c) {
     if (task.kind == Kind::kScan) {
-      plan.scanned[item.chunks + c] = scan_chunk(*item.update, item.entries, c, false);
+      plan.scanned[item.chunks + c] = scan_chunk(*item.update, item.piece, c, false);
+    } else if (task.kind == Kind::kMomentum) {
+      plan.momentum_finite[item.momentum_chunks + c] =
+          momentum_chunk_is_finite(*item.update, item.entries, c);
     } else {
       plan.squares[item.chunks + c] =
           step_chunk(*item.update, plan.scalars[item.scalars], item.entries, c,
@@ -231,7 +298,8 @@ void run_tasks(StepPlan& plan, const std::vector<Task>& tasks, Executor& executo
 }
 
 void run_scans(StepPlan& plan, Executor& executor, StepWorkspaces& workspaces) {
-  if (plan.scanned.size() * kChunkEntries > kSerialScan) {
+  const std::size_t chunks = plan.scanned.size() + plan.momentum_finite.size();
+  if (chunks * kChunkEntries > kSerialScan) {
     run_tasks(plan, plan.scans, executor, workspaces);
   } else {
     SerialExecutor here;
@@ -239,18 +307,36 @@ void run_scans(StepPlan& plan, Executor& executor, StepWorkspaces& workspaces) {
   }
 }
 
+void fill_matrix_results(StepPlan& plan, const Item& item, bool collect_spectrum) {
+  const auto count = static_cast<std::size_t>(item.update->count);
+  const auto results = std::span(plan.results).subspan(item.matrices, count);
+  if (item.skipped) {
+    std::fill(results.begin(), results.end(), UpdateStatistics{.skipped = true});
+  } else if (item.by_blocks) {
+    merge_block_results(plan, item, collect_spectrum);
+  }
+  for (std::size_t k = 0; k < count; ++k) {
+    if (plan.idle[item.matrices + k]) {
+      results[k] = {.idle = 1};
+    } else if (item.scan_first && !results[k].skipped) {
+      results[k].gradient_norm = std::sqrt(squares_of(plan, item, k));
+    }
+  }
+  UpdateStatistics& result = item.update->result;
+  result = combine(results);
+  if (item.scan_first && !result.skipped) {
+    result.gradient_norm = std::sqrt(item.gradient_squares);
+  }
+  item.update->matrices = results;
+}
+
 void fill_results(StepPlan& plan, bool collect_spectrum) {
   for (const Item& item : plan.items) {
     UpdateStatistics& result = item.update->result;
-    if (item.skipped) {
+    if (is_matrix_rule(*item.update->rule)) {
+      fill_matrix_results(plan, item, collect_spectrum);
+    } else if (item.skipped) {
       result = {.skipped = true};
-    } else if (is_matrix_rule(*item.update->rule)) {
-      const auto count = static_cast<std::size_t>(item.update->count);
-      if (item.by_blocks) merge_block_results(plan, item, collect_spectrum);
-      result = combine(std::span(plan.results).subspan(item.matrices, count));
-      if (item.scan_first && !result.skipped) {
-        result.gradient_norm = std::sqrt(item.gradient_squares);
-      }
     } else if (item.split) {
       double squares = 0;
       for (std::size_t c = 0; c < chunk_count(item.entries); ++c) {
@@ -268,6 +354,7 @@ void step_all(std::span<ParameterUpdate> updates, Executor& executor,
               StepWorkspaces& workspaces) {
   check_updates(updates);
   StepPlan& plan = workspaces.plan;
+  check_apart(updates, plan.written, plan.sorted);
   if (executor.threads() < 1)
     throw std::invalid_argument("step_all: the executor must have threads >= 1, got " +
                                 std::to_string(executor.threads()));
@@ -279,7 +366,8 @@ void step_all(std::span<ParameterUpdate> updates, Executor& executor,
     if (thread.weight.size() < kWidePiece) thread.weight.resize(kWidePiece);
   }
   run_scans(plan, executor, workspaces);
-  judge_scans(plan);
+  judge_scans(plan, updates);
+  run_tasks(plan, plan.looks, executor, workspaces);
   for (const Task& task : plan.team_tasks) {
     if (plan.items[task.item].skipped) continue;
     run_block(plan, task, workspaces.threads.front(), executor);

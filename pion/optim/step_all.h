@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "pion/executor.h"
@@ -38,7 +39,15 @@ struct ParameterUpdate {
   bool maximize = false;   // steps along the gradient
   // Vouched for: zeros, or what a step left behind. Spares matrix rules a look at it.
   bool momentum_is_finite = false;
+  // The matrices are a stack, as of experts: one whose gradient is zero in every entry
+  // had no part in the loss and is left alone, without decay, as a parameter without a
+  // gradient is. Matrix rules only.
+  bool stack = false;
+  std::string_view name;    // for messages
   UpdateStatistics result;  // written
+  // Written: matrix rules, what the step did to every matrix. Holds until the next call
+  // with the same workspaces.
+  std::span<const UpdateStatistics> matrices;
 };
 
 // Scratch memory of step_all that is kept between steps.
@@ -56,12 +65,16 @@ struct StepWorkspaces {
 // Steps all parameters in place, matrices and blocks of them spread over the threads by
 // cost. Results are the same bits for every number of threads. A parameter of several
 // matrices is skipped as a whole if one entry of its gradient is not finite under
-// NonFinite::kSkip. Arrays of different updates must not overlap. After the first call
-// with the same updates nothing is allocated, up to what matrix_step allocates.
+// NonFinite::kSkip. After the first call with the same updates nothing is allocated, up
+// to what matrix_step allocates.
 //
 // Throws std::invalid_argument, before anything is written, if an update is incomplete or
-// out of range, or its gradient is not finite under kRaise. A momentum that is not finite
-// under kRaise or kZero throws too, but other parameters may have been stepped by then.
+// out of range, arrays overlap that different updates write, a gradient is not finite
+// under kRaise, or a momentum is not finite under kRaise or kZero. Later, when others may
+// have been stepped, only memory that runs out can stop it, and a momentum whose average
+// with the gradient leaves the range of its type.
+//
+// Prints nothing: whether a parameter was skipped, and what passed, is in `result`.
 void step_all(std::span<ParameterUpdate> updates, Executor& executor,
               StepWorkspaces& workspaces);
 

@@ -119,13 +119,34 @@ UpdateStatistics matrix_step_of(const ParameterUpdate& update, std::size_t first
 
 }  // namespace
 
-RunScan scan_chunk(const ParameterUpdate& update, std::size_t entries, std::size_t index,
+RunScan scan_chunk(const ParameterUpdate& update, std::size_t piece, std::size_t index,
                    bool zero_nonfinite) {
   const FlushDenormals flush;
+  const std::size_t chunks = chunk_count(piece);
+  const Chunk chunk = chunk_of(index % chunks, piece);
+  const std::size_t first = index / chunks * piece + chunk.first;
+  return with_types(update, [&]<class T, class G>() {
+    return scan_run<T, G>(gradient_run<G>(update, first, zero_nonfinite), chunk.size);
+  });
+}
+
+bool momentum_chunk_is_finite(const ParameterUpdate& update, std::size_t entries,
+                              std::size_t index) {
   const Chunk chunk = chunk_of(index, entries);
   return with_types(update, [&]<class T, class G>() {
-    return scan_run<T, G>(gradient_run<G>(update, chunk.first, zero_nonfinite),
-                          chunk.size);
+    const T* momentum = static_cast<const T*>(update.momentum) + chunk.first;
+    return scan_run<T, T>({momentum}, chunk.size).finite;
+  });
+}
+
+bool gradient_is_zero(const ParameterUpdate& update, std::size_t matrix,
+                      bool zero_nonfinite) {
+  const auto n = static_cast<std::size_t>(update.rows * update.cols);
+  return with_types(update, [&]<class T, class G>() {
+    const G* gradient = static_cast<const G*>(update.gradient) + matrix * n;
+    return std::all_of(gradient, gradient + n, [&](G g) {
+      return (zero_nonfinite ? finite_or_zero<T>(g) : gradient_entry<T>(g)) == 0;
+    });
   });
 }
 

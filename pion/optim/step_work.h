@@ -10,9 +10,18 @@ namespace pion {
 // between widening and rounding.
 inline constexpr std::size_t kWidePiece = 2048;
 
-// Looks at one chunk of the gradient, of all matrices together.
-RunScan scan_chunk(const ParameterUpdate& update, std::size_t entries, std::size_t chunk,
+// Looks at one chunk of the gradient. Chunks lie within pieces of so many entries each
+// and are counted through all of them.
+RunScan scan_chunk(const ParameterUpdate& update, std::size_t piece, std::size_t chunk,
                    bool zero_nonfinite);
+
+// Whether every entry of a chunk of a matrix rule's momentum is finite.
+bool momentum_chunk_is_finite(const ParameterUpdate& update, std::size_t entries,
+                              std::size_t chunk);
+
+// Whether every entry of the gradient of one matrix is zero.
+bool gradient_is_zero(const ParameterUpdate& update, std::size_t matrix,
+                      bool zero_nonfinite);
 
 // Throws what the rule throws under NonFinite::kRaise.
 void raise_nonfinite(const ParameterUpdate& update);

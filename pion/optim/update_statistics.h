@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 namespace pion {
 
 // What one step did to one parameter. Element-wise rules fill the first three.
@@ -17,6 +19,9 @@ struct UpdateStatistics {
                            // count; 1 for one block
   double half_pass = 0;  // Pion: the singular value, relative to the norm, of which half
                          // passes; the largest over blocks
+  // Matrices of a stack that were left alone, since their gradient was zero. They count
+  // in no sum, mean or extreme above but update_rms, where they are zeros.
+  std::int64_t idle = 0;
 };
 
 }  // namespace pion

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <vector>
 
+#include "pion/optim/step_checks.h"
 #include "pion/torch/aten_map.h"
 #include "pion/torch/aten_rounding.h"
 
@@ -26,7 +27,7 @@ struct Work {
   }
 };
 
-constexpr int kStatistics = 10;  // in the order of UpdateStatistics
+constexpr int kStatistics = 11;  // in the order of UpdateStatistics
 using StatisticsList = std::vector<at::Tensor>;
 
 Work prepare(const ParameterStep& step) {
@@ -89,18 +90,20 @@ at::Tensor root_mean_square(const at::Tensor& x) {
   return size_of(x) / std::sqrt(static_cast<double>(x.numel()));
 }
 
-// Statistics as one f64 tensor; parts that are plain numbers need no device.
-at::Tensor pack(const Work& work, const at::Tensor& update,
-                const StatisticsList& spectrum) {
+// Statistics of a parameter, or of one matrix of a stack, as one f64 tensor (1,
+// kStatistics). `idle` is undefined outside of stacks.
+at::Tensor pack(const Work& work, const at::Tensor& gradient, const at::Tensor& update,
+                const StatisticsList& spectrum, const at::Tensor& idle = {}) {
   const auto options = update.options().dtype(at::kDouble);
   const at::Tensor skipped = work.finite.defined()
                                  ? work.finite.logical_not().to(at::kDouble)
                                  : at::zeros({}, options);
-  StatisticsList all = {skipped, size_of(work.gradient), root_mean_square(update)};
+  StatisticsList all = {skipped, size_of(gradient), root_mean_square(update)};
   all.insert(all.end(), spectrum.begin(), spectrum.end());
-  while (all.size() < kStatistics) all.push_back(at::zeros({}, options));
+  while (all.size() + 1 < kStatistics) all.push_back(at::zeros({}, options));
+  all.push_back(idle.defined() ? idle : at::zeros({}, options));
   for (at::Tensor& value : all) value = value.to(at::kDouble).reshape({});
-  return at::stack(all);
+  return at::stack(all).unsqueeze(0);
 }
 
 at::Tensor step_adamw(const Work& work, const AdamWRule& rule, bool collect) {
@@ -117,7 +120,7 @@ at::Tensor step_adamw(const Work& work, const AdamWRule& rule, bool collect) {
   if (rule.lr != 0)
     write_weight(work, work.weight * (1.0 - rule.lr * rule.weight_decay) - update);
   count_step(work);
-  return collect ? pack(work, update, {}) : at::Tensor();
+  return collect ? pack(work, work.gradient, update, {}) : at::Tensor();
 }
 
 at::Tensor step_sgd(const Work& work, const SgdRule& rule, bool collect) {
@@ -135,7 +138,7 @@ at::Tensor step_sgd(const Work& work, const SgdRule& rule, bool collect) {
   if (rule.lr != 0)
     write_weight(work, work.weight * (1.0 - rule.lr * rule.weight_decay) - update);
   count_step(work);
-  return collect ? pack(work, update, {}) : at::Tensor();
+  return collect ? pack(work, work.gradient, update, {}) : at::Tensor();
 }
 
 // One part of a head layout in x (count, rows, cols), as a batch of its blocks.
@@ -217,19 +220,19 @@ StatisticsList spectrum_statistics(const at::Tensor& blocks, double directions,
           at::full({}, half_pass, options)};
 }
 
-at::Tensor step_matrix(Work& work, const MatrixRule& rule, bool collect) {
-  const ParameterStep& step = *work.step;
-  const MatrixShape shape = matrix_shape(step.parameter.sizes(), step.options->fold());
-  const at::Tensor& old = step.state->momentum_buffer;
-  const at::Tensor momentum = old * rule.momentum + work.gradient * (1.0 - rule.momentum);
-  const at::Tensor direction =
-      (rule.nesterov ? momentum * rule.momentum + work.gradient * (1.0 - rule.momentum)
-                     : momentum)
-          .reshape({shape.count, shape.rows, shape.cols});
-  if (work.finite.defined()) work.finite = work.finite & at::isfinite(direction).all();
+// The blocks of a matrix parameter in a step, for its statistics.
+struct Mapped {
+  at::Tensor update;               // lr s O, (count, rows, cols)
+  std::vector<at::Tensor> blocks;  // by part, if they are collected
+  double directions = 0;           // of one matrix
+  double half_pass = 0;
+};
 
-  std::vector<at::Tensor> updates, blocks;
-  double directions = 0, half_pass = 0;
+Mapped map_direction(const Work& work, const MatrixRule& rule, const MatrixShape& shape,
+                     const at::Tensor& direction, bool collect) {
+  const ParameterStep& step = *work.step;
+  Mapped mapped;
+  std::vector<at::Tensor> updates;
   for (const Part& part : layout_parts(step.options->layout(), shape)) {
     const at::Tensor d = part.cut(direction);
     const SpectralMap map = rule_map(*step.rule, d.size(1), d.size(2));
@@ -239,26 +242,77 @@ at::Tensor step_matrix(Work& work, const MatrixRule& rule, bool collect) {
     const bool transposed = step.options->layout().transposed;
     updates.push_back(part.join(scaled(output, rule, transposed), shape.count));
     if (!collect) continue;
-    directions += static_cast<double>(d.size(0) * std::min(d.size(1), d.size(2)));
-    blocks.push_back(block_statistics(clean, output, shape.count));
+    mapped.directions +=
+        static_cast<double>(part.heads * std::min(d.size(1), d.size(2)));
+    mapped.blocks.push_back(block_statistics(clean, output, shape.count));
     if (std::holds_alternative<PionRule>(*step.rule)) {
-      half_pass = std::max(half_pass, half_pass_point(map.sequence));
+      mapped.half_pass = std::max(mapped.half_pass, half_pass_point(map.sequence));
     }
   }
-  const at::Tensor update =
-      at::cat(updates, 1 + step.options->layout().axis).reshape(step.parameter.sizes()) *
-      rule.lr;
+  mapped.update = at::cat(updates, 1 + step.options->layout().axis) * rule.lr;
+  return mapped;
+}
+
+// (1, kStatistics); of a stack (count, kStatistics), a row for every matrix.
+at::Tensor matrix_statistics(const Work& work, const MatrixShape& shape,
+                             const Mapped& mapped, const at::Tensor& active) {
+  const at::Tensor blocks = at::cat(mapped.blocks, 1);
+  const auto count = static_cast<double>(shape.count);
+  if (!shape.stack) {
+    return pack(
+        work, work.gradient, mapped.update,
+        spectrum_statistics(blocks, count * mapped.directions, mapped.half_pass));
+  }
+  const at::Tensor gradient =
+      work.gradient.reshape({shape.count, shape.rows, shape.cols});
+  StatisticsList rows;
+  for (std::int64_t k = 0; k < shape.count; ++k) {
+    rows.push_back(pack(work, gradient[k], mapped.update[k],
+                        spectrum_statistics(blocks.narrow(0, k, 1), mapped.directions,
+                                            mapped.half_pass),
+                        active[k].logical_not()));
+  }
+  return at::cat(rows);
+}
+
+at::Tensor step_matrix(Work& work, const MatrixRule& rule, bool collect) {
+  const ParameterStep& step = *work.step;
+  const MatrixShape shape = matrix_shape(step.parameter.sizes(), step.options->fold());
+  const std::vector<std::int64_t> matrices = {shape.count, shape.rows, shape.cols};
+  const at::Tensor& old = step.state->momentum_buffer;
+  at::Tensor momentum = old * rule.momentum + work.gradient * (1.0 - rule.momentum);
+  at::Tensor direction =
+      (rule.nesterov ? momentum * rule.momentum + work.gradient * (1.0 - rule.momentum)
+                     : momentum)
+          .reshape(matrices);
+  // a matrix of a stack whose gradient is zero is left alone
+  at::Tensor active;  // (count, 1, 1)
+  if (shape.stack) {
+    active = (work.gradient.reshape(matrices) != 0).flatten(1).any(1).view({-1, 1, 1});
+    momentum = at::where(active, momentum.reshape(matrices), old.reshape(matrices))
+                   .reshape(old.sizes());
+    direction = at::where(active, direction, 0);
+  }
+  if (work.finite.defined()) work.finite = work.finite & at::isfinite(direction).all();
+
+  const Mapped mapped = map_direction(work, rule, shape, direction, collect);
   work.write(old, momentum);
-  if (rule.lr != 0)
-    write_weight(work, work.weight * (1.0 - rule.lr * rule.weight_decay) - update);
+  if (rule.lr != 0) {
+    const at::Tensor update = mapped.update.reshape(step.parameter.sizes());
+    at::Tensor moved = work.weight * (1.0 - rule.lr * rule.weight_decay) - update;
+    if (shape.stack) {
+      moved = at::where(active, moved.reshape(matrices), work.weight.reshape(matrices))
+                  .reshape(step.parameter.sizes());
+    }
+    write_weight(work, moved);
+  }
   count_step(work);
-  if (!collect) return {};
-  return pack(work, update,
-              spectrum_statistics(at::cat(blocks, 1), directions, half_pass));
+  return collect ? matrix_statistics(work, shape, mapped, active) : at::Tensor();
 }
 
 UpdateStatistics unpack(const double* values) {
   if (values[0] != 0) return {.skipped = true};
+  if (values[10] != 0) return {.idle = 1};
   return {.skipped = false,
           .gradient_norm = values[1],
           .update_rms = values[2],
@@ -269,6 +323,25 @@ UpdateStatistics unpack(const double* values) {
           .energy_kept = values[7],
           .head_spread = values[8],
           .half_pass = values[9]};
+}
+
+// The rows of every step, in order.
+void fill_results(std::span<ParameterStep> steps, StatisticsList& statistics) {
+  const at::Device device = statistics.front().device();
+  for (at::Tensor& one : statistics) one = one.to(device, /*non_blocking=*/true);
+  const at::Tensor all = at::cat(statistics).cpu();
+  const double* row = all.data_ptr<double>();
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    std::vector<UpdateStatistics> rows;
+    for (std::int64_t k = 0; k < statistics[i].size(0); ++k, row += kStatistics) {
+      rows.push_back(unpack(row));
+    }
+    steps[i].result = combine(rows);
+    const ParameterStep& step = steps[i];
+    const bool stack = is_matrix_rule(*step.rule) &&
+                       matrix_shape(step.parameter.sizes(), step.options->fold()).stack;
+    if (stack) steps[i].matrices = std::move(rows);
+  }
 }
 
 }  // namespace
@@ -287,13 +360,7 @@ void aten_step(std::span<ParameterStep> steps, bool collect) {
     }
     if (collect) statistics.push_back(packed);
   }
-  if (statistics.empty()) return;
-  const at::Device device = statistics.front().device();
-  for (at::Tensor& one : statistics) one = one.to(device, /*non_blocking=*/true);
-  const at::Tensor all = at::stack(statistics).cpu();
-  for (std::size_t i = 0; i < steps.size(); ++i) {
-    steps[i].result = unpack(all.data_ptr<double>() + i * kStatistics);
-  }
+  if (!statistics.empty()) fill_results(steps, statistics);
 }
 
 }  // namespace pion

@@ -87,6 +87,8 @@ ParameterUpdate update_of(const ParameterStep& step, const Contiguous& tensors) 
   update.seed = step.seed;
   update.step = *state.step.data_ptr<std::int64_t>() + 1;
   update.maximize = step.options->maximize();
+  update.stack = shape.stack;
+  update.name = step.name;
   // zeros before the first step
   update.momentum_is_finite = state.momentum_is_finite || update.step == 1;
   return update;
@@ -110,8 +112,12 @@ void cpu_step(std::span<ParameterStep> steps, bool collect_spectrum,
   for (std::size_t i = 0; i < steps.size(); ++i) {
     ParameterStep& step = steps[i];
     step.result = updates[i].result;
+    if (updates[i].stack) {
+      step.matrices.assign(updates[i].matrices.begin(), updates[i].matrices.end());
+    }
     if (step.result.skipped) continue;
-    step.state->momentum_is_finite = true;
+    // nobody has looked at that of an idle matrix
+    if (step.result.idle == 0) step.state->momentum_is_finite = true;
     const at::Tensor& weight = tensors[i].weight;
     if (weight.is_alias_of(step.parameter))
       step.parameter.unsafeGetTensorImpl()->bump_version();

@@ -25,25 +25,41 @@ const GroupOptions& options_of(const OptimizerParamGroup& group, std::string_vie
   return *options;
 }
 
-// Under NonFinite::kRaise everything is looked at before anything is written: one
-// synchronization, and none without such a group.
+// Under NonFinite::kRaise gradients are looked at before anything is written, and under
+// kRaise and kZero momenta that no step has left behind: one synchronization, and none
+// without such a group.
 void check_finite(const std::vector<ParameterStep>& steps) {
+  struct Asked {
+    const ParameterStep* step;
+    bool momentum;
+  };
   std::vector<torch::Tensor> flags;
-  std::vector<const ParameterStep*> of;
+  std::vector<Asked> asked;
   for (const ParameterStep& step : steps) {
-    if (nonfinite_policy(*step.rule) != NonFinite::kRaise) continue;
-    flags.push_back(at::isfinite(step.gradient).all());
-    of.push_back(&step);
+    const NonFinite policy = nonfinite_policy(*step.rule);
+    if (policy == NonFinite::kRaise) {
+      flags.push_back(at::isfinite(step.gradient).all());
+      asked.push_back({&step, false});
+    }
+    if (policy != NonFinite::kSkip && is_matrix_rule(*step.rule) &&
+        !step.state->momentum_is_finite) {
+      flags.push_back(at::isfinite(step.state->momentum_buffer).all());
+      asked.push_back({&step, true});
+    }
   }
   if (flags.empty()) return;
   for (torch::Tensor& flag : flags)
     flag = flag.to(flags.front().device(), /*non_blocking=*/true);
   const torch::Tensor finite = at::stack(flags).cpu();
-  for (std::size_t i = 0; i < of.size(); ++i) {
-    TORCH_CHECK(finite.data_ptr<bool>()[i],
-                "step: every gradient must be finite, got NaN or Inf ", "in that of ",
-                of[i]->name, "; nothing was written. To go on without such ",
-                "parameters, set nonfinite to NonFinite::kSkip");
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    const bool sound = finite.data_ptr<bool>()[i];
+    TORCH_CHECK(sound || !asked[i].momentum,
+                "step: the momentum must be finite, got NaN or Inf in that of ",
+                asked[i].step->name,
+                "; nothing was written. Load another state, or restart it from zeros");
+    TORCH_CHECK(sound, "step: every gradient must be finite, got NaN or Inf ",
+                "in that of ", asked[i].step->name, "; nothing was written. To go on ",
+                "without such parameters, set nonfinite to NonFinite::kSkip");
   }
 }
 
@@ -61,11 +77,9 @@ std::string Optimizer::Data::name(const torch::Tensor& parameter, std::size_t gr
 }
 
 void Optimizer::Data::warn(const std::string& message) {
-  if (sink) {
-    sink(message);
-  } else {
-    warnings.push_back(message);
-  }
+  if (sink) return sink(message);
+  TORCH_WARN(message);
+  warnings.push_back(message);
 }
 
 // The base class insists on defaults; without any, groups must bring options and these
@@ -88,6 +102,16 @@ Optimizer::Optimizer(const std::vector<OptimizerParamGroup>& groups,
 }
 
 Optimizer::~Optimizer() = default;
+Optimizer::Optimizer(Optimizer&&) noexcept = default;
+
+// the base class has no move assignment
+Optimizer& Optimizer::operator=(Optimizer&& other) noexcept {
+  param_groups_ = std::move(other.param_groups_);
+  state_ = std::move(other.state_);
+  defaults_ = std::move(other.defaults_);
+  data_ = std::move(other.data_);
+  return *this;
+}
 
 void Optimizer::add_param_group(const OptimizerParamGroup& group) {
   const auto& defaults = static_cast<const GroupOptions&>(*defaults_);
@@ -101,24 +125,35 @@ void Optimizer::add_param_group(const OptimizerParamGroup& group) {
   if (data_->has_defaults) options.inherit(defaults);
   options.check("add_param_group");
 
-  std::unordered_set<const void*> held;
-  for (const OptimizerParamGroup& other : param_groups_) {
-    for (const torch::Tensor& parameter : other.params()) {
-      held.insert(parameter.unsafeGetTensorImpl());
-    }
-  }
-  for (std::size_t i = 0; i < group.params().size(); ++i) {
-    const torch::Tensor& parameter = group.params()[i];
-    const std::string name = data_->name(parameter, param_groups_.size(), i);
-    TORCH_CHECK(held.insert(parameter.unsafeGetTensorImpl()).second,
-                "add_param_group: a parameter must be in one group only, got ", name,
-                " again");
-    check_parameter(parameter, options, name);
-  }
+  check_new(group, options);
   torch::optim::Optimizer::add_param_group(
       group);  // keeps the parameters, drops the options
   options.adopted_ = true;
   param_groups_.back().set_options(std::move(cloned));
+}
+
+void Optimizer::check_new(const OptimizerParamGroup& group,
+                          const GroupOptions& options) const {
+  std::vector<torch::Tensor> all;
+  std::vector<std::string> names;
+  std::unordered_set<const void*> held;
+  const auto add = [&](const torch::Tensor& parameter, std::size_t g, std::size_t i) {
+    all.push_back(parameter);
+    names.push_back(data_->name(parameter, g, i));
+    return held.insert(parameter.unsafeGetTensorImpl()).second;
+  };
+  for (std::size_t g = 0; g < param_groups_.size(); ++g) {
+    const auto& params = param_groups_[g].params();
+    for (std::size_t i = 0; i < params.size(); ++i) add(params[i], g, i);
+  }
+  for (std::size_t i = 0; i < group.params().size(); ++i) {
+    const torch::Tensor& parameter = group.params()[i];
+    const bool fresh = add(parameter, param_groups_.size(), i);
+    TORCH_CHECK(fresh, "add_param_group: a parameter must be in one group only, got ",
+                names.back(), " again");
+    check_parameter(parameter, options, names.back());
+  }
+  check_apart(all, names, "add_param_group");
 }
 
 void Optimizer::check_groups() {
@@ -216,19 +251,55 @@ torch::Tensor Optimizer::step(LossClosure closure) {
     cpu_step({steps.begin(), elsewhere}, data_->collect, data_->workspaces);
     aten_step({elsewhere, steps.end()}, data_->collect);
   });
+  for (auto step = elsewhere; step != steps.end(); ++step) {
+    // check_finite has seen it, and a finite gradient keeps it so
+    if (nonfinite_policy(*step->rule) != NonFinite::kSkip)
+      step->state->momentum_is_finite = true;
+  }
   observe(steps, static_cast<std::size_t>(elsewhere - steps.begin()));
   return loss;
+}
+
+// On other devices nothing waits for a step to be known as skipped. Once in a while, at
+// the price of one synchronization, steps begun and steps taken are compared.
+void Optimizer::look_for_skips(std::span<const ParameterStep> steps) {
+  constexpr std::int64_t kFirst = 10, kEvery = 100;
+  if (steps.empty() || ++data_->unseen % kEvery != kFirst) return;
+  std::vector<torch::Tensor> taken;
+  for (const ParameterStep& step : steps) {
+    taken.push_back(step.state->step.to(steps.front().state->step.device(),
+                                        /*non_blocking=*/true));
+  }
+  const torch::Tensor counts = at::stack(taken).cpu();
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    ParameterState& state = *steps[i].state;
+    const std::int64_t count = counts.data_ptr<std::int64_t>()[i];
+    const std::int64_t begun = state.rounds - state.seen_rounds;
+    const std::int64_t skipped = begun - (count - state.seen_steps);
+    if (state.seen_rounds >= 0 && skipped > 0 && !state.warned_of_skip) {
+      state.warned_of_skip = true;
+      data_->warn("step: " + std::to_string(skipped) + " of the last " +
+                  std::to_string(begun) + " steps left out " + steps[i].name +
+                  ", whose gradient (or state) held NaN or Inf, as will every one that "
+                  "does. Lower the learning rate or look for a division by zero");
+    }
+    state.seen_rounds = state.rounds, state.seen_steps = count;
+  }
 }
 
 // Warnings and statistics. Those of other devices exist only when they are collected.
 void Optimizer::observe(const std::vector<ParameterStep>& steps, std::size_t on_cpu) {
   data_->statistics.clear();
   const std::size_t known = data_->collect ? steps.size() : on_cpu;
+  look_for_skips(std::span(steps).subspan(known));
   for (std::size_t i = 0; i < known; ++i) {
     const ParameterStep& step = steps[i];
-    if (data_->collect) data_->statistics.push_back({step.name, *step.rule, step.result});
+    if (data_->collect) {
+      data_->statistics.push_back({step.name, *step.rule, step.result, step.matrices});
+    }
     ParameterState& state = *step.state;
-    const std::string warning = state.watch.observe(step.name, *step.rule, step.result);
+    const std::string warning =
+        state.watch.observe(step.name, *step.rule, step.result, step.matrices);
     if (!warning.empty()) data_->warn(warning);
     if (step.result.skipped && !state.warned_of_skip) {
       state.warned_of_skip = true;

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,6 +23,7 @@ struct ParameterStatistics {
   std::string name;
   Rule rule;  // with the learning rate that the step used
   UpdateStatistics update;
+  std::vector<UpdateStatistics> matrices;  // of a stack, as of experts: of each
 };
 
 // A torch::optim::Optimizer over pion's rules; each parameter group has its own rule:
@@ -32,12 +34,18 @@ struct ParameterStatistics {
 //       {others, std::make_unique<pion::AdamWOptions>(pion::AdamWOptions(3e-4))}});
 //
 // Parameters are f32, f64 or bf16, on any device, contiguous or not; gradients are read
-// only. One without a gradient is left alone, without decay. Under a matrix rule it has
-// two dimensions or more (see Fold). On the CPU the step runs on at::get_num_threads()
-// threads and does not depend on their number; elsewhere it is made of ATen operations.
+// only. One without a gradient is left alone, without decay; so is a matrix of a stack
+// whose gradient is zero in every entry. Under a matrix rule a parameter has two
+// dimensions or more (see Fold), and no two share memory. On the CPU the step runs on
+// at::get_num_threads() threads and does not depend on their number; elsewhere it is made
+// of ATen operations.
 //
-// Every error is a c10::Error. A step that throws has written nothing, unless a closure
-// did.
+// Every error is a c10::Error. A step that throws has written nothing: values, shapes,
+// types, gradients and, where NonFinite does not skip, momenta are looked at before. Two
+// exceptions: a closure, and memory or a device that fails in the middle.
+//
+// An optimizer can be moved, and stays where its tensors are; schedulers hold a reference
+// and must be made after that.
 class Optimizer : public torch::optim::Optimizer {
  public:
   // Groups without options take `defaults`, those with options inherit from it the keys
@@ -46,6 +54,8 @@ class Optimizer : public torch::optim::Optimizer {
   Optimizer(const std::vector<torch::optim::OptimizerParamGroup>& groups,
             const GroupOptions& defaults);
   ~Optimizer() override;
+  Optimizer(Optimizer&& other) noexcept;
+  Optimizer& operator=(Optimizer&& other) noexcept;
 
   // Shadows the base class's function, which replaces options of classes that LibTorch
   // does not know by the defaults (pytorch#161825). A group added through a base
@@ -70,8 +80,9 @@ class Optimizer : public torch::optim::Optimizer {
   const std::vector<ParameterStatistics>& statistics() const;
 
   // Warnings (updates that stay empty, skipped gradients), each once a parameter. They go
-  // to the sink, or without one wait here.
-  // On other devices than the CPU only while statistics are collected.
+  // to the sink; without one, or after set_warning_sink(nullptr), to TORCH_WARN, and wait
+  // here as well. On other devices than the CPU those of empty updates come only while
+  // statistics are collected, and skipped gradients are noticed within a hundred steps.
   void set_warning_sink(std::function<void(const std::string&)> sink);
   std::vector<std::string> take_warnings();
 
@@ -97,10 +108,13 @@ class Optimizer : public torch::optim::Optimizer {
  private:
   struct Data;
 
+  void check_new(const torch::optim::OptimizerParamGroup& group,
+                 const GroupOptions& options) const;
   void check_groups();
   std::vector<ParameterStep> checked_steps();
   std::vector<ParameterStep> gather_steps(std::vector<void*>& made);
   void observe(const std::vector<ParameterStep>& steps, std::size_t on_cpu);
+  void look_for_skips(std::span<const ParameterStep> steps);
 
   std::unique_ptr<Data> data_;
 };

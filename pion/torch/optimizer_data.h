@@ -18,6 +18,7 @@ struct Optimizer::Data {
   double lr_factor = 1.0;
   bool collect = false;
   bool device_generic = false;
+  std::int64_t unseen = 0;  // steps on other devices without statistics
   std::uint64_t seed = 0;
   struct Name {
     std::string text;

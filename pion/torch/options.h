@@ -3,7 +3,8 @@
 //
 //   pion::PionOptions(1e-3).cutoff(0.3).weight_decay(0.01)
 //
-// Meaning, default and range of every key are in pion/optim/rule.h.
+// Meaning, default and range of every key are in pion/optim/rule.h. A learning rate alone
+// will do where options are wanted, as for torch's: AdamW(parameters, 1e-3).
 #pragma once
 
 #include <string>
@@ -19,16 +20,13 @@ namespace pion {
 // promotion_steps in its place gives the published map.
 struct PionOptions : MatrixOptions<PionOptions, PionRule> {
   PionOptions() = default;
-  explicit PionOptions(double learning_rate) { lr(learning_rate); }
+  PionOptions(double learning_rate) { lr(learning_rate); }
 
   PionOptions& cutoff(double value) {
     std::get<PionRule>(rule_).cutoff = {Cutoff::Kind::kValue, value};
     return marked("cutoff");
   }
-  PionOptions& cutoff(std::string_view name) {
-    set("cutoff", std::string(name));
-    return *this;
-  }
+  PionOptions& cutoff(std::string_view name) { return set("cutoff", std::string(name)); }
   const Cutoff& cutoff() const { return std::get<PionRule>(rule_).cutoff; }
   PION_OPTION(double, edge_factor)
   PION_OPTION(int, promotion_steps)
@@ -39,7 +37,7 @@ struct PionOptions : MatrixOptions<PionOptions, PionRule> {
 
 struct MuonOptions : MatrixOptions<MuonOptions, MuonRule> {
   MuonOptions() = default;
-  explicit MuonOptions(double learning_rate) { lr(learning_rate); }
+  MuonOptions(double learning_rate) { lr(learning_rate); }
   PION_OPTION(std::string, coefficients)
   PION_OPTION(int, steps)
   PION_OPTION(Normalization, normalization)
@@ -48,19 +46,21 @@ struct MuonOptions : MatrixOptions<MuonOptions, MuonRule> {
 
 struct LowRankMuonOptions : MatrixOptions<LowRankMuonOptions, LowRankMuonRule> {
   LowRankMuonOptions() = default;
-  explicit LowRankMuonOptions(double learning_rate) { lr(learning_rate); }
+  LowRankMuonOptions(double learning_rate) { lr(learning_rate); }
   PION_OPTION(std::int64_t, rank)
 };
 
 struct LowPassMuonOptions : MatrixOptions<LowPassMuonOptions, LowPassMuonRule> {
   LowPassMuonOptions() = default;
-  explicit LowPassMuonOptions(double learning_rate) { lr(learning_rate); }
+  LowPassMuonOptions(double learning_rate) { lr(learning_rate); }
   PION_OPTION(double, cutoff)
 };
 
+// In the place of torch::optim::AdamWOptions, whose weight decay of 0.01 it has; the rule
+// "adamw" of recipes, routings and Python's groups has 0 until told otherwise.
 struct AdamWOptions : RuleOptions<AdamWOptions, AdamWRule> {
-  AdamWOptions() = default;
-  explicit AdamWOptions(double learning_rate) { lr(learning_rate); }
+  AdamWOptions() { std::get<AdamWRule>(rule_).weight_decay = 0.01; }
+  AdamWOptions(double learning_rate) : AdamWOptions() { lr(learning_rate); }
   PION_OPTION(double, beta1)
   PION_OPTION(double, beta2)
   PION_OPTION(double, eps)
@@ -72,7 +72,7 @@ struct AdamWOptions : RuleOptions<AdamWOptions, AdamWRule> {
 
 struct SgdOptions : RuleOptions<SgdOptions, SgdRule> {
   SgdOptions() = default;
-  explicit SgdOptions(double learning_rate) { lr(learning_rate); }
+  SgdOptions(double learning_rate) { lr(learning_rate); }
   PION_OPTION(double, momentum)
   PION_OPTION(double, dampening)
   PION_OPTION(bool, nesterov)

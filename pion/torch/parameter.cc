@@ -3,6 +3,9 @@
 
 #include <ATen/MemoryOverlap.h>
 
+#include <algorithm>
+#include <cstdint>
+
 #include "pion/torch/torch_error.h"
 
 namespace pion {
@@ -11,7 +14,8 @@ MatrixShape matrix_shape(at::IntArrayRef sizes, Fold fold) {
   const auto n = sizes.size();
   const bool stack = fold == Fold::kStack || (fold == Fold::kAutomatic && n == 3);
   if (n == 2 || !stack) return {1, sizes[0], c10::multiply_integers(sizes.slice(1))};
-  return {c10::multiply_integers(sizes.slice(0, n - 2)), sizes[n - 2], sizes[n - 1]};
+  return {c10::multiply_integers(sizes.slice(0, n - 2)), sizes[n - 2], sizes[n - 1],
+          /*stack=*/true};
 }
 
 namespace {
@@ -40,6 +44,7 @@ void check_parameter(const torch::Tensor& parameter, const GroupOptions& options
               " of shape ", parameter.sizes(),
               "; put it in a group with AdamWOptions or SgdOptions");
   const MatrixShape shape = matrix_shape(parameter.sizes(), options.fold());
+  if (parameter.numel() == 0) return;  // no block of it has a shape
   try {
     for (const Block& block : head_blocks(options.layout(), shape.rows, shape.cols)) {
       rule_map(options.rule(), block.rows, block.cols);
@@ -63,6 +68,39 @@ void check_gradient(const torch::Tensor& parameter, const std::string& name) {
               gradient.device());
   TORCH_CHECK(gradient.is_floating_point(), "step: the gradient of ", name,
               " must be real, of floating point, got ", gradient.scalar_type());
+}
+
+void check_apart(std::span<const torch::Tensor> parameters,
+                 std::span<const std::string> names, std::string_view where) {
+  struct Memory {
+    std::uintptr_t first, last;
+    std::size_t index;
+  };
+  std::vector<Memory> memories;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const torch::Tensor& own = parameters[i];
+    if (own.numel() == 0 || own.is_meta() || !own.has_storage()) continue;
+    const auto first = reinterpret_cast<std::uintptr_t>(own.const_data_ptr());
+    // of memory with gaps the first entry alone is known to be its own
+    const bool dense = own.is_non_overlapping_and_dense();
+    const std::size_t bytes = own.element_size() * (dense ? own.numel() : 1);
+    if (first != 0) memories.push_back({first, first + bytes, i});
+  }
+  std::sort(memories.begin(), memories.end(),
+            [](const Memory& a, const Memory& b) { return a.first < b.first; });
+  const Memory* furthest = nullptr;
+  for (const Memory& own : memories) {
+    const bool overlap =
+        furthest != nullptr && own.first < furthest->last &&
+        parameters[own.index].device() == parameters[furthest->index].device();
+    if (overlap) {
+      const auto [first, second] = std::minmax(own.index, furthest->index);
+      TORCH_CHECK(false, where, ": every parameter must have memory of its own, got ",
+                  names[second], " in that of ", names[first],
+                  "; give each parameter once, and tied ones as one");
+    }
+    if (furthest == nullptr || own.last > furthest->last) furthest = &own;
+  }
 }
 
 at::ScalarType work_type(const torch::Tensor& parameter) {
@@ -95,13 +133,17 @@ void fill_state(ParameterState& state, const torch::Tensor& parameter,
   const auto fill = [&](torch::Tensor& buffer) {
     if (!buffer.defined()) buffer = torch::zeros(parameter.sizes(), like);
   };
-  if (!state.step.defined()) state.step = torch::zeros({}, like.dtype(at::kLong));
+  if (!state.step.defined()) {
+    state.step = torch::zeros({}, like.dtype(at::kLong));
+    state.seen_rounds = state.rounds;
+  }
   if (std::holds_alternative<AdamWRule>(options.rule())) {
     fill(state.exp_avg);
     fill(state.exp_avg_sq);
   } else if (const auto* sgd = std::get_if<SgdRule>(&options.rule())) {
     if (sgd->momentum > 0) fill(state.momentum_buffer);
   } else {
+    if (!state.momentum_buffer.defined()) state.momentum_is_finite = true;  // zeros
     fill(state.momentum_buffer);
   }
   const bool master = parameter.scalar_type() == at::kBFloat16 &&

@@ -5,7 +5,9 @@
 #include <torch/optim/optimizer.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "pion/optim/matrix_step.h"
 #include "pion/torch/group_options.h"
@@ -24,6 +26,9 @@ struct ParameterState : torch::optim::OptimizerCloneableParamState<ParameterStat
   bool momentum_is_finite = false;  // a step has left it behind
   std::int64_t rounds =
       0;  // steps begun, skipped ones too: the counter of stochastic rounding
+  // Rounds and steps when they were last compared, on other devices than the CPU; -1: not
+  // yet.
+  std::int64_t seen_rounds = -1, seen_steps = 0;
 };
 
 // One parameter in one step.
@@ -36,11 +41,13 @@ struct ParameterStep {
   const Rule* rule = nullptr;  // with this step's learning rate
   std::uint64_t seed = 0;      // of stochastic rounding, for this parameter and step
   UpdateStatistics result;     // written by the step
+  std::vector<UpdateStatistics> matrices;  // written: of a stack, one by one
 };
 
 // A weight as `count` matrices of (rows x cols), one after the other in memory.
 struct MatrixShape {
   std::int64_t count, rows, cols;
+  bool stack = false;  // folded as a stack, be it of one matrix
 };
 MatrixShape matrix_shape(at::IntArrayRef sizes, Fold fold);
 
@@ -53,6 +60,11 @@ void check_gradient(const torch::Tensor& parameter, const std::string& name);
 // State of an earlier step: of the shape, type and device that the parameter has now.
 void check_state(const ParameterState& state, const torch::Tensor& parameter,
                  const std::string& name);
+
+// Throws c10::Error that begins with `where` if two of them share memory: a step would
+// write it twice, in an order that depends on threads. `names` are theirs.
+void check_apart(std::span<const torch::Tensor> parameters,
+                 std::span<const std::string> names, std::string_view where);
 
 // Makes the tensors that the rule needs and the state lacks, zeros at first.
 void fill_state(ParameterState& state, const torch::Tensor& parameter,

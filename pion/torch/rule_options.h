@@ -43,6 +43,19 @@ class RuleOptions : public GroupOptions {
     maximize_ = value;
     return marked("maximize");
   }
+  // GroupOptions' setters, which here return the class that users name.
+  Self& set(std::string_view key, const RuleValue& value) {
+    GroupOptions::set(key, value);
+    return static_cast<Self&>(*this);
+  }
+  Self& set_layout(HeadLayout layout) {
+    GroupOptions::set_layout(std::move(layout));
+    return static_cast<Self&>(*this);
+  }
+  Self& set_fold(Fold fold) {
+    GroupOptions::set_fold(fold);
+    return static_cast<Self&>(*this);
+  }
   std::unique_ptr<torch::optim::OptimizerOptions> clone() const override {
     return std::make_unique<Derived>(static_cast<const Derived&>(*this));
   }

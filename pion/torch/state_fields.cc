@@ -48,6 +48,8 @@ std::unique_ptr<ParameterState> state_from_fields(
   const at::NoGradGuard no_grad;
   auto state = std::make_unique<ParameterState>();
   fill_state(*state, parameter, options);  // what there must be
+  state->momentum_is_finite = false;       // nobody has looked at what comes
+  state->seen_rounds = -1;
   std::size_t known = 1;                   // counters
   for (const Field& field : kFields) {
     torch::Tensor& own = *state.*field.member;

@@ -36,6 +36,7 @@ using Json = nlohmann::json;
 struct Plan {
   Rule rule;
   std::vector<HeadLayout> layouts;
+  std::vector<bool> stacks;  // by matrix: see ParameterUpdate::stack
   bool traced_momentum = false;
 };
 
@@ -62,6 +63,7 @@ Plan parse_plan(std::string_view text) {
                             layout.at("sizes").get<std::vector<std::int64_t>>(),
                             layout.at("heads").get<std::vector<std::int64_t>>(),
                             layout.at("transposed").get<bool>()});
+    plan.stacks.push_back(layout.at("stack").get<bool>());
   }
   return plan;
 }
@@ -126,7 +128,7 @@ class Engine {
     rules_.assign(1, plan.rule);
     if (plan.traced_momentum) read_momenta(args.get<ffi::AnyBuffer>(2 * n).value());
     for (std::size_t i = 0; i < n; ++i) {
-      add(plan.layouts[i], args.get<ffi::AnyBuffer>(i).value(),
+      add(plan.layouts[i], plan.stacks[i], args.get<ffi::AnyBuffer>(i).value(),
           args.get<ffi::AnyBuffer>(n + i).value(), *rets.get<ffi::AnyBuffer>(i).value(),
           *rets.get<ffi::AnyBuffer>(n + i).value());
     }
@@ -158,7 +160,7 @@ class Engine {
     }
   }
 
-  void add(const HeadLayout& layout, const ffi::AnyBuffer& gradient,
+  void add(const HeadLayout& layout, bool stack, const ffi::AnyBuffer& gradient,
            const ffi::AnyBuffer& momentum, const ffi::AnyBuffer& update,
            const ffi::AnyBuffer& next_momentum) {
     if (next_momentum.untyped_data() != momentum.untyped_data()) {
@@ -173,7 +175,8 @@ class Engine {
                         .rows = shape[shape.size() - 2],
                         .cols = shape[shape.size() - 1],
                         .weight_type = element_type(update.element_type()),
-                        .gradient_type = element_type(gradient.element_type())};
+                        .gradient_type = element_type(gradient.element_type()),
+                        .stack = stack};
     std::size_t batch = 1;
     for (std::size_t d = 0; d + 3 < shape.size(); ++d) {
       batch *= static_cast<std::size_t>(shape[d]);

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -52,8 +53,62 @@ Numbers numbers_of(const UpdateStatistics& s) {
           {"head_spread", s.head_spread},     {"half_pass", s.half_pass}};
 }
 
+// The same of every matrix of a stack, and whether it was left alone.
+std::vector<Numbers> rows_of(std::span<const UpdateStatistics> matrices) {
+  std::vector<Numbers> rows;
+  for (const UpdateStatistics& one : matrices) {
+    rows.push_back(numbers_of(one));
+    rows.back().emplace("idle", static_cast<double>(one.idle));
+  }
+  return rows;
+}
+
+double number(const Numbers& numbers, const char* key) {
+  const auto found = numbers.find(key);
+  return found == numbers.end() ? 0.0 : found->second;
+}
+
+// What a watch needs of a step's figures.
+UpdateStatistics statistics_of(const Numbers& numbers) {
+  return {.skipped = number(numbers, "skipped") != 0,
+          .gradient_norm = number(numbers, "gradient_norm"),
+          .directions_passed = number(numbers, "directions_passed"),
+          .directions = number(numbers, "directions"),
+          .sigma_max = number(numbers, "sigma_max"),
+          .half_pass = number(numbers, "half_pass")};
+}
+
 struct Counters {  // i64 x 4 in the parameter's state, as C++ checkpoints have them
   std::int64_t empty_in_a_row, warned_of_empty, warned_of_skip, rounds;
+};
+
+// What is said of a parameter's steps, each once: `counters` remember it.
+class Watch {
+ public:
+  void observe(const std::string& name, const Rule& rule, const UpdateStatistics& result,
+               std::span<const UpdateStatistics> matrices, Counters& counters,
+               std::vector<std::string>& warnings) {
+    const bool known = watch_.consecutive() == counters.empty_in_a_row &&
+                       watch_.warned() == (counters.warned_of_empty != 0);
+    if (!known) {  // a state was loaded
+      watch_.restore(static_cast<int>(counters.empty_in_a_row),
+                     counters.warned_of_empty != 0);
+    }
+    const std::string warning = watch_.observe(name, rule, result, matrices);
+    counters.empty_in_a_row = watch_.consecutive();
+    counters.warned_of_empty = watch_.warned();
+    if (!warning.empty()) warnings.push_back(warning);
+    if (result.skipped && counters.warned_of_skip == 0) {
+      counters.warned_of_skip = 1;
+      warnings.push_back("step: the gradient of " + name +
+                         " holds NaN or Inf; the parameter was skipped, and will be "
+                         "whenever this happens again. Lower the learning rate or look "
+                         "for a division by zero");
+    }
+  }
+
+ private:
+  EmptyUpdateWatch watch_;
 };
 
 // What the stepper knows of one parameter between steps.
@@ -61,14 +116,18 @@ class Slot {
  public:
   Slot(std::string name, const BoundRule& rule, HeadLayout layout, std::int64_t count,
        std::int64_t rows, std::int64_t cols, const std::string& weight_type,
-       const std::string& rounding, bool maximize, std::uint64_t ordinal)
+       const std::string& rounding, bool maximize, std::uint64_t ordinal, bool stack)
       : name_(std::move(name)), rule_(&rule), ordinal_(ordinal) {
     update_.layout = std::move(layout);
     update_.count = count, update_.rows = rows, update_.cols = cols;
     update_.weight_type = element_type(weight_type);
     update_.low_precision = low_precision(rounding);
     update_.maximize = maximize;
+    update_.stack = stack;
+    update_.name = name_;
   }
+  Slot(const Slot&) = delete;  // update_.name is of this name_
+  Slot& operator=(const Slot&) = delete;
 
   // `step` is one f32 and `counters` four i64; the others as in ParameterUpdate, 0 where
   // the rule needs none.
@@ -110,30 +169,25 @@ class Slot {
     const UpdateStatistics& result = update_.result;
     ++counters_->rounds;
     if (!result.skipped) *step_ += 1;
-    update_.momentum_is_finite = !result.skipped;
-    EmptyUpdateWatch watch;
-    watch.restore(static_cast<int>(counters_->empty_in_a_row),
-                  counters_->warned_of_empty != 0);
-    const std::string warning = watch.observe(name_, rule_->rule, result);
-    counters_->empty_in_a_row = watch.consecutive();
-    counters_->warned_of_empty = watch.warned();
-    if (!warning.empty()) warnings.push_back(warning);
-    if (result.skipped && counters_->warned_of_skip == 0) {
-      counters_->warned_of_skip = 1;
-      warnings.push_back("step: the gradient of " + name_ +
-                         " holds NaN or Inf; the parameter was skipped, and will be "
-                         "whenever this happens again. Lower the learning rate or look "
-                         "for a division by zero");
-    }
+    // nobody has looked at that of an idle matrix
+    update_.momentum_is_finite =
+        !result.skipped && (update_.momentum_is_finite || result.idle == 0);
+    const auto matrices =
+        update_.stack ? update_.matrices : std::span<const UpdateStatistics>();
+    matrices_.assign(matrices.begin(), matrices.end());
+    watch_.observe(name_, rule_->rule, result, matrices_, *counters_, warnings);
   }
 
   const UpdateStatistics& result() const { return update_.result; }
+  const std::vector<UpdateStatistics>& matrices() const { return matrices_; }
 
  private:
   std::string name_;
   const BoundRule* rule_;  // kept alive by Python
   std::uint64_t ordinal_;
   ParameterUpdate update_;
+  std::vector<UpdateStatistics> matrices_;  // of a stack, in the last step
+  Watch watch_;
   float* step_ = nullptr;
   Counters* counters_ = nullptr;
   std::uint64_t seed_ = 0;
@@ -238,6 +292,18 @@ class Stepper {
   StepWorkspaces workspaces_;
 };
 
+std::vector<std::string> observe_figures(Watch& watch, const std::string& name,
+                                         const BoundRule& rule, const Numbers& figures,
+                                         const std::vector<Numbers>& matrices,
+                                         Address counters) {
+  std::vector<UpdateStatistics> rows;
+  for (const Numbers& one : matrices) rows.push_back(statistics_of(one));
+  std::vector<std::string> warnings;
+  watch.observe(name, rule.rule, statistics_of(figures), rows,
+                *pointer<Counters>(counters), warnings);
+  return warnings;
+}
+
 HeadLayout make_layout(int axis, std::vector<std::int64_t> sizes,
                        std::vector<std::int64_t> heads, bool transposed) {
   if (axis != 0 && axis != 1) {
@@ -280,11 +346,11 @@ void bind_steps(nb::module_& module) {
   nb::class_<Slot>(module, "Slot", "One parameter of a Stepper.")
       .def(nb::init<std::string, const BoundRule&, HeadLayout, std::int64_t, std::int64_t,
                     std::int64_t, const std::string&, const std::string&, bool,
-                    std::uint64_t>(),
+                    std::uint64_t, bool>(),
            nb::arg("name"), nb::arg("rule"), nb::arg("layout"), nb::arg("count"),
            nb::arg("rows"), nb::arg("cols"), nb::arg("weight_type"),
            nb::arg("low_precision"), nb::arg("maximize"), nb::arg("ordinal"),
-           nb::keep_alive<1, 3>())
+           nb::arg("stack"), nb::keep_alive<1, 3>())
       .def("aim", &Slot::aim, nb::arg("weight"), nb::arg("gradient"),
            nb::arg("gradient_type"), nb::arg("momentum"), nb::arg("exp_avg"),
            nb::arg("exp_avg_sq"), nb::arg("master"), nb::arg("step"), nb::arg("counters"),
@@ -292,7 +358,17 @@ void bind_steps(nb::module_& module) {
            "Addresses for the next step: arrays that stay alive until it is done.")
       .def("gradient", &Slot::gradient, nb::arg("gradient"), nb::arg("gradient_type"),
            "Another gradient; all else as aimed before.")
-      .def("result", [](const Slot& slot) { return numbers_of(slot.result()); });
+      .def("result", [](const Slot& slot) { return numbers_of(slot.result()); })
+      .def(
+          "matrices", [](const Slot& slot) { return rows_of(slot.matrices()); },
+          "The same of every matrix of a stack, and \"idle\": 1 if it was left alone.");
+
+  nb::class_<Watch>(module, "Watch", "What is said of one parameter's steps, each once.")
+      .def(nb::init<>())
+      .def("observe", &observe_figures, nb::arg("name"), nb::arg("rule"),
+           nb::arg("figures"), nb::arg("matrices"), nb::arg("counters"),
+           "Warnings of a step with these figures (of a stack also of every matrix); "
+           "`counters` is the address of four i64, which remember.");
 
   nb::class_<Stepper>(module, "Stepper", "A pool of threads that steps parameters.")
       .def(nb::init<int>(), nb::arg("threads"))

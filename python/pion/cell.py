@@ -14,8 +14,8 @@ class Cell:
     """One parameter: what of it and its group stays the same from step to step."""
 
     __slots__ = (
-        *("dtype", "group", "name", "numel", "ordinal", "parameter", "plan", "shape"),
-        *("aimed", "slot", "slot_type", "weight_address"),
+        *("dtype", "group", "name", "numel", "ordinal", "parameter", "plan", "shape", "stack"),
+        *("aimed", "slot", "slot_type", "weight_address", "sound", "watch", "begun", "seen"),
         *("shard", "shard_cells"),
     )
 
@@ -25,6 +25,12 @@ class Cell:
         check_parameter(parameter, name)
         self.dtype = parameter.dtype
         self.shape, self.numel = checked_shape(parameter, plan, name), parameter.numel()
+        # a matrix of a stack whose gradient is zero is left alone
+        self.stack = plan.rule.is_matrix and group_keys.is_stack(parameter.shape, plan.fold)
+        self.sound = None  # the momentum that is known to be finite
+        # of torch_step: what has been said of the steps; steps begun, and (begun, taken) when they
+        # were last compared
+        self.watch, self.begun, self.seen = None, 0, None
         # of cpu_step: the C++ side, and (key, tensor, address) of what it is aimed at
         self.slot = self.slot_type = self.weight_address = None
         self.aimed = ()
@@ -75,16 +81,39 @@ def checked_shape(parameter: torch.Tensor, plan, name: str) -> tuple[int, int, i
     return shape
 
 
-def check_finite(work: list):
-    """Under nonfinite "raise" everything is looked at before anything is written."""
-    asked = [(cell, g) for cell, g, _ in work if cell.group["nonfinite"] == "raise"]
+def check_finite(work: list, gradients: bool = True):
+    """Looks at everything that may not be NaN or Inf before anything is written: gradients under
+    nonfinite "raise", and momenta that no step has left behind under "raise" and "zero"."""
+    asked, vouched = [], []
+    for cell, gradient, state in work:
+        policy = cell.group["nonfinite"]
+        if policy == "skip":
+            continue
+        if gradients and policy == "raise":
+            asked.append((cell, "gradient", gradient))
+        momentum = state.get("momentum_buffer") if cell.plan.rule.is_matrix else None
+        if momentum is not None and momentum is not cell.sound:
+            local = momentum.to_local() if states.is_sharded(momentum) else momentum
+            asked.append((cell, "momentum", local))
+            vouched.append((cell, momentum))
     if not asked:
         return
-    device = asked[0][1].device
-    flags = [torch.isfinite(gradient).all().to(device) for _, gradient in asked]
-    for (cell, _), finite in zip(asked, torch.stack(flags).tolist(), strict=True):
+    device = asked[0][2].device
+    flags = [torch.isfinite(tensor).all().to(device) for _, _, tensor in asked]
+    for (cell, what, _), finite in zip(asked, torch.stack(flags).tolist(), strict=True):
         if not finite:
-            raise ValueError(
-                f"step: every gradient must be finite, got NaN or Inf in that of {cell.name}; "
-                'nothing was written. To go on without such parameters, set nonfinite to "skip"'
-            )
+            raise ValueError(_NOT_FINITE[what].format(cell.name))
+    for cell, momentum in vouched:
+        cell.sound = momentum
+
+
+_NOT_FINITE = {
+    "gradient": (
+        "step: every gradient must be finite, got NaN or Inf in that of {}; nothing was written. "
+        'To go on without such parameters, set nonfinite to "skip"'
+    ),
+    "momentum": (
+        "step: the momentum must be finite, got NaN or Inf in that of {}; nothing was written. "
+        "Load another state, or restart it from zeros"
+    ),
+}

@@ -65,7 +65,7 @@ def _aim_anew(cell, weight, gradient, state: dict, tag: str, work, master: bool)
         plan = cell.plan
         cell.slot = Slot(
             cell.name, plan.rule, plan.layout, *cell.shape, tag, plan.low_precision,
-            plan.maximize, cell.ordinal,
+            plan.maximize, cell.ordinal, cell.stack,
         )  # fmt: skip
         cell.slot_type = tag
     cell.weight_address = weight.data_ptr()
@@ -91,18 +91,37 @@ def figures(cell) -> dict:
         "rule": cell.plan.rule.name,
         "lr": cell.plan.rule.lr,
         **cell.slot.result(),
+        **of_stack(cell.slot.matrices() if cell.stack else []),
     }
+
+
+def of_stack(matrices: list) -> dict:
+    """What the statistics of a stack have besides: figures of every matrix, and how many were left
+    alone, since their gradient was zero."""
+    return {"idle": sum(m["idle"] for m in matrices), "matrices": matrices} if matrices else {}
+
+
+def check_state(state: dict, parameter, name: str):
+    """Raises ValueError if a buffer is not one for the parameter, on the CPU."""
+    work = _TYPES[parameter.dtype][2]
+    for key in ("momentum_buffer", "exp_avg", "exp_avg_sq", "master"):
+        if key in state:
+            _check_buffer(state[key], key, parameter, work, name)
+
+
+def _check_buffer(buffer, key: str, weight, work, name: str):
+    if buffer.dtype != work or buffer.shape != weight.shape or buffer.device.type != "cpu":
+        raise ValueError(
+            f"step: {key} of {name} must be {work} of shape {list(weight.shape)} on the CPU, "
+            f"got {buffer.dtype} of {list(buffer.shape)} on {buffer.device}"
+        )
 
 
 def _address(state: dict, key: str, weight, work, name: str) -> int:
     buffer = state.get(key)
     if buffer is None:
         return 0
-    if buffer.dtype != work or buffer.shape != weight.shape or buffer.device.type != "cpu":
-        raise ValueError(
-            f"step: {key} of {name} must be {work} of shape {list(weight.shape)} on the CPU, "
-            f"got {buffer.dtype} of {list(buffer.shape)} on {buffer.device}"
-        )
+    _check_buffer(buffer, key, weight, work, name)
     if not buffer.is_contiguous():
         buffer = state[key] = buffer.contiguous()
     return buffer.data_ptr()

@@ -28,7 +28,8 @@ _MAP_ONLY = {
 
 
 def step(optimizer, members: list) -> list[str]:
-    """Steps (cell, this rank's gradient, its state), the same list of cells on all ranks."""
+    """Steps (cell, this rank's gradient, its state, active), the same list of cells on all ranks.
+    `active` is None, or of a stack true for every matrix that has a gradient: (..., 1, 1)."""
     rounds = []
     for dtype in (torch.float32, torch.float64):
         alike = [item for item in members if item[2]["momentum_buffer"].dtype == dtype]
@@ -76,7 +77,7 @@ class _Round:
         """Maps the whole matrices of this rank; updates start on their way back."""
         parts, work = self.moving.finish(), []
         for index, k in enumerate(self.of[self.rank]):
-            cell, _, state = self.items[k]
+            cell, _, state, _ = self.items[k]
             shard = cell.shard
             pieces = [parts[r][index].view(shard.shape_on(r)) for r in range(self.ranks)]
             whole = torch.cat(pieces, dim=shard.dim)
@@ -109,26 +110,31 @@ class _Round:
         parts = self.moving.finish()
         for owned, pieces in zip(self.of, parts, strict=True):
             for k, update in zip(owned, pieces, strict=True):
-                cell, _, state = self.items[k]
-                move(cell, state, update.view(cell.shard.shape_on(self.rank)))
+                cell, _, state, active = self.items[k]
+                move(cell, state, update.view(cell.shard.shape_on(self.rank)), active)
                 state["step"] += 1
                 state["counters"][3] += 1
         self.moving = None
 
 
-def look_ahead(cell, gradient, state: dict):
-    """M <- mu M + (1 - mu) G; returns D. The kernels' roundings: a product each, and a sum."""
+def look_ahead(cell, gradient, state: dict, active):
+    """M <- mu M + (1 - mu) G; returns D, zeros where a matrix of a stack is left alone. Roundings
+    are the kernels': a product each, and a sum."""
     group, momentum = cell.group, state["momentum_buffer"]
     gradient = gradient.to(momentum.dtype)
     if group["nonfinite"] == "zero":
         gradient = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
     mu = group["momentum"]
     share = gradient * (mu - 1.0 if group["maximize"] else 1.0 - mu)
-    momentum.mul_(mu).add_(share)
-    return momentum * mu + share if group["nesterov"] else momentum
+    if active is None:
+        momentum.mul_(mu).add_(share)
+        return momentum * mu + share if group["nesterov"] else momentum
+    momentum.copy_(torch.where(active, momentum * mu + share, momentum))
+    direction = momentum * mu + share if group["nesterov"] else momentum
+    return torch.where(active, direction, 0.0)
 
 
-def move(cell, state: dict, update):
+def move(cell, state: dict, update, active):
     """W <- (1 - lr weight_decay) W + update, on this rank's part."""
     weight, group = cell.parameter.to_local(), cell.group
     wide = weight
@@ -139,7 +145,9 @@ def move(cell, state: dict, update):
     elif cell.dtype == torch.bfloat16:
         wide = weight.float()
     decay = 1.0 - float(group["lr"]) * group["weight_decay"]
-    if decay != 1.0:
+    if decay != 1.0 and active is not None:  # matrices that are left alone do not decay
+        wide.mul_(torch.ones_like(active, dtype=wide.dtype).masked_fill_(active, decay))
+    elif decay != 1.0:
         wide.mul_(decay)
     wide.add_(update)
     if wide is weight:

@@ -32,14 +32,17 @@ def step(optimizer) -> list[str]:
             else:
                 gradients[cell] = cell.shard.gradient(gradient)
         check_finite(plain)
+        # gradients of DTensors are looked at below, on all ranks together
+        sharded = [(cell, g, optimizer.state[cell.parameter]) for cell, g in gradients.items()]
+        check_finite(sharded, gradients=False)
     except Exception as error:  # noqa: BLE001 raised below, when the others have heard of it
         failure = error
-    verdicts, replicas = {}, optimizer.replicas
+    verdicts, active, replicas = {}, {}, optimizer.replicas
     met = [failure]  # also of those whose messages we have seen; every group must hear of one
     if replicas is not None:
         met.append(replicas.agree(optimizer, plain, met))
     for cells in _by_group(optimizer).values():
-        met.append(_agree(optimizer, cells, gradients, met, verdicts))
+        met.append(_agree(optimizer, cells, gradients, met, verdicts, active))
     for error in met:
         if error is not None:
             raise error
@@ -48,7 +51,7 @@ def step(optimizer) -> list[str]:
         messages = optimizer.step_items(plain)
     else:
         messages = replicas.step(optimizer, plain)
-    messages += _step_sharded(optimizer, gradients, verdicts)
+    messages += _step_sharded(optimizer, gradients, verdicts, active)
     if optimizer._collect:
         distributed_statistics.merge(optimizer, gradients, verdicts)
     return messages
@@ -63,12 +66,17 @@ def _by_group(optimizer) -> dict:
     return groups
 
 
-def _agree(optimizer, cells: list, gradients: dict, met: list, verdicts: dict):
+def _agree(optimizer, cells: list, gradients: dict, met: list, verdicts: dict, active: dict):
     """Fills verdicts: "step" or "nonfinite" for every cell with a gradient on any rank. A rank
-    without one has zeros. Returns an error, if a rank has met one."""
+    without one has zeros. Fills active, of stacks whose matrices are cut between ranks: for every
+    matrix whether its gradient has an entry that is not zero. Returns an error, if a rank has met
+    one."""
     shard = cells[0].shard
     own = [gradients.get(cell) for cell in cells]
     flags = [*(int(g is not None) for g in own), *_nonfinite(own)]
+    stacks = [cell for cell in cells if cell.stack and _keys(cell) is None]
+    for cell in stacks:
+        flags += _nonzero(cell, gradients.get(cell))
     error = None
     if shard.group is not None:
         flags, error = agree_to_step(shard.group, optimizer, met, flags, shard.device)
@@ -76,7 +84,20 @@ def _agree(optimizer, cells: list, gradients: dict, met: list, verdicts: dict):
         if flags[index]:
             bad = flags[len(cells) + index] and cell.group["nonfinite"] != "zero"
             verdicts[cell] = "nonfinite" if bad else "step"
+    first = 2 * len(cells)
+    for cell in stacks:
+        count = cell.shape[0]
+        active[cell], first = flags[first : first + count], first + count
     return error
+
+
+def _nonzero(cell, gradient) -> list[int]:
+    """For every matrix of a stack whether this rank's part of its gradient is not all zeros."""
+    if gradient is None or gradient.numel() == 0:
+        return [0] * cell.shape[0]
+    if cell.group["nonfinite"] == "zero":
+        gradient = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+    return (gradient != 0).flatten(-2).any(-1).flatten().int().tolist()
 
 
 def _nonfinite(gradients: list) -> list[int]:
@@ -101,7 +122,7 @@ def _refuse_nonfinite(verdicts: dict):
             )
 
 
-def _step_sharded(optimizer, gradients: dict, verdicts: dict) -> list[str]:
+def _step_sharded(optimizer, gradients: dict, verdicts: dict, active: dict) -> list[str]:
     messages, items, gathered = [], [], {}
     for cell, verdict in verdicts.items():
         state = optimizer.state[cell.parameter]
@@ -114,7 +135,11 @@ def _step_sharded(optimizer, gradients: dict, verdicts: dict) -> list[str]:
         if gradient is None:  # others have one
             gradient = torch.zeros_like(weight)
         if _keys(cell) is None:
-            gathered.setdefault(cell.shard.group, []).append((cell, gradient, own))
+            mask = None
+            if cell in active:
+                mask = torch.tensor(active[cell], dtype=torch.bool, device=weight.device)
+                mask = mask.view(*weight.shape[:-2], 1, 1)
+            gathered.setdefault(cell.shard.group, []).append((cell, gradient, own, mask))
         elif weight.numel():
             items.append((_local_cell(optimizer, cell, weight), gradient, own))
         else:

@@ -149,9 +149,14 @@ def set_rate(rule: Rule, lr, where: str):
         raise ValueError(f"{where}: lr must be a number >= 0, got {lr!r}") from None
 
 
+def is_stack(shape, fold: str) -> bool:
+    """Whether a weight is a stack of matrices, be it of one: its last two dimensions are each."""
+    return len(shape) > 2 and (fold == "stack" or (fold == "auto" and len(shape) == 3))
+
+
 def matrix_shape(shape, fold: str) -> tuple[int, int, int]:
     """(count, rows, cols) of the matrices in a weight, one after the other in memory."""
-    if len(shape) == 2 or fold == "conv" or (fold == "auto" and len(shape) != 3):
+    if not is_stack(shape, fold):
         return 1, shape[0], math.prod(shape[1:])
     return math.prod(shape[:-2]), shape[-2], shape[-1]
 

@@ -53,6 +53,9 @@ class Host:
         self.__init__()
 
     def step(self, optimizer, work: list) -> list[str]:
+        for cell, _, state in work:
+            if not cell.aimed:  # what a later chunk would refuse is refused before the first
+                cpu_step.check_state(state, cell.parameter, cell.name)
         for _, sending in self._streams.values():
             sending.synchronize()  # the last step's weights have left the staging memory
         messages = []

@@ -17,6 +17,7 @@ from pion import groups as group_keys
 from pion import state as states
 from pion.cell import Cell, check_finite, check_parameter, checked_shape, shard_of
 from pion.group_values import flag
+from pion.shared_memory import new_parameters
 
 _forced_torch_path = False
 
@@ -66,8 +67,9 @@ class Run(NamedTuple):
 class Optimizer(torch.optim.Optimizer):
     """Groups of any rules: each has "rule" and that rule's keys, all JSON-clean.
 
-    Gradients are read only; a parameter without one is left alone, without decay. A step that
-    raises has written nothing, unless a closure did.
+    Gradients are read only; a parameter without one is left alone, without decay, and so is a
+    matrix of a stack whose gradient is zero. A step that raises has written nothing, unless a
+    closure did, or memory or a device failed in its middle.
     """
 
     def __init__(self, params, defaults: dict | None = None, *, rule: str | None = None):
@@ -101,6 +103,13 @@ class Optimizer(torch.optim.Optimizer):
         rule = self._rule_of(group, where)
         group = group_keys.merge(group, self._defaults_of(rule), rule, where) | {"rule": rule}
         plan = group_keys.Plan(group, group_keys.fingerprint(group, where), where)
+        held = [
+            (self._name(g, i), parameter)
+            for g, other in enumerate(self.param_groups)
+            for i, parameter in enumerate(other["params"])
+        ]
+        number, name = len(self.param_groups), type(self).__name__
+        group["params"] = new_parameters(group, held, number, name)
         defaults, self.defaults = self.defaults, {}  # merged already, by rule
         try:
             super().add_param_group(group)
@@ -233,14 +242,18 @@ class Optimizer(torch.optim.Optimizer):
                 self._fill(cell, state)
             kernels = cell.parameter.is_cpu and not _forced_torch_path
             (on_cpu if kernels else elsewhere).append(item)
+        # results elsewhere are new tensors until all that could be refused has been
+        results = torch_step.compute(elsewhere, self._compiled) if elsewhere else []
         if on_cpu:
             messages += cpu_step.step(on_cpu, self._collect, self._statistics)
         if elsewhere:
-            messages += torch_step.step(elsewhere, self._collect, self._statistics, self._compiled)
+            messages += torch_step.write(results, self._collect, self._statistics)
         return messages
 
     def _fill(self, cell: Cell, state: dict):
         hosted = self.host is not None
+        if "step" not in state:
+            cell.seen = (cell.begun, 0)
         states.fill(
             state,
             cell.parameter,

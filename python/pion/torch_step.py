@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from pion import torch_statistics
 from pion._pion import UNIT_RMS_FLOOR, rounding_seed
 from pion.state import work_type
 from pion.tensor_map import Map, apply, cached_map
@@ -32,6 +33,7 @@ class Numbers(NamedTuple):
     betas: tuple = (0.0, 0.0)
     eps: float = 0.0
     unit_rms: bool = False
+    stack: bool = False  # a matrix whose gradient is zero is left alone
 
 
 class Part(NamedTuple):
@@ -72,7 +74,7 @@ class Bucket:
         self.masters = self.parameters[0].dtype == torch.bfloat16 and (
             self.plan.low_precision == "master"
         )
-        self.numbers = numbers_of(self.plan.rule, self.group)
+        self.numbers = numbers_of(self.plan.rule, self.group)._replace(stack=cell.stack)
         self.parts = _parts(self.plan, self.shape) if self.plan.rule.is_matrix else ()
 
     def tensors(self) -> dict:
@@ -112,9 +114,9 @@ class Bucket:
             self.parameters[index].copy_(rounded_stochastically(weight[index], seed))
 
 
-def step(work: list, collect: bool, statistics: list, compiled=None) -> list[str]:
-    """Steps (cell, gradient, state) in place; appends statistics. No warnings: they would wait for
-    the device. `compiled` is `update` as torch.compile made it."""
+def compute(work: list, compiled=None) -> list:
+    """The step of (cell, gradient, state): (bucket, its tensors, the new ones), for write(), and
+    nothing written yet. `compiled` is `update` as torch.compile made it."""
     buckets = _buckets(work)
     tensors = [bucket.tensors() for bucket in buckets]
     numbers = [bucket.numbers for bucket in buckets]
@@ -122,12 +124,24 @@ def step(work: list, collect: bool, statistics: list, compiled=None) -> list[str
         numbers = [n._replace(lr=torch.as_tensor(n.lr, dtype=torch.float64)) for n in numbers]
     run = update if compiled is None else compiled
     results = run(tensors, numbers, [(b.shape, b.parts) for b in buckets])
-    for bucket, result in zip(buckets, results, strict=True):
-        bucket.write(result)
-    if collect:
-        for bucket, before, after in zip(buckets, tensors, results, strict=True):
-            statistics += _statistics(bucket, before, after)
-    return []
+    return list(zip(buckets, tensors, results, strict=True))
+
+
+def write(results: list, collect: bool, statistics: list) -> list[str]:
+    """Writes what compute() gave; appends statistics. Returns warnings: those of empty updates only
+    while statistics are collected, since they wait for the device."""
+    messages = []
+    for bucket, _, after in results:
+        bucket.write(after)
+        for cell, _, _ in bucket.items:
+            cell.begun += 1
+    if not collect:
+        return torch_statistics.skips([item for bucket, _, _ in results for item in bucket.items])
+    for bucket, before, after in results:
+        figures = torch_statistics.figures(bucket, before, after)
+        statistics += figures
+        messages += torch_statistics.observed(bucket, figures)
+    return messages
 
 
 def update(tensors: list[dict], numbers: list[Numbers], shapes: list) -> list[dict]:
@@ -148,6 +162,8 @@ def update(tensors: list[dict], numbers: list[Numbers], shapes: list) -> list[di
             result["output"] = torch.cat(joined, 1 + parts[0].axis).reshape(weight.shape)
             result["update"] = result["output"] * n.lr
         moved = weight * (1.0 - n.lr * n.weight_decay) - result["update"]
+        if n.stack:
+            moved = torch.where(result["active"], moved, weight)
         result["weight"] = _masked(result["finite"], moved, weight)
         result["step"] = own["step"] + (
             1.0 if result["finite"] is None else result["finite"].view(-1)
@@ -178,6 +194,11 @@ def _moved(own: dict, n: Numbers) -> dict:
     direction = momentum
     if n.nesterov:
         direction = momentum * n.momentum + gradient * (1.0 - n.momentum)
+    active = None
+    if n.stack:  # (parameters, ..., 1, 1), one for every matrix
+        active = (gradient != 0).flatten(-2).any(-1)[..., None, None]
+        momentum = torch.where(active, momentum, old)
+        direction = torch.where(active, direction, 0.0)
     if finite is not None:
         finite = finite & torch.isfinite(direction).flatten(1).all(1).view(finite.shape)
         direction = torch.where(finite, direction, 0.0)  # an SVD of NaN may throw
@@ -185,6 +206,7 @@ def _moved(own: dict, n: Numbers) -> dict:
         "finite": finite,
         "gradient": gradient,
         "direction": direction,
+        "active": active,
         "momentum_buffer": _masked(finite, momentum, old),
     }
 
@@ -326,56 +348,3 @@ def rounded_stochastically(value, seed: int):
     rounded = (flat.view(torch.int32) + random) & -65536  # 0xffff0000
     result = torch.where(torch.isfinite(flat), rounded.view(torch.float32), flat)
     return result.to(torch.bfloat16).view(value.shape)
-
-
-def _statistics(bucket: Bucket, before: dict, after: dict) -> list[dict]:
-    """Figures of docs/conventions.md for every parameter of a bucket; waits for the device."""
-    count = len(bucket.items)
-
-    def square(x):
-        return (x.double() ** 2).reshape(count, -1).sum(1)
-
-    zero = torch.zeros(count, dtype=torch.float64, device=after["update"].device)
-    skipped = zero if after["finite"] is None else (~after["finite"]).double().view(-1)
-    gradient, update = square(after["gradient"]).sqrt(), square(after["update"])
-    table = torch.stack((skipped, gradient, (update / before["weight"][0].numel()).sqrt()), 1)
-    rows = table.tolist()
-    passed = _passed(bucket, after) if bucket.parts else [{}] * count
-    result = []
-    for (cell, _, _), row, extra in zip(bucket.items, rows, passed, strict=True):
-        figures = dict(zip(("skipped", "gradient_norm", "update_rms"), row, strict=True))
-        if figures["skipped"]:
-            figures |= {"gradient_norm": 0.0, "update_rms": 0.0}
-            extra = dict.fromkeys(extra, 0.0)
-        lr = float(bucket.group["lr"])
-        result.append(
-            {"name": cell.name, "rule": cell.plan.rule.name, "lr": lr, **figures, **extra}
-        )
-    return result
-
-
-def _passed(bucket: Bucket, after: dict) -> list[dict]:
-    """directions, directions_passed, energy_kept and half_pass of a matrix bucket."""
-    _, rows, cols = bucket.shape
-    passed, energy, directions, half = 0.0, [], 0, 0.0
-    direction = after["direction"].reshape(-1, rows, cols).double()
-    output = after["output"].reshape(-1, rows, cols).double()
-    per = len(direction) // len(bucket.items)
-    for part in bucket.parts:
-        d, o = part.cut(direction), part.cut(output)
-        if bucket.numbers.unit_rms:  # s depends on O; its own size is lost
-            o = apply(d, part.map)
-        else:
-            o = o / part.scale
-        size, own, inner = (d * d).sum((1, 2)), (o * o).sum((1, 2)), (d * o).sum((1, 2))
-        passed = passed + own.view(len(bucket.items), -1).sum(1)
-        kept = torch.nan_to_num(inner**2 / (size * own)).clamp_max(1.0)
-        energy.append(kept.view(len(bucket.items), -1))
-        directions += per * part.heads * min(d.shape[1:])
-        half = max(half, bucket.plan.rule.half_pass(*d.shape[1:]))
-    energy = torch.cat(energy, 1).mean(1)
-    return [
-        {"directions_passed": p, "directions": float(directions), "energy_kept": e,
-         "half_pass": half}
-        for p, e in zip(passed.tolist(), energy.tolist(), strict=True)
-    ]  # fmt: skip

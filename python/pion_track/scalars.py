@@ -8,12 +8,24 @@ PREFIXES = {"update": "train", "evaluation": "eval"}
 
 
 def statistics_scalars(parameters):
-    """{"optimizer/update_rms/layers.0.weight": 1e-3} of an optimizer's statistics, one a parameter."""
+    """{"optimizer/update_rms/layers.0.weight": 1e-3} of an optimizer's statistics, one a parameter.
+    Of a stack "optimizer/idle/experts" and, for each of its matrices, ".../experts.3"."""
+    parameters = [
+        one
+        for each in parameters
+        for one in (
+            each,
+            *(
+                {**matrix, "name": f"{each.get('name', '')}.{number}"}
+                for number, matrix in enumerate(each.get("matrices", []))
+            ),
+        )
+    ]
     return {
         f"optimizer/{key}/{each.get('name', '')}": value
         for each in parameters
         for key, value in each.items()
-        if key not in ("name", "rule")
+        if key not in ("name", "rule", "matrices")
     }
 
 

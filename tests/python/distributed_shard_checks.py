@@ -104,6 +104,56 @@ class Pair:
                     assert torch.equal(own[key], others[key].full_tensor()), key
 
 
+# stacks: whole experts on a rank, and cut along rows and columns
+EXPERTS = [
+    ((4, 10, 6), 0, {"rule": "muon"}),
+    ((3, 10, 6), 1, {"rule": "muon", "nesterov": True}),
+    ((3, 10, 6), 2, {"rule": "pion", "heads": 2}),
+    ((2, 2, 10, 6), 2, {"rule": "muon", "fold": "stack"}),
+]
+
+
+def check_experts_without_gradient(rank, ranks, folder):
+    pair = Pair(EXPERTS, mesh_of(ranks), weight_decay=0.5)
+    for optimizer in pair.optimizers:
+        optimizer.collect_statistics()
+    steps = 3
+    for step in range(steps):
+        pair.gradients(step)
+        for index, (p, q) in enumerate(zip(pair.plain, pair.sharded, strict=True)):
+            if step:  # the second expert had no tokens
+                before = p.detach().clone()
+                p.grad[1] = 0.0
+                q.grad = distribute_tensor(p.grad.clone(), pair.mesh, pair.placements[index])
+        pair.step()
+    pair.assert_alike(steps)
+    assert torch.equal(pair.plain[-1][1], before[1])  # no decay either
+    for one, other in zip(*(o.statistics() for o in pair.optimizers), strict=True):
+        assert one["idle"] == other["idle"] > 0, (one["name"], other["idle"])
+        idle = [[m["idle"] for m in each["matrices"]] for each in (one, other)]
+        assert idle[0] == idle[1]
+        assert other["directions_passed"] == pytest.approx(one["directions_passed"], rel=1e-4)
+    for p, q in zip(pair.plain, pair.sharded, strict=True):
+        own, others = pair.optimizers[0].state[p], pair.optimizers[1].state[q]
+        assert torch.equal(own["momentum_buffer"], others["momentum_buffer"].full_tensor())
+
+
+def check_a_spoiled_momentum_is_refused_on_all_ranks(rank, ranks, folder):
+    pair = Pair([((8, 6), 0, {"rule": "muon"}), ((24, 16), 1, {"rule": "pion"})], mesh_of(ranks),
+                nonfinite="zero")  # fmt: skip
+    pair.run(1)
+    weights = [q.detach().to_local().clone() for q in pair.sharded]
+    spoiled = pair.optimizers[1].state[pair.sharded[1]]
+    whole = spoiled["momentum_buffer"].full_tensor().clone()
+    whole[0, 0] = float("nan")
+    spoiled["momentum_buffer"] = distribute_tensor(whole, pair.mesh, pair.placements[1])
+    pair.gradients(1)
+    with pytest.raises((ValueError, RuntimeError), match="nothing was written"):
+        pair.optimizers[1].step()
+    for q, before in zip(pair.sharded, weights, strict=True):
+        assert torch.equal(q.to_local(), before)
+
+
 def mesh_of(ranks: int):
     return init_device_mesh("cpu", (ranks,))
 
@@ -239,6 +289,14 @@ def check_nonfinite_gradients(rank, ranks, folder):
         pair.assert_same_state()
 
 
+def assert_same_figures(own: dict, expected: dict):
+    for key, value in own.items():
+        if isinstance(value, float):  # sums of f32 squares in another order
+            assert value == pytest.approx(expected[key], rel=1e-5), (own, key)
+        elif key != "matrices":
+            assert value == expected[key], (own, key)
+
+
 def check_statistics(rank, ranks, folder):
     pair = Pair(CASES, mesh_of(ranks), weight_decay=0.1)
     for optimizer in pair.optimizers:
@@ -252,13 +310,10 @@ def check_statistics(rank, ranks, folder):
     plain, sharded = (optimizer.statistics() for optimizer in pair.optimizers)
     assert [s["name"] for s in sharded] == [s["name"] for s in plain]
     for own, expected in zip(sharded, plain, strict=True):
-        for key, value in own.items():
-            # sums of f32 squares in another order
-            assert value == (
-                pytest.approx(expected[key], rel=1e-5)
-                if isinstance(value, float)
-                else expected[key]
-            ), (own["name"], key)
+        assert_same_figures(own, expected)
+        rows = zip(own.get("matrices", []), expected.get("matrices", []), strict=True)
+        for one, other in rows:
+            assert_same_figures(one, other)
         assert expected["skipped"] or {"gradient_norm", "update_rms", "lr"} <= own.keys()
 
 

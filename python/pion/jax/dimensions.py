@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
 from pion._pion import HeadLayout, Rule
+from pion.jax.rates import is_function
 
 
 class DimensionNumbers(NamedTuple):
@@ -66,8 +68,8 @@ class Part:
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """How an array is read as `count` matrices of (rows, cols), which axis is cut into heads, and
-    whether columns are the outputs. An array whose inputs stand before its outputs, or the other
-    way round, is read where it lies."""
+    whether columns are the outputs; `batch` are the axes that count matrices, of a stack. An array
+    whose inputs stand before its outputs, or the other way round, is read where it lies."""
 
     name: str
     shape: tuple[int, ...]
@@ -77,6 +79,7 @@ class Layout:
     sizes: tuple[int, ...]
     heads: tuple[int, ...]
     transposed: bool
+    batch: tuple[int, ...] = ()
 
     def to_matrices(self, x: jax.Array) -> jax.Array:
         return x.transpose(self.permutation).reshape(self.matrices)
@@ -96,10 +99,18 @@ class Layout:
     def scale(self, rule: Rule, block: tuple[int, int]) -> float:
         return rule.scale(*(reversed(block) if self.transposed else block))
 
+    def active(self, gradient: jax.Array) -> jax.Array | None:
+        """Of a stack true for every matrix whose gradient is not all zeros: the others had no part
+        in the loss and are left alone, as a parameter without a gradient is."""
+        if not self.batch:
+            return None
+        matrix = tuple(axis for axis in range(len(self.shape)) if axis not in self.batch)
+        return jnp.any(gradient != 0, axis=matrix, keepdims=True)
+
     def as_json(self) -> dict:
         return {
             "axis": self.axis, "sizes": self.sizes, "heads": self.heads,
-            "transposed": self.transposed,
+            "transposed": self.transposed, "stack": bool(self.batch),
         }  # fmt: skip
 
 
@@ -177,11 +188,12 @@ def _cut(where, name, shape, inputs, outputs, numbers: DimensionNumbers) -> Layo
         # heads between inputs and outputs are columns side by side
         permutation, axis, heads = between, 1, (extent(batch),)
         matrices = (1, extent(first), extent(batch + second))
+        batch = ()
     else:
         permutation = batch + first + second
         matrices = (extent(batch), extent(first), extent(second))
     layout = Layout(
-        name, shape, permutation, matrices, axis, tuple(numbers.sizes), heads, transposed
+        name, shape, permutation, matrices, axis, tuple(numbers.sizes), heads, transposed, batch
     )
     if math.prod(shape):
         try:
@@ -199,7 +211,7 @@ def numbers_by_path(where: str, dimension_numbers, params) -> dict[tuple, Any] |
     """The tree, prefix or callable as {path: numbers}; None if nothing was given."""
     if dimension_numbers is None:
         return None
-    if callable(dimension_numbers) and not is_numbers(dimension_numbers):
+    if not is_numbers(dimension_numbers) and is_function(dimension_numbers):
         dimension_numbers = dimension_numbers(params)
     leaves, _ = jax.tree_util.tree_flatten_with_path(dimension_numbers, is_leaf=is_numbers)
     return {_keys(path): numbers for path, numbers in leaves}

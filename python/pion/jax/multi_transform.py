@@ -6,6 +6,14 @@ import jax.numpy as jnp
 import optax
 
 from pion.jax.dimensions import layout_of, name_of, numbers_by_path, numbers_of
+from pion.jax.rates import (
+    checked,
+    clip_by_global_norm,
+    is_function,
+    is_zero,
+    keeping_types,
+    plain,
+)
 from pion.jax.transform import muon, or_default, pion
 
 _RULES = {"muon": muon, "pion": pion}
@@ -15,7 +23,7 @@ def multi_transform_with_muon(
     muon_lr, aux_lr, *, rule="muon", momentum=None, nesterov=None, weight_decay=0.0, scale=None,
     scale_factor=None, coefficients=None, cutoff=None, edge_factor=None, promotion_steps=None,
     steps=None, normalization=None, precision=None, nonfinite=None, b1=None, b2=None, eps=None,
-    aux_weight_decay=0.0, dimension_numbers=None, labels=None, mu_dtype=None, backend="auto",
+    aux_weight_decay=None, dimension_numbers=None, labels=None, mu_dtype=None, backend="auto",
 ) -> optax.GradientTransformationExtraArgs:  # fmt: skip
     """A matrix rule for parameters of two dimensions or more, Adam for the others.
 
@@ -24,6 +32,8 @@ def multi_transform_with_muon(
     labels             in place of that: a tree or prefix of "matrix" and "rest", or a callable
                        that makes one from the parameters
     rule               "muon" or "pion", with its keys; None is the default of each
+    aux_weight_decay   None or 0 is Adam; a number makes it AdamW, and so does 0 that
+                       inject_hyperparams has made an array
     """
     own = {
         "coefficients": coefficients, "cutoff": cutoff, "edge_factor": edge_factor,
@@ -38,11 +48,11 @@ def multi_transform_with_muon(
         dimension_numbers=dimension_numbers, mu_dtype=mu_dtype, backend=backend,
         **{key: value for key, value in own.items() if value is not None},
     )  # fmt: skip
-    rest = _adam(aux_lr, b1, b2, eps, aux_weight_decay)
+    rest = _adam(where, aux_lr, b1, b2, eps, aux_weight_decay)
 
     def label(params):
         if labels is not None:
-            return _checked_labels(where, labels(params) if callable(labels) else labels, params)
+            return _checked_labels(where, labels(params) if is_function(labels) else labels, params)
         known = numbers_by_path(where, dimension_numbers, params)
 
         def of(path, leaf):
@@ -59,12 +69,14 @@ def multi_transform_with_muon(
     return optax.partition({"matrix": matrices, "rest": rest}, label)
 
 
-def _adam(lr, b1, b2, eps, weight_decay):
+def _adam(where, lr, b1, b2, eps, weight_decay):
     given = zip((lr, b1, b2, eps), ("lr", "beta1", "beta2", "eps"), strict=True)
-    numbers = [or_default(value, "adamw", key) for value, key in given]
-    if weight_decay is None or (isinstance(weight_decay, int | float) and weight_decay == 0):
-        return optax.adam(*numbers)
-    return optax.adamw(*numbers, weight_decay=weight_decay)
+    where = f"{where}: Adam"
+    numbers = [checked(where, "adamw", key, or_default(x, "adamw", key)) for x, key in given]
+    weight_decay = checked(where, "adamw", "weight_decay", weight_decay)
+    if weight_decay is None or is_zero(weight_decay):
+        return keeping_types(optax.adam(*numbers))
+    return keeping_types(optax.adamw(*numbers, weight_decay=weight_decay))
 
 
 def _checked_labels(where, labels, params):
@@ -78,7 +90,7 @@ def chain_with_muon(
     muon_lr, aux_lr, max_grad_norm, momentum=0.95, nesterov=True, *, eps=1e-5, scale="original",
     rule="muon", weight_decay=0.0, scale_factor=None, coefficients=None, cutoff=None,
     edge_factor=None, promotion_steps=None, steps=None, normalization=None, precision=None,
-    nonfinite=None, b1=None, b2=None, aux_weight_decay=0.0, dimension_numbers=None, labels=None,
+    nonfinite=None, b1=None, b2=None, aux_weight_decay=None, dimension_numbers=None, labels=None,
     mu_dtype=None, backend="auto",
 ) -> optax.GradientTransformationExtraArgs:  # fmt: skip
     """What a PureJaxRL training loop chains: gradients are clipped by their global norm, then
@@ -86,12 +98,13 @@ def chain_with_muon(
     with the scale of its authors, Adam with eps 1e-5. Other arguments: multi_transform_with_muon.
     """
     keys = {key: value for key, value in locals().items() if key != "max_grad_norm"}
+    max_grad_norm = plain(max_grad_norm)
     if isinstance(max_grad_norm, int | float) and not max_grad_norm > 0:
         raise ValueError(
             f"pion.jax.chain_with_muon: max_grad_norm must be > 0, got {max_grad_norm}; take "
             "multi_transform_with_muon for gradients as they are"
         )
     return optax.chain(
-        optax.clip_by_global_norm(max_grad_norm),
+        clip_by_global_norm(max_grad_norm),
         multi_transform_with_muon(**keys),
     )

@@ -34,7 +34,8 @@ def _register() -> None:
 def _warn_of_missing_kernels() -> None:
     warnings.warn(
         "pion.jax: steps on the CPU are computed by jax.numpy, many times slower than by the "
-        "kernels: this build of pion has no XLA handler. Install jaxlib, then build pion again",
+        "kernels: this build of pion has no XLA handler. Build it again with PION_JAX=1 in the "
+        "environment: PION_JAX=1 pip install '.[jax]'",
         stacklevel=2,
     )
 
@@ -45,7 +46,8 @@ def checked_backend(where: str, backend: str) -> str:
     if backend == "kernels" and not has_kernels():
         raise ValueError(
             f'{where}: backend "kernels" needs the handler that XLA calls the kernels by, which '
-            'this build of pion lacks; install jaxlib and build pion again, or take "jnp"'
+            "this build of pion lacks; build it again with PION_JAX=1 in the environment, or take "
+            '"jnp"'
         )
     return backend
 
@@ -138,7 +140,7 @@ def _by_kernels(plan: Plan, gradients, momenta, momentum) -> Stepped:
 def _by_jnp(plan: Plan, gradients, momenta, momentum) -> Stepped:
     mu = plan.momentum if momentum is None else momentum
     directions, moved, sound = [], [], []
-    for g, m in zip(gradients, momenta, strict=True):
+    for layout, g, m in zip(plan.layouts, gradients, momenta, strict=True):
         g = g.astype(m.dtype)
         finite = jnp.isfinite(g)
         clean = jnp.where(finite, g, 0)
@@ -149,7 +151,11 @@ def _by_jnp(plan: Plan, gradients, momenta, momentum) -> Stepped:
             ok = ok & jnp.all(finite)
         before = jnp.where(ok, m, 0)
         after = keep * before + share * clean
-        directions.append(keep * after + share * clean if plan.nesterov else after)
+        direction = keep * after + share * clean if plan.nesterov else after
+        if layout.batch:  # a matrix of a stack whose gradient is zero is left alone
+            active = jnp.any(clean != 0, axis=(1, 2), keepdims=True)
+            after, direction = jnp.where(active, after, m), jnp.where(active, direction, 0)
+        directions.append(direction)
         moved.append(jnp.where(ok, after, m))
         sound.append(ok)
     updates, passed = _mapped(plan, directions)

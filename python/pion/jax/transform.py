@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from pion._pion import Rule
 from pion.jax.dimensions import layout_of, name_of, numbers_by_path, numbers_of
+from pion.jax.rates import checked, is_function, is_zero, keeping_types, plain
 from pion.jax.step import Plan, checked_backend, run
 
 _RATES = ("lr", "momentum", "nesterov", "weight_decay")
@@ -37,7 +37,7 @@ def _is_traced(value) -> bool:
 
 def _static_keys(where: str, rule: str, keys: dict) -> dict:
     """Keys that were given; all but momentum decide the program, so they cannot be traced."""
-    given = {name: value for name, value in keys.items() if value is not None}
+    given = {name: plain(value) for name, value in keys.items() if value is not None}
     for name, value in given.items():
         if name != "momentum" and _is_traced(value):
             raise ValueError(
@@ -49,11 +49,7 @@ def _static_keys(where: str, rule: str, keys: dict) -> dict:
             f'{where}: nonfinite must be "skip" or "zero", got "raise": a compiled step cannot '
             "raise; set jax_debug_nans to find the operation that made a NaN"
         )
-    return {
-        k: v.item() if isinstance(v, np.generic) else v
-        for k, v in given.items()
-        if not _is_traced(v)
-    }
+    return {name: value for name, value in given.items() if not _is_traced(value)}
 
 
 def _work_type(where: str, name: str, dtype):
@@ -80,6 +76,8 @@ class _Transform:
             raise ValueError(
                 f"{where}: momentum must be a scalar, got shape {list(self.traced.shape)}"
             )
+        if self.traced is not None:
+            checked(where, rule, "momentum", self.traced)
         self.keys = _static_keys(where, rule, keys)
         self.rule = Rule(rule, self.keys, where)
         if not self.rule.is_matrix:
@@ -146,7 +144,7 @@ class _Transform:
             for layout, change, (_, g) in zip(layouts, changes, leaves, strict=True)
         ]
         if self.decay is not None:
-            results = self._decayed(results, report, params, treedef)
+            results = self._decayed(results, report, params, treedef, self._active(layouts, leaves))
         results = [r.astype(g.dtype) for r, (_, g) in zip(results, leaves, strict=True)]
         old = treedef.flatten_up_to(state.mu)
         after = [
@@ -187,21 +185,32 @@ class _Transform:
             result.append(m.astype(work))
         return result
 
-    def _decayed(self, results, report, params, treedef):
+    def _active(self, layouts, leaves):
+        """By parameter: None, or of a stack which of its matrices are stepped."""
+        gradients = [
+            jnp.where(jnp.isfinite(g), g, 0) if layout.batch and self.zero_nonfinite else g
+            for layout, (_, g) in zip(layouts, leaves, strict=True)
+        ]
+        return [layout.active(g) for layout, g in zip(layouts, gradients, strict=True)]
+
+    def _decayed(self, results, report, params, treedef, active):
         if params is None:
             raise ValueError(f"{self.where}: weight_decay needs params, got update(grads, state)")
         weights = treedef.flatten_up_to(params)
-        mask = self.decay_mask(params) if callable(self.decay_mask) else self.decay_mask
+        mask = self.decay_mask(params) if is_function(self.decay_mask) else self.decay_mask
         if mask is None:
             chosen = [True] * len(weights)
         else:
             chosen = jax.tree.leaves(jax.tree.broadcast(mask, treedef.unflatten(weights)))
-        decay = self.decay
         return [
-            # a skipped parameter stays as it is
-            r + jnp.where(report[i, 0] > 0, 0, decay * w).astype(r.dtype) if chosen[i] else r
+            r + self._decay_of(w, report[i, 0] > 0, active[i]).astype(r.dtype) if chosen[i] else r
             for i, (r, w) in enumerate(zip(results, weights, strict=True))
         ]
+
+    def _decay_of(self, weight, skipped, active):
+        """Zero for a skipped parameter, and for a matrix of a stack that is left alone."""
+        decay = jnp.where(skipped, 0, self.decay * weight)
+        return decay if active is None else jnp.where(active, decay, 0)
 
 
 # Axes that a mesh shards explicitly are gathered by hand: a map needs whole matrices. Where the
@@ -328,14 +337,13 @@ def _keys(arguments: dict) -> dict:
 
 
 def _stepping(rule, keys, numbers, learning_rate, weight_decay, mask):
-    learning_rate = or_default(learning_rate, rule, "lr")
+    where = f"pion.jax.{rule}"
+    learning_rate = checked(where, rule, "lr", or_default(learning_rate, rule, "lr"))
     weight_decay = or_default(weight_decay, rule, "weight_decay")
-    if isinstance(weight_decay, int | float):
-        Rule(rule, {"weight_decay": weight_decay}, f"pion.jax.{rule}")  # its range
-    if isinstance(learning_rate, int | float):
-        Rule(rule, {"lr": learning_rate}, f"pion.jax.{rule}")
-    decay = None if isinstance(weight_decay, int | float) and weight_decay == 0 else weight_decay
+    weight_decay = checked(where, rule, "weight_decay", weight_decay)
     return optax.chain(
-        _transform(rule, rule, keys, *numbers, decay, mask),
-        optax.scale_by_learning_rate(learning_rate),
+        _transform(
+            rule, rule, keys, *numbers, None if is_zero(weight_decay) else weight_decay, mask
+        ),
+        keeping_types(optax.scale_by_learning_rate(learning_rate)),
     )

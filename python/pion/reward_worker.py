@@ -91,9 +91,7 @@ def exact_first(compare):
     from sympy import Expr, Float, UnevaluatedExpr
 
     def is_exact(value):
-        return (
-            isinstance(value, Expr) and value.is_number and not value.has(Float, UnevaluatedExpr)
-        )
+        return isinstance(value, Expr) and value.is_number and not value.has(Float, UnevaluatedExpr)
 
     def differ(a, b):
         # what cancels to all 100 digits that sympy looks at comes back with one bit

@@ -135,13 +135,14 @@ def prepare(*words, cwd, check=0) -> Outcome:
     return outcome
 
 
-def prepare_process(*words, cwd, **options):
+def prepare_process(*words, cwd, code="", **options):
+    start = ["-c", code] if code else ["-m", "pion.prepare"]
     return subprocess.run(
-        [sys.executable, "-m", "pion.prepare", *map(str, words)],
+        [sys.executable, *start, *map(str, words)],
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         **options,
     )
@@ -229,6 +230,12 @@ BAD_WORDS = [
     (["other.jsonl", "--skip-broken"], "there are: a, b. Name the columns with --prompt-column"),
     (["text.txt"], "text.txt: must end in .jsonl, .ndjson, .json, .parquet"),
     (["bad.parquet"], "bad.parquet: is no Parquet file"),
+    (
+        ["nested.jsonl", "--answer-column", "r.gold"],
+        'no column "r.gold"; there are: prompt, r. Name',
+    ),
+    (["nested.jsonl", "--answer-column", "r.t"], 'column "r.t": the list of answers is empty'),
+    (["nested.jsonl", "--answer-column", "r.u"], 'column "r.u" must be text or a number, got {}'),
     (["train.jsonl", "--count", "5"], "--count is for tasks of reasoning-gym"),
     (["train.jsonl", "--format", "math"], 'no column "solution"; there are: answer, question'),
     (["train.jsonl", "--format", "gsm8k", "--answer-column", "a"], "has its own columns"),
@@ -247,4 +254,6 @@ BAD_WORDS = [
     (["reasoning-gym:chain_sum", "--config", '{"terms": 1}'], 'no setting "terms"; there are: '),
     (["reasoning-gym:chain_sum", "--config", '{"max_terms": 0}'], "chain_sum refuses"),
     (["reasoning-gym:chain_sum", "--answer-column", "a"], "is for a file's rows"),
+    (["reasoning-gym:composite"], "composite mixes other tasks"),
+    (["reasoning-gym:arc_agi", "--config", '{"rotations_weights": 7}'], "arc_agi refuses"),
 ]

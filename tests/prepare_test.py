@@ -241,6 +241,7 @@ def test_other_errors_say_what_to_do(case, gsm8k, plain, tmp_path):
     if words[0].startswith("reasoning-gym"):
         pytest.importorskip("reasoning_gym", reason="pip install reasoning-gym")
     write_lines(tmp_path / "other.jsonl", [{"a": 1, "b": 2}])
+    write_lines(tmp_path / "nested.jsonl", [{"prompt": "a", "r": {"t": [], "u": {}}}])
     (tmp_path / "blank.jsonl").write_text("\n\n")
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9", "answer": 1}\n')
     (tmp_path / "text.txt").write_text("x")

@@ -67,6 +67,34 @@ def test_math_verify_judges_latex_by_meaning():
         assert reply["formatted"] is bool(pair[0]), pair
 
 
+def test_math_verify_compares_exact_numbers_exactly():
+    pytest.importorskip("math_verify", reason="pip install math-verify")
+    small = ("2^{-98}", "2^{-99}")
+    wrong = [
+        ("\\frac1{2^{98}}", "\\frac1{2^{99}}"),
+        ("10^{-20}", "10^{-21}"),
+        ("\\frac{\\sqrt2}{2^{98}}", "\\frac{\\sqrt2}{2^{99}}"),
+        *((form % small[0], form % small[1]) for form in ("(1,%s)", "\\{1,%s\\}", "[0,%s]")),
+        ("x=%s" % small[0], small[1]),  # noqa: UP031 - braces
+        ("2^{99}+1", "2^{99}"),
+        ("10^{40}+1", "10^{40}"),
+        ("i\\cdot 2^{-98}", "i\\cdot 2^{-99}"),
+    ]
+    right = [
+        ("\\frac1{2^{98}}", "2^{-98}"),
+        ("\\frac{4}{2^{100}}", "2^{-98}"),
+        ("\\sqrt{3+2\\sqrt2}", "1+\\sqrt2"),
+        ("\\frac{2}{\\sqrt{2}}", "\\sqrt2"),
+        ("\\frac{\\pi}{2^{99}}", "\\pi\\cdot 2^{-99}"),
+        ("(1,\\frac{2}{2^{99}})", "(1,2^{-98})"),
+        ("0.333333", "\\frac13"),  # decimals have the package's tolerance
+        ("25", "25\\%"),
+    ]
+    _, replies, _ = ask("math_verify", [boxed(*pair) for pair in wrong + right])
+    for pair, reply in zip(wrong + right, replies, strict=True):
+        assert reply["correct"] is (pair in right), (pair, reply)
+
+
 def test_math_verify_tells_right_from_formatted():
     pytest.importorskip("math_verify", reason="pip install math-verify")
     _, replies, _ = ask(

@@ -2,15 +2,12 @@
 // Numbers as people and models write them, compared exactly: no rounding, any length.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string_view>
-#include <vector>
+
+#include "lab/rewards/natural.h"
 
 namespace pion::lab {
-
-// A natural number, little-endian in base 10^9, without leading zeros; empty is 0.
-using Natural = std::vector<std::uint32_t>;
 
 struct Number {
   bool negative = false;  // never of 0
@@ -19,18 +16,20 @@ struct Number {
   bool percent = false;  // written with a percent sign; not yet divided by 100
 };
 
-// The whole of `text` as one number, or nothing:
+// The whole of `text` as one number, or nothing. number_grammar.h has the grammar:
 //
 //   integers, decimals  72   -3.50   .5   5.   007
-//   thousands           1,234,567   1{,}234   10,\!000   1\,234: groups of three
-//   fractions           3/4   \frac{3}{4}   \dfrac34   -\tfrac{3}{4}
+//   thousands           1,234,567   1{,}234   10,\!000   1\,234, thin and no-break spaces
+//   powers of ten       1e3   5\times10^{3}   10^{-2}, exponents of at most 1000
+//   fractions           3/4   \frac{3}{4}   \dfrac34   -\tfrac{3}{4}, one character
 //   mixed numbers       2 1/2   2\frac{1}{2}
-//   signs               + - and the Unicode minus and en dash
-//   around it           $...$   \(...\)   \text{...}   currency signs   x =   a period
+//   scales              3 million
 //   percent             25%   25\%   25 percent
-//   units after it      \text{ cm}, \mathrm{cm} with a power; degrees; words of two
-//                       letters and more after a space, "72 clips", unless they change
-//                       the value: "3 million", "2 pi"
+//
+// Around it: what unwrapped() takes off (answer_text.h), "x =", a sign, a currency before
+// or after. Behind it: degrees; \text{ cm}^2 and its like; a unit of a short list (5cm,
+// or 5 m after a space); words of two letters and more after a space, "72 clips", unless
+// they say something about the value ("2 pi", "3 dozen"); a remark, "73 (seventy-three)".
 std::optional<Number> parse_number(std::string_view text);
 
 // The same rational number. A percentage equals its hundredth; if one side alone has a

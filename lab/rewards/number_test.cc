@@ -38,6 +38,17 @@ TEST(Number, EqualWrittenInManyWays) {
       {"10,\\!000", "10000"},
       {"10\\!,000", "10000"},
       {"1\\,234\\,567", "1234567"},
+      {"1~234", "1234"},
+      {"1\xE2\x80\x89"
+       "000",
+       "1000"},  // thin, no-break, narrow no-break space
+      {"1\xC2\xA0"
+       "000",
+       "1000"},
+      {"1\xE2\x80\xAF"
+       "000\xE2\x80\xAF"
+       "000.5",
+       "1000000.5"},
       {"$1,000,000", "1000000"},
       // signs
       {"\xE2\x88\x92"
@@ -118,6 +129,60 @@ TEST(Number, EqualWrittenInManyWays) {
       {"1/2 cup", "0.5"},
       {"$5 \\text{ cents}$", "5"},
       {"\\frac{1}{2} \\text{ inches}", "0.5"},
+      {"5 m", "5"},
+      {"5cm", "5"},
+      {"5 m^2", "5"},
+      {"60 km/h", "60"},
+      {"5 sq. ft.", "5"},
+      {"20\xC2\xB0"
+       "C",
+       "20"},
+      {"20^\\circ\\text{C}", "20"},
+      {"73 (seventy-three)", "73"},
+      {"1,500 (one thousand five hundred)", "1500"},
+      {"73 (clips in all)", "73"},
+      // powers of ten
+      {"1e3", "1000"},
+      {"1E+3", "1000"},
+      {"1.5e-3", "0.0015"},
+      {"10^3", "1000"},
+      {"10^{3}", "1000"},
+      {"10^{-2}", "0.01"},
+      {"-10^3", "-1000"},
+      {"10**3", "1000"},
+      {"10\xC2\xB3", "1000"},  // a superscript 3
+      {"5\\times10^{3}", "5000"},
+      {"5 \\times 10^3", "5000"},
+      {"5\\cdot 10^{-3}", "0.005"},
+      {"2.5\xC3\x97"
+       "10^3",
+       "2500"},  // U+00D7
+      {"2.5 x 10^3", "2500"},
+      {"\\frac{1}{10^3}", "0.001"},
+      {"1e1000", "10e999"},
+      // scales and fractions of one character
+      {"3 million", "3000000"},
+      {"$2.5 billion", "2500000000"},
+      {"\xC2\xBD", "0.5"},
+      {"2\xC2\xBE", "2.75"},
+      {"-\xE2\x85\x94", "-2/3"},
+      // currency behind
+      {"18\xE2\x82\xAC", "18"},
+      {"18 \xE2\x82\xAC", "18"},
+      {"18\\,\\$", "18"},
+      {"USD 18", "18"},
+      {"18 USD", "18"},
+      // Markdown, labels, the end of a sentence
+      {"**73**", "73"},
+      {"`73`", "73"},
+      {"73**", "73"},
+      {"18,", "18"},
+      {"Answer: 73", "73"},
+      {"**Final answer:** $73$.", "73"},
+      {"The answer is 73.", "73"},
+      {"$\\boxed{73}$", "73"},
+      {"\\mathbf{73}", "73"},
+      {"x = \\boxed{\\text{73}}", "73"},
       {"$18 dollars", "18"},
   };
   for (const Pair& pair : pairs) {
@@ -151,6 +216,16 @@ TEST(Number, UnequalEvenIfOnlyJust) {
       {"1000", "100"},
       {"1000000000", "1"},
       {"1000000001", "1000000000"},
+      {"1e3", "3"},
+      {"1e3", "13"},
+      {"10^3", "3"},
+      {"10^3", "103"},
+      {"10^{-2}", "-100"},
+      {"\\frac34", "34"},
+      {"\\frac12", "12"},
+      {"2\\frac{1}{2}", "1/2"},
+      {"3 million", "3"},
+      {"1e1000", "1e999"},
   };
   for (const Pair& pair : pairs) {
     const auto a = parse_number(pair.a), b = parse_number(pair.b);
@@ -175,7 +250,6 @@ TEST(Number, WhatIsNone) {
                            "x + 1",
                            "5x",
                            "2x = ",
-                           "3 million",
                            "2 pi",
                            "5 x",
                            "2\\pi",
@@ -199,8 +273,6 @@ TEST(Number, WhatIsNone) {
                            "3-4",
                            "(1, 2)",
                            "[1, 2]",
-                           "10^3",
-                           "1e5",
                            "0x10",
                            "\\frac",
                            "\\frac{\\frac{1}{2}}{3}",
@@ -215,7 +287,37 @@ TEST(Number, WhatIsNone) {
                            "a = 1, b = 2",
                            "x = y = 5",
                            "=",
-                           "\\text{five}"})
+                           "\\text{five}",
+                           "1e1001",
+                           "1e999999999",
+                           "10^{99999999999999999999}",
+                           "10^{-1001}",
+                           "2^{10}",
+                           "10^x",
+                           "10^{3",
+                           "5\\times 10",
+                           "5e",
+                           "0,123",
+                           "1.234.567",
+                           "1.234,56",
+                           "1,234\\,567",
+                           "2 5/2",
+                           "x <= 5",
+                           "x != 5",
+                           "\\pm 5",
+                           "5k",
+                           "5M",
+                           "5g",
+                           "5 K",
+                           "3 hundred thousand",
+                           "millions",
+                           "5 (thousand)",
+                           "5 (two less than 7)",
+                           "5 (x)",
+                           "3:4",
+                           "101_2",
+                           "(5)",
+                           "{{{{{{{{{{{{{{{{{{{{5}}}}}}}}}}}}}}}}}}}}"})
     EXPECT_FALSE(parse_number(text)) << text;
 }
 
@@ -238,6 +340,17 @@ TEST(Number, AgreesWithIntegerArithmetic) {
     equal_pairs += a * d == b * c;
   }
   EXPECT_GT(equal_pairs, 100);
+}
+
+// Each would take hours or gigabytes if it were computed as written.
+TEST(Number, HugeExponentsAreText) {
+  for (const char* text : {"1e999999999", "10^{999999999}", "1e-999999999",
+                           "7\\times10^{888888888}", "\\frac{1}{10^{999999999}}"}) {
+    EXPECT_FALSE(parse_number(text)) << text;
+    EXPECT_TRUE(same_answer(text, text)) << text;
+    EXPECT_FALSE(same_answer(text, "1e999999998")) << text;
+    EXPECT_FALSE(last_number(std::string("so 5 or ") + text)) << text;
+  }
 }
 
 TEST(Number, AnyLength) {

@@ -2,9 +2,12 @@
 // ASCII letters, digits and blanks, whatever the locale.
 #pragma once
 
+#include <cstddef>
 #include <string_view>
 
 namespace pion::lab {
+
+constexpr std::size_t kNone = std::string_view::npos;  // no place in a text
 
 constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
 constexpr char lower(char c) {

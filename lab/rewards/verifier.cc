@@ -6,8 +6,10 @@
 #include <optional>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 
 #include "lab/rewards/answer.h"
+#include "lab/rewards/verifier_layers.h"
 #include "lab/rewards/worker_verifier.h"
 
 namespace pion::lab {
@@ -77,12 +79,18 @@ bool names_a_function(const std::string& name) {
 std::unique_ptr<Verifier> make_verifier(const std::string& name,
                                         const VerifierOptions& options) {
   check(options);
+  if (!options.answer_after.empty()) {
+    VerifierOptions whole = options;
+    whole.answer_after.clear();
+    return after_mark(make_verifier(name, whole), options.answer_after);
+  }
   if (name == "boxed")
-    return std::make_unique<BuiltInVerifier>(last_boxed, options.weights);
+    return any_reference(std::make_unique<BuiltInVerifier>(last_boxed, options.weights));
   if (name == "hash")
-    return std::make_unique<BuiltInVerifier>(after_hashes, options.weights);
+    return any_reference(
+        std::make_unique<BuiltInVerifier>(after_hashes, options.weights));
   if (name == "last_number")
-    return std::make_unique<BuiltInVerifier>(last_number, options.weights);
+    return any_reference(std::make_unique<BuiltInVerifier>(last_number, options.weights));
   if (name != "math_verify" && name != "reasoning_gym" && !names_a_function(name))
     throw std::invalid_argument(
         "make_verifier: must be boxed, hash, last_number, math_verify, reasoning_gym or "
@@ -93,8 +101,9 @@ std::unique_ptr<Verifier> make_verifier(const std::string& name,
     with_warn.warn = [](const std::string& text) {
       std::cerr << "warning: " << text << '\n';
     };
-  return make_worker_verifier(name, reward_worker_command(name, options.timeout_seconds),
-                              with_warn);
+  auto worker = make_worker_verifier(
+      name, reward_worker_command(name, options.timeout_seconds), with_warn);
+  return name == "math_verify" ? any_reference(std::move(worker)) : std::move(worker);
 }
 
 }  // namespace pion::lab

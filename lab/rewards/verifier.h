@@ -16,7 +16,7 @@ struct Attempt {
   std::string_view prompt;     // text
   std::string_view response;   // text that the model produced
   std::string_view reference;  // Problem::answer
-  std::string_view extra;      // Problem::extra, JSON or empty
+  std::string_view extra;      // Problem::extra, JSON or empty; may hold alternatives
 };
 
 struct Verdict {
@@ -40,6 +40,7 @@ struct VerifierOptions {
   double timeout_seconds = 5.0;  // of one attempt in a worker; > 0
   double failed_reward = 0.0;    // reward of an attempt whose worker failed
   int workers = 1;               // processes that share a batch; in [1, 64]
+  std::string answer_after;      // what follows its last place is judged; "": all
   // Told once of every kind of failure, on judge's thread. Default: to standard error.
   std::function<void(const std::string&)> warn;
 };

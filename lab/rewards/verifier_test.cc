@@ -67,6 +67,56 @@ TEST(Verifier, KeepsTheOrderOfABatch) {
   EXPECT_TRUE(make_verifier("boxed", {})->judge({}).empty());
 }
 
+// What stands in docs/data.md as a choice: the last whole box, also inside of a thought
+// that does not end; the last mark; and what rl.answer_after changes.
+TEST(Verifier, LooksWhereTheAnswerIsSaidToStand) {
+  struct Case {
+    const char *verifier, *after, *response;
+    bool correct, formatted;
+  };
+  for (const Case& c : std::vector<Case>{
+           {"boxed", "", "\\boxed{71} \\boxed{72}", true, true},
+           {"boxed", "", "\\boxed{72} \\boxed{71}", false, true},
+           {"boxed", "", "\\boxed{72} \\boxed{71", true, true},
+           {"boxed", "", "<think>is it \\boxed{72}", true, true},
+           {"hash", "", "#### 71\n#### 72", true, true},
+           {"hash", "", "#### 72\n#### 71", false, true},
+           {"boxed", "</think>", "<think>is it \\boxed{72}", false, false},
+           {"boxed", "</think>", "<think>\\boxed{72}</think> no idea", false, false},
+           {"boxed", "</think>", "<think>\\boxed{71}</think> \\boxed{72}", true, true},
+           {"boxed", "</think>", "</think>\\boxed{71}</think>\\boxed{72}", true, true},
+           {"last_number", "</think>", "<think>72</think> no", false, false},
+           {"hash", "</think>", "</think>\n#### 72", true, true}}) {
+    const Attempt attempt{"prompt", c.response, "72", ""};
+    VerifierOptions options;
+    options.answer_after = c.after;
+    options.weights.format = 0.25;
+    const Verdict verdict =
+        make_verifier(c.verifier, options)->judge({&attempt, 1}).at(0);
+    EXPECT_EQ(verdict.correct, c.correct) << c.verifier << " " << c.response;
+    EXPECT_EQ(verdict.formatted, c.formatted) << c.verifier << " " << c.response;
+    EXPECT_EQ(verdict.reward, (c.correct ? 1 : 0) + (c.formatted ? 0.25 : 0));
+  }
+}
+
+TEST(Verifier, PaysAnyOfTheAlternatives) {
+  const char* extra = R"({"level": 3, "alternatives": ["seven", "\\frac{14}{2}", "8"]})";
+  const std::vector<Attempt> attempts = {
+      {"", "\\boxed{7}", "VII", extra},
+      {"", "\\boxed{seven}", "VII", extra},
+      {"", "\\boxed{VII}", "VII", extra},
+      {"", "\\boxed{9}", "VII", extra},
+      {"", "so 8.", "VII", extra},
+      {"", "\\boxed{7}", "VII", ""},
+      {"", "\\boxed{7}", "VII", "{\"alternatives\": 7}"},
+      {"", "\\boxed{7}", "VII", "{\"alternatives\": [7, "}};
+  const auto verdicts = make_verifier("boxed", {})->judge(attempts);
+  const std::vector<bool> right = {true, true, true, false, false, false, false, false};
+  for (std::size_t i = 0; i < attempts.size(); ++i)
+    EXPECT_EQ(verdicts[i].correct, right[i]) << i;
+  EXPECT_TRUE(verdicts[4].right_unformatted);
+}
+
 TEST(Verifier, RefusesWhatItDoesNotKnow) {
   for (const char* name : {"", "box", ":score", "module:", "a:b:c", "--help:x"})
     expect_says(message_of([&] { make_verifier(name, {}); }), "module:function");

@@ -54,6 +54,10 @@ Schema rollout_keys() {
           "evaluations measure how much of the gradient of four rollouts repeats in four "
           "others, by bands of singular directions"),
       {"rl.verifier", o.verifier, "name of the verifier; \"\": the problems' own"},
+      {"rl.answer_after", o.verification.answer_after,
+       "text, such as </think>, behind whose last place an answer is looked for; an "
+       "answer "
+       "without it is wrong; \"\": anywhere"},
       real("rl.reward_correct", o.verification.weights.correct, "for a right answer",
            -1e6, 1e6),
       real("rl.reward_format", o.verification.weights.format,
@@ -218,6 +222,7 @@ RlvrOptions rlvr_options(const Recipe& r) {
   o.unit_rms = r.flag("rl.unit_rms");
   o.spectra = r.flag("rl.spectra");
   o.verifier = r.text("rl.verifier");
+  o.verification.answer_after = r.text("rl.answer_after");
   o.verification.weights = {r.number("rl.reward_correct"), r.number("rl.reward_format")};
   o.verification.timeout_seconds = r.number("rl.verifier_seconds");
   o.verification.workers = static_cast<int>(r.integer("rl.verifier_workers"));

@@ -8,9 +8,6 @@ Sources, columns and the file are described in docs/data.md.
 """
 
 import argparse
-import hashlib
-import json
-import random
 import shutil
 import sys
 import tempfile
@@ -23,8 +20,9 @@ from pion.prepare_characters import (
     folder_beside,
     write_character_tokenizer,
 )
-from pion.prepare_file import HELD_OUT, TRAIN, PreparedProblem
-from pion.prepare_sources import PrepareError, Record
+from pion.prepare_file import HELD_OUT, TRAIN
+from pion.prepare_sources import PrepareError
+from pion.prepare_stream import Chosen, context_of, json_option, write_encoded
 
 BOX = "Please reason step by step, and put your final answer within \\boxed{}."
 # verifier: (what a prompt asks for, how a solution ends)
@@ -41,7 +39,6 @@ ANSWER_FORMS = {
         "<answer>{}</answer>",
     ),
 }
-CHECKED = 200  # problems whose decoding is compared with the tokenizer's
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,18 +97,6 @@ def parser() -> argparse.ArgumentParser:
     return cli
 
 
-def json_option(text: str | None, flag: str) -> dict:
-    if text is None:
-        return {}
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise PrepareError(f"{flag}: is no JSON ({error}): {text}") from None
-    if not isinstance(value, dict):
-        raise PrepareError(f"{flag}: must be a JSON object, got {text}")
-    return value
-
-
 def check_options(options: argparse.Namespace) -> None:
     """What no source would look at is an error."""
     is_gym = options.source.startswith(prepare_sources.REASONING_GYM)
@@ -143,133 +128,6 @@ def check_options(options: argparse.Namespace) -> None:
             )
 
 
-def is_held_out(text: str, fraction: float) -> bool:
-    """By content: the same problem is in the same split wherever it stands."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2**64
-
-
-class Progress:
-    """One line on a terminal; nothing elsewhere."""
-
-    def __init__(self, what: str):
-        self.what, self.shown = what, sys.stderr.isatty()
-
-    def show(self, count: int, end: str = "") -> None:
-        if self.shown:
-            print(f"\r{self.what} {count}", end=end, file=sys.stderr, flush=True)
-
-
-def read_source(
-    options: argparse.Namespace, source: str
-) -> tuple[prepare_sources.Source, list[Record]]:
-    columns = prepare_sources.Columns(
-        options.prompt_column, options.answer_column, options.solution_column
-    )
-    gym = {
-        "count": options.count or options.limit or 1000,
-        "seed": options.seed or 0,
-        "config": json_option(options.config, "--config"),
-    }
-    opened = prepare_sources.open_source(source, columns, options.format, gym, options.skip_broken)
-    progress, records = Progress(f"{source}: problems read"), []
-    for record in opened.records:
-        records.append(record)
-        if len(records) % 1000 == 0:
-            progress.show(len(records))
-        if len(records) == options.limit:
-            break
-    progress.show(len(records), end="\n")
-    if not records:
-        left = prepare_sources.counted(opened.skipped)
-        raise PrepareError(f"{source}: no problem is left{left}")
-    return opened, records
-
-
-def splits(options: argparse.Namespace, train: list[Record]) -> tuple[list[tuple], int]:
-    """(record, split) of all problems, and how many training problems were held out elsewhere."""
-    if not options.held_out_from:
-        fraction = 0.05 if options.held_out is None else options.held_out
-        return [
-            (each, HELD_OUT if is_held_out(each.text, fraction) else TRAIN) for each in train
-        ], 0
-    _, held_out = read_source(options, options.held_out_from)
-    texts = {each.text for each in held_out}
-    kept = [each for each in train if each.text not in texts]
-    return [(r, TRAIN) for r in kept] + [(r, HELD_OUT) for r in held_out], len(train) - len(kept)
-
-
-def context_of(tokenizer, folder: str) -> int | None:
-    """The longest text of the model, in tokens, if the folder says."""
-    path = Path(folder) / "config.json"
-    if path.is_file():
-        longest = json.loads(path.read_text()).get("max_position_embeddings")
-        if isinstance(longest, int):
-            return longest
-    longest = tokenizer.model_max_length
-    return longest if longest < 10**9 else None  # transformers' word for unknown is 10^30
-
-
-def fitting(
-    problems: list[PreparedProblem], options: argparse.Namespace, context: int | None
-) -> tuple[list[PreparedProblem], int]:
-    """Problems whose prompt is short enough, and how many were not."""
-    limit = options.max_prompt_tokens
-    if limit is not None:
-        kept = [each for each in problems if len(each.prompt) <= limit]
-        if not kept:
-            shortest = min(len(each.prompt) for each in problems)
-            raise PrepareError(
-                f"--max-prompt-tokens {limit}: all {len(problems)} prompts are longer, the shortest "
-                f"has {shortest} tokens; take a larger limit"
-            )
-        return kept, len(problems) - len(kept)
-    too_long = [len(each.prompt) for each in problems if context and len(each.prompt) >= context]
-    if too_long:
-        raise PrepareError(
-            f"{len(too_long)} of {len(problems)} prompts leave no room in the context of {context} "
-            f"tokens, the longest has {max(too_long)}; --max-prompt-tokens N leaves out longer ones"
-        )
-    return problems, 0
-
-
-def encode_all(
-    encoder: prepare_tokens.Encoder, chosen: list[tuple], ending: str
-) -> list[PreparedProblem]:
-    progress, problems = Progress("problems tokenized"), []
-    for start in range(0, len(chosen), prepare_tokens.BATCH):
-        batch = chosen[start : start + prepare_tokens.BATCH]
-        records = [record for record, _ in batch]
-        solutions = [solution_of(record, ending) for record in records]
-        for (record, split), (prompt, solution) in zip(
-            batch, encoder.encode(records, solutions), strict=True
-        ):
-            if not prompt:
-                raise PrepareError(f"{record.where}: the prompt has no token")
-            problems.append(
-                PreparedProblem(prompt, solution, record.answer, record.extra, record.text, split)
-            )
-        progress.show(len(problems))
-    progress.show(len(problems), end="\n")
-    return problems
-
-
-def solution_of(record: Record, ending: str) -> str:
-    """The worked answer; where a source gives steps alone, it ends as the verifier asks."""
-    if not record.steps_only or not record.answer:
-        return record.solution
-    return "\n".join(part for part in (record.solution, ending.format(record.answer)) if part)
-
-
-def check_splits(problems: list[PreparedProblem]) -> None:
-    for split, name in ((TRAIN, "for training"), (HELD_OUT, "held out")):
-        if not any(each.split == split for each in problems):
-            raise PrepareError(
-                f"of {len(problems)} problems none is {name}; take more problems or another "
-                "--held-out FRACTION"
-            )
-
-
 def prepare(options: argparse.Namespace) -> str:
     """Does all of it; returns the summary."""
     check_options(options)
@@ -280,30 +138,25 @@ def prepare(options: argparse.Namespace) -> str:
         check_folder(folder_beside(options.out))
     else:
         prepare_tokens.require_tokenizer(options.tokenizer)
-    source, records = read_source(options, options.source)
-    problems = source, *splits(options, records)
+    chosen = Chosen(options)
     if not characters:
-        return prepare_records(options, template_options, options.tokenizer, *problems)
-    texts = [text for r, _ in problems[1] for text in (r.text, r.answer, r.solution)]
+        return prepare_chosen(options, template_options, options.tokenizer, chosen)
+    alphabet = set(options.instruction or "")
+    for record, _ in chosen:
+        alphabet.update(record.text, record.answer, record.solution)
+    chosen.again()
     with tempfile.TemporaryDirectory() as folder:
-        write_character_tokenizer(folder, [*texts, options.instruction or ""])
-        text = prepare_records(options, template_options, folder, *problems)
+        write_character_tokenizer(folder, alphabet)
+        text = prepare_chosen(options, template_options, folder, chosen)
         kept = folder_beside(options.out)
         shutil.copytree(folder, kept, dirs_exist_ok=True)
     return f"{text}\n  tokenizer   {kept}"
 
 
-def prepare_records(
-    options: argparse.Namespace,
-    template_options: dict,
-    folder: str,
-    source: prepare_sources.Source,
-    chosen: list[tuple],
-    elsewhere: int,
-) -> str:
-    """Tokenizes by the tokenizer in `folder`, checks, and writes; returns the summary."""
-    tokenizer = prepare_tokens.load_tokenizer(folder)
-    has_template = bool(tokenizer.chat_template)
+def wording_of(
+    options: argparse.Namespace, template_options: dict, has_template: bool, asks: str
+) -> prepare_tokens.Wording:
+    """How problems are asked; `asks` is the instruction where the user gave none."""
     chat = has_template if options.chat is None else options.chat
     if chat and not has_template:
         raise PrepareError(f"--chat: the tokenizer {options.tokenizer} has no chat template")
@@ -311,22 +164,23 @@ def prepare_records(
         raise PrepareError(
             "--system and --template-options need a chat template; use --instruction"
         )
-    verifier = options.verifier or source.verifier
-    asks, ending = ANSWER_FORMS.get(verifier, ("", "{}"))
     instruction = options.instruction
     if instruction is None:
         instruction = asks if chat else ""
-    wording = prepare_tokens.Wording(chat, options.system, instruction, template_options)
+    return prepare_tokens.Wording(chat, options.system, instruction, template_options)
+
+
+def prepare_chosen(
+    options: argparse.Namespace, template_options: dict, folder: str, chosen: Chosen
+) -> str:
+    """Tokenizes by the tokenizer in `folder`, checks, and writes; returns the summary."""
+    tokenizer, source = prepare_tokens.load_tokenizer(folder), chosen.source
+    verifier = options.verifier or source.verifier
+    asks, ending = ANSWER_FORMS.get(verifier, ("", "{}"))
+    asks = "" if source.instructed else asks
+    wording = wording_of(options, template_options, bool(tokenizer.chat_template), asks)
     encoder = prepare_tokens.Encoder(tokenizer, wording, folder, options.stop)
     vocabulary = prepare_tokens.vocabulary_bytes(tokenizer)
-
-    problems = encode_all(encoder, chosen, ending)
-    problems, too_long = fitting(problems, options, context_of(tokenizer, folder))
-    check_splits(problems)
-    some = random.Random(0).sample(problems, min(CHECKED, len(problems)))
-    prepare_tokens.check_decoding(
-        tokenizer, vocabulary, [ids for each in some for ids in (each.prompt, each.solution) if ids]
-    )
     metadata = {
         "name": options.name or source.name,
         "verifier": verifier,
@@ -337,24 +191,32 @@ def prepare_records(
         ),
         "strip": vocabulary.strip,
         "source": options.source,
-        "wording": {"chat": chat, "system": options.system, "instruction": instruction},
+        "wording": {
+            "chat": wording.chat,
+            "system": options.system,
+            "instruction": wording.instruction,
+        },
     }
-    prepare_file.write_problems(options.out, problems, vocabulary.tokens, metadata)
+    context = context_of(tokenizer, folder)
+    with prepare_file.ProblemWriter(options.out) as writer:
+        tally = write_encoded(writer, encoder, chosen, ending, options.max_prompt_tokens, context)
+        tokens = [ids for each in tally.some for ids in (each.prompt, each.solution) if ids]
+        prepare_tokens.check_decoding(tokenizer, vocabulary, tokens)
+        writer.finish(vocabulary.tokens, metadata)
     left_out = {
-        "broken": len(source.skipped),
-        "also held out": elsewhere,
-        "prompt too long": too_long,
+        "broken": source.skipped.count,
+        "also held out": chosen.elsewhere,
+        "prompt too long": tally.left_out.count,
     }
-    text = summary(options.out, problems, metadata, encoder, left_out, source.skipped)
-    first = next(record for record, _ in chosen if record.text == problems[0].text)
-    return f"{text}\n  asked as    {encoder.prompt(first)!r}"
+    text = summary(options.out, tally, metadata, encoder, left_out, source.skipped.first)
+    return f"{text}\n  asked as    {encoder.prompts([tally.first])[0]!r}"
 
 
-def summary(out, problems, metadata, encoder, left_out, skipped) -> str:
+def summary(out, tally, metadata, encoder, left_out, skipped) -> str:
     names = encoder.tokenizer.convert_ids_to_tokens(encoder.stop_tokens)
     wording = metadata["wording"]
     lines = [
-        f"{metadata['name']}: {len(problems)} problems in {out}, {out.stat().st_size / 1e6:.1f} MB",
+        f"{metadata['name']}: {tally.count} problems in {out}, {out.stat().st_size / 1e6:.1f} MB",
         f"  verifier    {metadata['verifier']}",
         f"  prompt      {'chat template' if wording['chat'] else 'plain text'}"
         + (f', instruction "{wording["instruction"]}"' if wording["instruction"] else ""),
@@ -362,17 +224,10 @@ def summary(out, problems, metadata, encoder, left_out, skipped) -> str:
         f"  {'':12}{'problems':>9}{'prompt tokens':>20}{'solution tokens':>20}",
     ]
     for split, name in ((TRAIN, "train"), (HELD_OUT, "held out")):
-        members = [each for each in problems if each.split == split]
-        lengths = [
-            f"{sum(each) / len(each):.0f} (max {max(each)})" if each else "none"
-            for each in (
-                [len(problem.prompt) for problem in members],
-                [len(problem.solution) for problem in members if problem.solution],
-            )
-        ]
-        lines.append(f"  {name:12}{len(members):>9}{lengths[0]:>20}{lengths[1]:>20}")
+        prompts, solutions = tally.prompts[split], tally.solutions[split]
+        lines.append(f"  {name:12}{prompts.count:>9}{prompts!s:>20}{solutions!s:>20}")
     lines += [f"  left out: {count} ({why})" for why, count in left_out.items() if count]
-    lines += [f"    {each}" for each in skipped[:3]]
+    lines += [f"    {each}" for each in skipped]
     return "\n".join(lines)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of files: JSON lines, JSON, Parquet. A line that cannot be read is a row that says so."""
+"""Rows of files: JSON lines, JSON, Parquet. What cannot be read is a row that says so."""
 
 import dataclasses
 import json
@@ -18,6 +18,7 @@ class Row:
     where: str  # "train.jsonl:17"
     values: dict
     broken: str = ""  # what is wrong with the line, if it could not be read
+    names: list | None = None  # of all columns, where only those that are asked for were read
 
 
 def shortened(text: str, limit: int = 80) -> str:
@@ -25,7 +26,7 @@ def shortened(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def json_lines(path: Path) -> Iterator[Row]:
+def json_lines(path: Path, _wanted: set[str]) -> Iterator[Row]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             where = f"{path}:{number}"
@@ -65,7 +66,7 @@ def json_object(text: str, where: str) -> Row:
     return Row(where, value)
 
 
-def json_file(path: Path) -> Iterator[Row]:
+def json_file(path: Path, _wanted: set[str]) -> Iterator[Row]:
     """One object, as each file of MATH is, or a list of them."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -85,19 +86,38 @@ def json_file(path: Path) -> Iterator[Row]:
             yield Row(where, {}, f"{where}: must be an object, got {shortened(each)}")
 
 
-def parquet_file(path: Path) -> Iterator[Row]:
+def parquet_rows(batch) -> Iterator[dict | str]:
+    """The rows of a batch, or what is wrong with one: a nanosecond is no Python value."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError):
+        for index in range(batch.num_rows):
+            try:
+                yield batch.slice(index, 1).to_pylist()[0]
+            except (ValueError, OverflowError) as error:
+                yield shortened(error, 200)
+
+
+def parquet_file(path: Path, wanted: set[str]) -> Iterator[Row]:
+    """Reads the wanted columns alone: the others may be of any type and size."""
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            columns = [name for name in dict.fromkeys(names) if name in wanted]
             number = 0
-            for batch in file.iter_batches(batch_size=1024):
-                for values in batch.to_pylist():
-                    yield Row(f"{path}, row {number}", values)
+            for batch in file.iter_batches(batch_size=1024, columns=columns):
+                for values in parquet_rows(batch):
+                    where = f"{path}, row {number}"
+                    broken = f"{where}: {values}" if isinstance(values, str) else ""
+                    yield Row(where, {} if broken else values, broken, names)
                     number += 1
     except pyarrow.ArrowException as error:
-        raise PrepareError(f"{path}: is no Parquet file, or a damaged one: {error}") from None
+        raise PrepareError(
+            f"{path}: is no Parquet file, or a damaged one: {shortened(error, 200)}"
+        ) from None
 
 
 READERS = {
@@ -108,19 +128,38 @@ READERS = {
 }
 
 
-def file_rows(source: str) -> Iterator[Row]:
+def files_in(folder: Path) -> list[Path]:
+    """All that could be read, hidden ones left out: macOS's ._x.json, caches, checkpoints."""
+    return sorted(
+        each
+        for each in folder.rglob("*")
+        if each.suffix in READERS
+        and not each.is_dir()
+        and not any(part[0] == "." or part == "__MACOSX" for part in each.relative_to(folder).parts)
+    )
+
+
+def file_rows(source: str, wanted: set[str], skip_broken: bool) -> Iterator[Row]:
+    """All rows; of columns that can be chosen before reading, the `wanted` ones.
+
+    With `skip_broken` a file that cannot be read, or not to its end, is one broken row.
+    """
     path = Path(source)
     if not path.exists():
         raise PrepareError(
             f"{source}: no such file or folder; a task of reasoning-gym is "
             f"{REASONING_GYM}NAME, e.g. {REASONING_GYM}chain_sum"
         )
-    files = [path]
-    if path.is_dir():
-        files = sorted(each for each in path.rglob("*") if each.suffix in READERS)
-        if not files:
-            raise PrepareError(f"{source}: the folder holds no {', '.join(READERS)} file")
+    files = files_in(path) if path.is_dir() else [path]
+    if not files:
+        raise PrepareError(f"{source}: the folder holds no {', '.join(READERS)} file")
     for file in files:
         if file.suffix not in READERS:
             raise PrepareError(f"{file}: must end in {', '.join(READERS)}")
-        yield from READERS[file.suffix](file)
+        try:
+            yield from READERS[file.suffix](file, wanted)
+        except (PrepareError, OSError) as error:
+            if not skip_broken:
+                raise
+            what = str(error) if isinstance(error, PrepareError) else f"{file}: {error.strerror}"
+            yield Row(str(file), {}, what)

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from pathlib import Path
 
 from pion.prepare_rows import REASONING_GYM, PrepareError, Row, file_rows, shortened
@@ -38,29 +39,49 @@ class Columns:
 
 
 def column(row: Row, name: str):
-    if name not in row.values:
-        there = ", ".join(sorted(map(str, row.values)))
-        raise PrepareError(
-            f'{row.where}: no column "{name}"; there are: {there}. '
-            "Name them with --prompt-column, --answer-column, --solution-column"
-        )
-    return row.values[name]
+    """The value of a column, or of a field inside: reward_model.ground_truth."""
+    if name in row.values:
+        return row.values[name]
+    value = row.values
+    for part in name.split("."):
+        if not isinstance(value, dict) or part not in value:
+            there = ", ".join(sorted(map(str, row.names or row.values)))
+            raise PrepareError(
+                f'{row.where}: no column "{name}"; there are: {shortened(there, 300)}. '
+                "Name them with --prompt-column, --answer-column, --solution-column, fields inside "
+                "of one with a dot: reward_model.ground_truth"
+            )
+        value = value[part]
+    return value
 
 
 def text_column(row: Row, name: str) -> str:
-    value = column(row, name)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise PrepareError(
-            f'{row.where}: column "{name}" must be text or a number, got {shortened(repr(value))}'
-        )
-    if isinstance(value, float):
-        return plain_decimal(value, f'{row.where}: column "{name}"')
+    return text_of(column(row, name), f'{row.where}: column "{name}"')
+
+
+def text_of(value, where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        raise PrepareError(f"{where} must be text or a number, got {shortened(repr(value))}")
+    if isinstance(value, float | Decimal):
+        return plain_decimal(value, where)
     return str(value).strip()
 
 
-def plain_decimal(value: float, where: str) -> str:
+def answers_of(row: Row, name: str) -> tuple[str, str]:
+    """The answer, and as JSON for the verifier the others of a list, any of which is right."""
+    value, where = column(row, name), f'{row.where}: column "{name}"'
+    if not isinstance(value, list):
+        return text_of(value, where), ""
+    answers = list(dict.fromkeys(text_of(each, where) for each in value))
+    if not answers or not all(answers):
+        raise PrepareError(f"{where}: the list of answers is empty, or one of them is")
+    more = json.dumps({"alternatives": answers[1:]}, ensure_ascii=False)
+    return answers[0], more if len(answers) > 1 else ""
+
+
+def plain_decimal(value: float | Decimal, where: str) -> str:
     """The number without exponent, as verifiers read it: 2e-7 is 0.0000002."""
-    written = getattr(value, "written", repr(value))
+    written = str(value) if isinstance(value, Decimal) else getattr(value, "written", repr(value))
     try:
         number = Decimal(written)
     except InvalidOperation:  # an exponent of 19 digits
@@ -72,17 +93,33 @@ def plain_decimal(value: float, where: str) -> str:
     return format(number, "f")
 
 
+# a box with braces or, without them, an answer that no command cuts off; escapes; braces
+BOXES = re.compile(
+    r"\\(?:boxed|fbox)(?:(?P<open>\s*\{)|(?P<bare>(?:\s+|(?=[^\sa-zA-Z\\{}$]))[^\s\\{}$]+)"
+    r"(?=[\s}$]|\\[)\]\\]|$))|\\.|[{}]",
+    re.DOTALL,
+)
+
+
 def last_boxed(text: str) -> str | None:
-    """What stands in the last \\boxed{...} (or \\fbox{...}) with balanced braces."""
-    found = list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))
-    for start in reversed(found):
-        depth = 1
-        for at in range(start.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[at], 0) if text[at - 1] != "\\" else 0
-            if depth == 0:
-                return text[start.end() : at].strip()
-    short = re.findall(r"\\boxed\s+([^\s{}$]+)", text)
-    return short[-1] if short else None
+    """What stands in the last \\boxed{...} (or \\fbox{...}) whose braces balance, of nested ones
+    the inner; or in \\boxed 2. lab/rewards/answer.cc is its twin."""
+    opened, start, end = [], -1, 0
+    for found in BOXES.finditer(text):
+        if found["open"]:
+            opened.append(found.end())
+        elif found["bare"]:
+            bare = found["bare"].strip().rstrip(".,;")
+            if bare:
+                start = found.end("bare") - len(found["bare"].lstrip())
+                end = start + len(bare)
+        elif found[0] == "{":
+            opened.append(-1)
+        elif found[0] == "}" and opened:
+            inner = opened.pop()
+            if inner > start:
+                start, end = inner, found.start()
+    return text[start:end].strip() or None if start >= 0 else None
 
 
 def gsm8k(row: Row, _columns: Columns) -> Record:
@@ -112,10 +149,10 @@ def math(row: Row, _columns: Columns) -> Record:
 def named_columns(row: Row, columns: Columns) -> Record:
     name = columns.prompt or "prompt"
     prompt = column(row, name)
-    answer = text_column(row, columns.answer or "answer")
+    answer, extra = answers_of(row, columns.answer or "answer")
     solution = text_column(row, columns.solution) if columns.solution else ""
     if not isinstance(prompt, list):
-        return Record(row.where, text_column(row, name), answer, solution)
+        return Record(row.where, text_column(row, name), answer, solution, extra=extra)
     for message in prompt:
         if not isinstance(message, dict) or not all(
             isinstance(message.get(key), str) for key in ("role", "content")
@@ -127,28 +164,50 @@ def named_columns(row: Row, columns: Columns) -> Record:
     asked = [message["content"] for message in prompt if message["role"] == "user"]
     if not asked or prompt[-1]["role"] != "user":
         raise PrepareError(f'{row.where}: column "{name}" must end with a message of the user')
-    return Record(row.where, asked[-1].strip(), answer, solution, messages=prompt)
+    return Record(row.where, asked[-1].strip(), answer, solution, extra=extra, messages=prompt)
 
 
+VERL_ANSWER = "reward_model.ground_truth"
+
+
+def verl(row: Row, _columns: Columns) -> Record:
+    return named_columns(row, Columns("prompt", VERL_ANSWER))
+
+
+# the reader of a format, its natural verifier and its columns
 FORMATS = {
-    "gsm8k": (gsm8k, "hash"),
-    "math": (math, "math_verify"),
-    "columns": (named_columns, "boxed"),
+    "gsm8k": (gsm8k, "hash", ("question", "answer")),
+    "math": (math, "math_verify", ("problem", "solution", "level", "type", "subject")),
+    "verl": (verl, "boxed", ("prompt", "reward_model")),
+    "columns": (named_columns, "boxed", ("prompt", "answer")),
 }
+
+
+def wanted_columns(kind: str | None, columns: Columns) -> set[str]:
+    """The names of all columns that could be looked at, with and without the dotted part."""
+    named = [each for each in dataclasses.astuple(columns) if each]
+    formats = [kind] if kind else ["columns"] if named else FORMATS
+    names = [*named, *(name for each in formats for name in FORMATS[each][2])]
+    return {*names, *(name.partition(".")[0] for name in names)}
 
 
 def recognized(row: Row) -> str:
     """The format of a source by one of its rows."""
     names = set(row.values)
+    there = ", ".join(sorted(map(str, row.names or names)))
     if {"question", "answer"} <= names and "####" in str(row.values["answer"]):
         return "gsm8k"
     if {"problem", "solution"} <= names and last_boxed(str(row.values["solution"])):
         return "math"
     if {"prompt", "answer"} <= names:
         return "columns"
+    reward = row.values.get("reward_model")
+    if "prompt" in names and isinstance(reward, dict) and "ground_truth" in reward:
+        return "verl"
     raise PrepareError(
         f"{row.where}: neither GSM8K (question, answer with ####) nor MATH (problem, solution with "
-        f"\\boxed{{}}) nor columns prompt and answer; there are: {', '.join(sorted(map(str, names)))}. "
+        f"\\boxed{{}}) nor columns prompt and answer, nor verl's; there are: "
+        f"{shortened(there, 300)}. "
         "Name the columns with --prompt-column and --answer-column"
     )
 
@@ -167,9 +226,26 @@ def recognized_rows(rows: Iterator[Row], skip_broken: bool) -> tuple[str, Iterat
     raise failure
 
 
+def plain_value(value):
+    """A number of the metadata that JSON does not know: no scorer looks at one."""
+    if isinstance(value, Fraction | Decimal):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy's
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} {value!r:.80}")
+
+
+def gym_entries(task: str, count: int, seed: int, config: dict) -> Iterator[dict]:
+    import reasoning_gym
+
+    try:
+        yield from reasoning_gym.create_dataset(task, size=count, seed=seed, **config)
+    except Exception as error:  # noqa: BLE001 - each task checks its settings in its own way, some late
+        raise PrepareError(f"--config: {task} refuses {json.dumps(config)}: {error}") from None
+
+
 def reasoning_gym_records(task: str, count: int, seed: int, config: dict) -> Iterator[Record]:
     try:
-        import reasoning_gym
         from reasoning_gym.factory import DATASETS
     except ImportError as error:
         raise PrepareError(
@@ -188,15 +264,18 @@ def reasoning_gym_records(task: str, count: int, seed: int, config: dict) -> Ite
                 f'--config: {task} has no setting "{key}"; there are: '
                 f"{', '.join(name for name in known if name not in ('seed', 'size'))}"
             )
-    try:
-        dataset = reasoning_gym.create_dataset(task, size=count, seed=seed, **config)
-    except (AssertionError, TypeError, ValueError) as error:
-        raise PrepareError(f"--config: {task} refuses {json.dumps(config)}: {error}") from None
-    for index, entry in enumerate(dataset):
+    if task == "composite":
+        raise PrepareError(
+            f"{REASONING_GYM}composite mixes other tasks, which its entries do not say how to score; "
+            "prepare each of them"
+        )
+    entries = gym_entries(task, count, seed, config)
+    for index, entry in enumerate(entries):
         where = f"{REASONING_GYM}{task}, problem {index}"
         answer = entry["answer"]
         try:
-            extra = json.dumps({"dataset": task, "entry": entry}, ensure_ascii=False)
+            entry_json = {"dataset": task, "entry": entry}
+            extra = json.dumps(entry_json, ensure_ascii=False, default=plain_value)
         except (TypeError, ValueError) as error:
             raise PrepareError(f"{where}: its metadata are no JSON: {error}") from None
         worked = str(entry["metadata"].get("answer_cot", ""))
@@ -211,11 +290,25 @@ def reasoning_gym_records(task: str, count: int, seed: int, config: dict) -> Ite
 
 
 @dataclasses.dataclass
+class Skipped:
+    """Broken rows that were left out."""
+
+    count: int = 0
+    first: list[str] = dataclasses.field(default_factory=list)  # at most three
+
+    def add(self, what: str) -> None:
+        self.count += 1
+        if len(self.first) < 3:
+            self.first.append(what)
+
+
+@dataclasses.dataclass
 class Source:
     name: str
     verifier: str  # the natural one
     records: Iterator[Record]
-    skipped: list  # broken rows, if they may be skipped
+    skipped: "Skipped"
+    instructed: bool = False  # its prompts say themselves how to answer
 
 
 def open_source(
@@ -224,9 +317,11 @@ def open_source(
     """`gym`: count, seed, config for a task of reasoning-gym, None for files."""
     if source.startswith(REASONING_GYM):
         task = source[len(REASONING_GYM) :]
-        return Source(task, "reasoning_gym", reasoning_gym_records(task, **(gym or {})), [])
-    skipped = []
-    rows = readable(file_rows(source), skipped if skip_broken else None)
+        return Source(task, "reasoning_gym", reasoning_gym_records(task, **(gym or {})), Skipped())
+    skipped = Skipped()
+    wanted = wanted_columns(kind, columns)
+    rows = file_rows(source, wanted, skip_broken)
+    rows = readable(rows, skipped if skip_broken else None)
     first = next(rows, None)
     if first is None:
         raise PrepareError(f"{source}: holds no problem{counted(skipped)}")
@@ -237,23 +332,30 @@ def open_source(
     kind = kind or "columns"
     if named and kind != "columns":
         raise PrepareError(f"--format {kind} has its own columns; drop --*-column or the format")
-    make, verifier = FORMATS[kind]
+    make, verifier, _ = FORMATS[kind]
     made = usable(make, rows, columns, skipped if skip_broken else None)
-    return Source(kind if kind != "columns" else Path(source).stem, verifier, made, skipped)
+    name = kind if kind in ("gsm8k", "math") else Path(source).stem
+    if kind != "verl":
+        return Source(name, verifier, made, skipped)
+    first = next(made, None)
+    if first is not None:
+        made = itertools.chain([first], made)
+        verifier = "hash" if "####" in first.text else verifier  # as the prompt asks
+    return Source(name, verifier, made, skipped, instructed=True)
 
 
-def counted(skipped: list) -> str:
-    return f"; {len(skipped)} broken, the first: {skipped[0]}" if skipped else ""
+def counted(skipped: Skipped) -> str:
+    return f"; {skipped.count} broken, the first: {skipped.first[0]}" if skipped.count else ""
 
 
-def readable(rows: Iterator[Row], skipped: list | None) -> Iterator[Row]:
+def readable(rows: Iterator[Row], skipped: Skipped | None) -> Iterator[Row]:
     for row in rows:
         if not row.broken:
             yield row
         elif skipped is None:
             raise PrepareError(row.broken)
         else:
-            skipped.append(row.broken)
+            skipped.add(row.broken)
 
 
 def require_unicode(record: Record) -> None:
@@ -271,7 +373,9 @@ def require_unicode(record: Record) -> None:
             ) from None
 
 
-def usable(make, rows: Iterator[Row], columns: Columns, skipped: list | None) -> Iterator[Record]:
+def usable(
+    make, rows: Iterator[Row], columns: Columns, skipped: Skipped | None
+) -> Iterator[Record]:
     for row in rows:
         try:
             record = make(row, columns)
@@ -283,6 +387,6 @@ def usable(make, rows: Iterator[Row], columns: Columns, skipped: list | None) ->
         except PrepareError as error:
             if skipped is None:
                 raise
-            skipped.append(str(error))
+            skipped.add(str(error))
             continue
         yield record

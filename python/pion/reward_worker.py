@@ -81,12 +81,38 @@ def user_scorer(name):
     return lambda r: from_user(function(r["prompt"], r["response"], r["reference"], r["extra"]))
 
 
+def exact_first(compare):
+    """math_verify's comparison of two numbers, but exact where both are.
+
+    It takes differences below 1e-15 for 0, and so 2^{-98} for 2^{-99}. A difference of exact numbers
+    (without a decimal in them) whose first digit sympy can tell is none; decimals and percentages
+    keep the package's tolerance.
+    """
+    from sympy import Expr, Float, UnevaluatedExpr
+
+    def is_exact(value):
+        return isinstance(value, Expr) and value.is_number and not value.has(Float, UnevaluatedExpr)
+
+    def differ(a, b):
+        # what cancels to all 100 digits that sympy looks at comes back with one bit
+        parts = (a - b).evalf(15).as_real_imag()
+        return any(getattr(part, "_prec", 1) > 1 and part != 0 for part in parts)
+
+    def equal(a, b, *tolerance):
+        if is_exact(a) and is_exact(b) and differ(a, b):
+            return False
+        return compare(a, b, *tolerance)
+
+    return equal
+
+
 def math_verify_scorer():
     """LaTeX equivalence of the boxed answer; of the whole response for right_unformatted."""
     import logging
 
-    from math_verify import parse, verify
+    from math_verify import grader, parse, verify
 
+    grader.sympy_numeric_eq = exact_first(grader.sympy_numeric_eq)
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # warns that its time limit is off
 
     def read(text):

@@ -98,6 +98,7 @@ int generate(const Invocation& invocation) {
   app.add_option("--seed", seed, "of the samples (0)");
   app.add_option("--samples", samples, "answers to the prompt (1)");
   app.add_option("--threads", threads, "0: all cores (0)");
+  add_unconfined(app);
   if (parse(app, invocation.words, nullptr)) return kSuccess;
   if (threads < 0)
     throw std::invalid_argument("--threads must be at least 0, got " +

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "lab/rewards/confinement.h"
 #include "lab/run/python_program.h"
 
 namespace pion::lab {
@@ -13,33 +14,44 @@ namespace fs = std::filesystem;
 
 constexpr double kStartSeconds = 120;  // importing transformers on a cold disk
 constexpr double kAnswerSeconds = 60;
+constexpr double kGigabytes = 8;  // transformers with torch takes one
 
-std::vector<std::string> command(const fs::path& folder) {
+ConfinedCommand command(const fs::path& folder) {
   const std::string file = "pion/tokenizer_worker.py";
-  return {python_program(), (python_folder(file) / file).string(), folder.string()};
+  return confined_python({(python_folder(file) / file).string(), folder.string()},
+                         Permission::kNothing, kGigabytes);
 }
 
 }  // namespace
 
-Tokenizer::Tokenizer(const fs::path& folder)
-    : folder_(folder.string()), worker_(command(folder)) {}
+Tokenizer::Tokenizer(const fs::path& folder) : folder_(folder.string()) {}
+
+Exchange Tokenizer::exchange(const std::string& request) {
+  if (worker_ != nullptr && worker_->running())
+    return worker_->ask(request, kAnswerSeconds);
+  const ConfinedCommand confined = command(folder_);
+  note_ = confinement_note(confined);
+  worker_ = std::make_unique<Worker>(confined.command);
+  return worker_->start(kStartSeconds, request);
+}
 
 // The field `wanted` of the answer, as JSON.
 std::string Tokenizer::ask(const std::string& request, const char* wanted) {
   const auto fail = [&](const std::string& what) {
     throw std::invalid_argument("tokenizer of " + folder_ + ": " + what);
   };
-  const Exchange exchange = worker_.running() ? worker_.ask(request, kAnswerSeconds)
-                                              : worker_.start(kStartSeconds, request);
-  if (exchange.failure != Failure::kNone)
-    fail("the process that runs it " + exchange.detail +
-         "; PION_PYTHON names the Python that has transformers");
-  const auto reply = nlohmann::json::parse(exchange.line, nullptr, false);
-  if (!reply.is_object()) fail("its answer must be a JSON object, got " + exchange.line);
-  if (reply.contains("error") && reply["error"].is_string())
-    fail(reply["error"].get<std::string>());
+  const Exchange answer = exchange(request);
+  if (answer.failure != Failure::kNone)
+    fail("the process that runs it " + answer.detail +
+         "; PION_PYTHON names the Python that has transformers" + note_);
+  const auto reply = nlohmann::json::parse(answer.line, nullptr, false);
+  if (!reply.is_object()) fail("its answer must be a JSON object, got " + answer.line);
+  if (reply.contains("error") && reply["error"].is_string()) {
+    const auto error = reply["error"].get<std::string>();
+    fail(error + (error.starts_with("cannot be confined") ? note_ : ""));
+  }
   if (!reply.contains(wanted))
-    fail(std::string("its answer must hold ") + wanted + ", got " + exchange.line);
+    fail(std::string("its answer must hold ") + wanted + ", got " + answer.line);
   return reply[wanted].dump();
 }
 

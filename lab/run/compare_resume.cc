@@ -41,7 +41,7 @@ void refuse_other_resume(const fs::path& out, const fs::path& recipe_file) {
            "; leave the recipe out to continue it, or use another --out");
 }
 
-FirstStart first_start(const fs::path& out, const TextPairs& given) {
+FirstStart first_start(const fs::path& out) {
   const fs::path path = out / "compare.json";
   const Json json = read_json(path);
   const auto stored = json.find("flags");
@@ -61,13 +61,17 @@ FirstStart first_start(const fs::path& out, const TextPairs& given) {
   }
   if (const auto name = json.find("recipe"); name != json.end() && name->is_string())
     first.recipe = name->get<std::string>();
+  return first;
+}
+
+void refuse_new_flags(const fs::path& out, const TextPairs& first,
+                      const TextPairs& given) {
   for (const auto& flag : given)
-    if (std::find(first.flags.begin(), first.flags.end(), flag) == first.flags.end())
+    if (std::find(first.begin(), first.end(), flag) == first.end())
       throw std::invalid_argument("--" + flag.first + " " + flag.second +
                                   ": the comparison in " + out.string() +
                                   " was started without it; leave it out, or use another "
                                   "--out");
-  return first;
 }
 
 }  // namespace pion::lab

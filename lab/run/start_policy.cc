@@ -13,7 +13,9 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "lab/rewards/verifier.h"
 #include "lab/run/interrupt.h"
+#include "lab/run/named_verifiers.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/run.h"
 #include "lab/run/run_directory.h"
@@ -119,6 +121,12 @@ void make_start_policy(const Recipe& recipe, int threads, bool quiet) {
   if (!find_task(start.task()).start)
     throw std::invalid_argument("model.start: recipe \"" + name + "\" is of task \"" +
                                 start.task() + "\", which makes no language model");
+  if (const TextPairs found = named_verifiers(start); !found.empty())
+    throw std::invalid_argument(
+        "model.start: recipe \"" + name + "\" has " + found[0].first + " = \"" +
+        found[0].second + "\"; a start policy's must be " + kBuiltInVerifiers +
+        ", since one recipe names the other: train it by itself, and give its model as "
+        "model.folder");
   const fs::path run = policy_run(name, start);
   if (is_made(run)) return;
   const WaitingLock lock(

@@ -10,6 +10,7 @@
 #include "lab/tasks/equal_rms.h"
 #include "lab/tasks/gradient_clip.h"
 #include "lab/tasks/micro_batch.h"
+#include "lab/tasks/problem_verifier.h"
 #include "lab/tasks/setup_digest.h"
 #include "lab/tasks/stopwatch.h"
 
@@ -57,9 +58,8 @@ RlvrTask::RlvrTask(const RlvrOptions& options, LanguageSetup setup,
       setup_(std::move(setup)),
       began_with_(setup_digest(setup_)),
       start_(frozen_copy(*setup_.model)),
-      verifier_(make_verifier(
-          options.verifier.empty() ? setup_.problems->verifier() : options.verifier,
-          options.verification)),
+      verifier_(make_problem_verifier(*setup_.problems, options.verifier, "reward",
+                                      options.verification)),
       evaluation_(evaluation, problems, *setup_.problems, *verifier_,
                   setup_.model->config()),
       estimator_(options.estimator),

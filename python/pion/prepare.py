@@ -135,12 +135,12 @@ def check_options(options: argparse.Namespace) -> None:
     if options.held_out is not None and options.held_out_from:
         raise PrepareError("--held-out and --held-out-from exclude each other")
     if options.verifier is not None and options.verifier not in ANSWER_FORMS:
-        module, colon, function = options.verifier.partition(":")
-        if not (colon and module and function):
-            known = ", ".join(ANSWER_FORMS)
-            raise PrepareError(
-                f"--verifier must be {known} or module:function, got {options.verifier}"
-            )
+        known = ", ".join(ANSWER_FORMS)
+        raise PrepareError(
+            f"--verifier must be one of {known}, got {options.verifier}; a file cannot name a "
+            "function of yours: name it when you train, --reward my_module:score, and prepare with "
+            "last_number, which asks for no form"
+        )
 
 
 def is_held_out(text: str, fraction: float) -> bool:

@@ -14,8 +14,8 @@ std::atomic<bool> unconfined = false;
 // A read-only view of all files, /dev with the harmless devices alone, own processes, no
 // capabilities. The worker is a session leader already, so no terminal is shared.
 const std::vector<std::string> kBubblewrap = {
-    "bwrap", "--unshare-all", "--ro-bind", "/",      "/",   "--dev", "/dev", "--remount-ro",
-    "/dev",  "--proc",        "/proc",     "--cap-drop", "ALL", "--"};
+    "bwrap",        "--unshare-all", "--ro-bind", "/",     "/",          "--dev", "/dev",
+    "--remount-ro", "/dev",          "--proc",    "/proc", "--cap-drop", "ALL",   "--"};
 
 WorkerCommand inside(const std::vector<std::string>& words) {
   WorkerCommand command(kBubblewrap);

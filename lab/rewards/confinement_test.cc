@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A user's function that tries to get out, under bubblewrap and under the filter of system
-// calls alone.
+// A user's function that tries to get out, under bubblewrap and under the filter of
+// system calls alone.
 #include "lab/rewards/confinement.h"
 
 #include <arpa/inet.h>
@@ -25,7 +25,8 @@ namespace fs = std::filesystem;
 
 constexpr const char* kBubble = "Bubblewrap";
 constexpr const char* kFilter = "FilterAlone";
-constexpr const char* kFree = "Unconfined";  // what each attempt gives where nothing hinders
+constexpr const char* kFree =
+    "Unconfined";  // what each attempt gives where nothing hinders
 
 class Confinement : public testing::TestWithParam<const char*> {
  protected:
@@ -86,8 +87,10 @@ class Confinement : public testing::TestWithParam<const char*> {
 TEST_P(Confinement, NothingIsWritten) {
   std::ofstream(folder_ / "there") << "as it was";
   attempts(
-      "lambda: open(HERE + '/made', 'w').close(), lambda: open(HERE + '/there', 'w').close(),"
-      "lambda: os.mkdir(HERE + '/folder'), lambda: os.rename(HERE + '/there', HERE + '/b'),"
+      "lambda: open(HERE + '/made', 'w').close(), lambda: open(HERE + '/there', "
+      "'w').close(),"
+      "lambda: os.mkdir(HERE + '/folder'), lambda: os.rename(HERE + '/there', HERE + "
+      "'/b'),"
       "lambda: os.symlink('x', HERE + '/link'), lambda: os.truncate(HERE + '/there', 1),"
       "lambda: os.chmod(HERE, 0o755), lambda: os.utime(HERE),"
       "lambda: open('/dev/shm/pion_made', 'w').close(), lambda: os.remove(HERE + '/b')");
@@ -187,7 +190,9 @@ TEST_P(Confinement, ProgramsRunWhereBubblewrapHoldsThemAndEndWithTheWorker) {
   const std::string seconds = "98765" + std::to_string(::getpid());
   module(
       "def score(prompt, response, reference, extra):\n"
-      "    subprocess.Popen(['/bin/sleep', '" + seconds + "'], start_new_session=True)\n"
+      "    subprocess.Popen(['/bin/sleep', '" +
+      seconds +
+      "'], start_new_session=True)\n"
       "    return 1.0\n");
   const bool holds = GetParam() == kBubble;
   if (is_free()) return;  // nothing would end it
@@ -199,10 +204,13 @@ TEST_P(Confinement, ProgramsRunWhereBubblewrapHoldsThemAndEndWithTheWorker) {
 }
 
 TEST_P(Confinement, OtherProcessesAreLeftAlone) {
-  module("def score(*arguments):\n"
-         "    try: os.kill(" + std::to_string(::getpid()) + ", 0)\n"
-         "    except OSError: return 0\n"
-         "    return 1\n");
+  module(
+      "def score(*arguments):\n"
+      "    try: os.kill(" +
+      std::to_string(::getpid()) +
+      ", 0)\n"
+      "    except OSError: return 0\n"
+      "    return 1\n");
   EXPECT_EQ(judge().reward, is_free() ? 1 : 0);
 }
 

@@ -232,8 +232,8 @@ ConfinedCommand reward_worker_command(const std::string& name,
   return confined_python(
       {(python_folder(file) / file).string(), name, "--timeout",
        std::to_string(options.timeout_seconds),
-       "--data-sets=" + Json(options.data_sets)
-                            .dump(-1, ' ', true, Json::error_handler_t::replace)},
+       "--data-sets=" +
+           Json(options.data_sets).dump(-1, ' ', true, Json::error_handler_t::replace)},
       of_a_user ? Permission::kPrograms : Permission::kNothing, options.gigabytes);
 }
 

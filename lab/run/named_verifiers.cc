@@ -10,7 +10,8 @@
 namespace pion::lab {
 namespace {
 
-// All keys that name verifiers end so: rl.verifier, sft.verifier, eval.retention_verifier.
+// All keys that name verifiers end so: rl.verifier, sft.verifier,
+// eval.retention_verifier.
 bool names_a_verifier(std::string_view key) { return key.ends_with("verifier"); }
 
 }  // namespace
@@ -50,11 +51,12 @@ void require_named(const TextPairs& found, const std::set<std::string>& named,
                    const std::filesystem::path& where) {
   for (const auto& [key, name] : found)
     if (!named.contains(name))
-      throw std::invalid_argument(
-          where.string() + ": its recipe has " + key + " = \"" + name +
-          "\", which runs code; a run's folder may come from elsewhere, so it runs only if "
-          "you name it again: --" +
-          key + "=" + name);
+      throw std::invalid_argument(where.string() + ": its recipe has " + key + " = \"" +
+                                  name +
+                                  "\", which runs code; a run's folder may come from "
+                                  "elsewhere, so it runs only if "
+                                  "you name it again: --" +
+                                  key + "=" + name);
 }
 
 std::string words_to_continue(const TextPairs& found) {

@@ -33,7 +33,8 @@ void add_handed(std::set<std::string>& named, const std::filesystem::path& hande
 void require_named(const TextPairs& found, const std::set<std::string>& named,
                    const std::filesystem::path& where);
 
-// " --rl.verifier=mine:score --unconfined": what a command that continues such a run needs.
+// " --rl.verifier=mine:score --unconfined": what a command that continues such a run
+// needs.
 std::string words_to_continue(const TextPairs& found);
 
 }  // namespace pion::lab

@@ -9,18 +9,22 @@
 namespace pion::lab {
 namespace {
 
-using Json = nlohmann::json;
+using Extra = nlohmann::json;
 
 constexpr std::int64_t kLookedAt = 10'000;  // problems of a split: 50 ms
+constexpr std::size_t kBytes = 1 << 26;     // of their JSON at most: 0.5 s
 constexpr std::size_t kNamed = 1000;        // data sets; reasoning-gym has about 100
 
 // The data sets of reasoning-gym that the first problems name. A worker refuses by itself
 // what stands further behind.
 std::vector<std::string> data_sets_of(const ProblemSet& problems) {
   std::set<std::string> names;
+  std::size_t bytes = 0;
   for (const Split split : {Split::kTrain, Split::kHeldOut})
     for (std::int64_t i = 0; i < std::min(problems.size(split), kLookedAt); ++i) {
-      const Json extra = Json::parse(problems.problem(split, i).extra, nullptr, false);
+      const std::string text = problems.problem(split, i).extra;
+      if ((bytes += text.size()) > kBytes) break;
+      const Extra extra = Extra::parse(text, nullptr, false);
       if (!extra.is_object()) continue;
       const auto name = extra.find("dataset");
       if (name != extra.end() && name->is_string() && names.size() < kNamed)
@@ -33,7 +37,8 @@ std::vector<std::string> data_sets_of(const ProblemSet& problems) {
 std::string quoted(std::string text) {
   constexpr std::size_t kShown = 100;
   if (text.size() > kShown) text = text.substr(0, kShown) + "...";
-  return Json(text).dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
+  return Extra(text).dump(-1, ' ', /*ensure_ascii=*/true,
+                          Extra::error_handler_t::replace);
 }
 
 }  // namespace

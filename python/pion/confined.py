@@ -28,7 +28,7 @@ ALLOW, REFUSE, MISSING = (
     0x00050000 | errno.EPERM,
     0x00050000 | errno.ENOSYS,
 )  # seccomp.h: SCMP_ACT_ALLOW, SCMP_ACT_ERRNO(...)
-NOT_EQUAL, EQUAL, MASKED = 1, 4, 7  # enum scmp_compare
+NOT_EQUAL, MASKED = 1, 7  # enum scmp_compare
 LOW = 0xFFFFFFFF  # the kernel looks at these bits of an int
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -40,7 +40,7 @@ HARMLESS = """
     pipe pipe2 eventfd2 poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait
     epoll_pwait2 recvfrom recvmsg shutdown getsockopt getsockname getpeername
     stat fstat lstat newfstatat fstatat64 statx statfs fstatfs access faccessat faccessat2
-    readlink readlinkat getdents getdents64 getcwd chdir fchdir fadvise64 readahead flock umask
+    readlink readlinkat getdents getdents64 getcwd chdir fchdir fadvise64 readahead umask
     mmap munmap mremap mprotect madvise mincore brk mlock munlock membarrier
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait
     sigaltstack restart_syscall alarm setitimer getitimer timer_create timer_settime
@@ -51,14 +51,11 @@ HARMLESS = """
     sched_get_priority_max sched_get_priority_min getcpu getpriority
     getpid gettid getppid getuid geteuid getgid getegid getgroups getresuid getresgid getpgrp
     getpgid getsid uname sysinfo getrlimit setrlimit getrusage getrandom arch_prctl prctl
-""".split()
-HARMLESS_IOCTLS = (termios.TCGETS, termios.FIONREAD, termios.FIONBIO, termios.FIOCLEX) + (
-    termios.TIOCGWINSZ,
-)
-HARMLESS_FCNTLS = [fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD] + [
-    fcntl.F_GETFL,
-    fcntl.F_SETFL,
-]
+"""
+HARMLESS_IOCTLS = [termios.TCGETS, termios.TIOCGWINSZ, termios.FIONREAD]
+HARMLESS_IOCTLS += [termios.FIONBIO, termios.FIOCLEX]
+HARMLESS_FCNTLS = [fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD]
+HARMLESS_FCNTLS += [fcntl.F_GETFL, fcntl.F_SETFL]
 
 # Ways out of bubblewrap's namespaces: a socket file of another program, rings that make sockets,
 # a message to a path, further namespaces, the keys and the terminal of who started us.
@@ -67,7 +64,7 @@ WAYS_OUT = """
     add_key keyctl request_key bpf perf_event_open userfaultfd ptrace process_vm_readv
     process_vm_writev mount umount2 pivot_root chroot unshare setns open_by_handle_at
     name_to_handle_at fsopen fsmount fsconfig fspick move_mount open_tree mount_setattr
-""".split()
+"""
 
 
 class Comparison(ctypes.Structure):
@@ -118,7 +115,7 @@ def filter_alone() -> Filter:
     """Reading files and computing; nothing else."""
     rules = Filter(REFUSE)
     own = os.getpid()
-    for call in HARMLESS:
+    for call in HARMLESS.split():
         rules.rule(ALLOW, call)
     for number in HARMLESS_IOCTLS:
         rules.rule(ALLOW, "ioctl", (1, MASKED, LOW, number))
@@ -140,7 +137,7 @@ def filter_alone() -> Filter:
 def filter_of_namespaces() -> Filter:
     """What bubblewrap leaves open."""
     rules = Filter(ALLOW)
-    for call in WAYS_OUT:
+    for call in WAYS_OUT.split():
         rules.rule(REFUSE, call)
     rules.rule(REFUSE, "sendto", (4, NOT_EQUAL, 0, 0))  # an address
     for number in (termios.TIOCSTI, 0x541C):  # typing into a terminal; TIOCLINUX

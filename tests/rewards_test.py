@@ -26,14 +26,14 @@ def worker_module():
     return module
 
 
-def ask(name, requests, *arguments, cwd=None, worker=WORKER):
+def ask(name, requests, *arguments, cwd=None, worker=WORKER, confined=()):
     """The first line and the replies to `requests`."""
     lines = [
         {"id": i, "prompt": "", "reference": "", "extra": "", "boxed": None, **request}
         for i, request in enumerate(requests)
     ]
     done = subprocess.run(
-        [sys.executable, worker, name, *arguments],
+        [sys.executable, *confined, worker, name, *arguments],
         input="".join(json.dumps(line) + "\n" for line in lines),
         capture_output=True,
         text=True,
@@ -90,6 +90,20 @@ def test_math_verify_tells_right_from_formatted():
     assert [reply["right_unformatted"] for reply in replies[:3]] == [True, False, False]
     assert not any(reply["formatted"] or reply["correct"] for reply in replies[:3])
     assert "cannot read the reference" in replies[3]["error"]
+
+
+@pytest.mark.parametrize("name", ["math_verify", "reasoning_gym"])
+def test_the_scorers_of_packages_work_under_the_strict_filter(name):
+    """As the lab runs them: they import their packages, read and compute, and no more."""
+    pytest.importorskip(name)
+    requests = [boxed("\\frac{1}{2}", "0.5"), boxed("x+1", "1+x"), boxed("2", "3")]
+    if name == "reasoning_gym":
+        entry = {"question": "", "answer": "7", "metadata": {}}
+        extra = json.dumps({"dataset": "chain_sum", "entry": entry})
+        requests = [{"response": f"<answer>{each}</answer>", "extra": extra} for each in (7, 7, 8)]
+    confined = [WORKER.parent / "confined.py", "--gigabytes", "4"]
+    _, replies, done = ask(name, requests, confined=confined)
+    assert [reply.get("correct") for reply in replies] == [True, True, False], done.stderr
 
 
 def test_math_verify_gives_up_on_a_tower_of_powers():

@@ -48,6 +48,7 @@ ConfinedCommand confined_python(const std::vector<std::string>& script,
   words.push_back((python_folder(launcher) / launcher).string());
   words.insert(words.end(), {"--gigabytes", std::to_string(gigabytes)});
   const std::string problem = probe_bubblewrap();
+  if (problem.empty()) words.emplace_back("--inside");
   if (problem.empty() && permission == Permission::kPrograms)
     words.emplace_back("--programs");
   words.insert(words.end(), script.begin(), script.end());

@@ -1,26 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python confined.py [--gigabytes N] [--programs] SCRIPT ...: runs a Python script confined.
+"""python confined.py [--gigabytes N] [--inside [--programs]] SCRIPT ...: runs a script confined.
 
 The script and all that it imports find
 
 - an empty environment;
-- no file that can be made, opened for writing, renamed or removed, no socket to anywhere;
+- no file but /dev/null that can be made, opened for writing, renamed or removed, and no socket to
+  anywhere;
 - N gigabytes of memory, above which Python raises MemoryError;
-- no other program to run and no process to fork, unless --programs. That is for children of
-  bubblewrap alone, whose file system is read-only and whose processes are the only ones they see.
+- no other program to run and no process to fork, unless --programs.
+
+--inside says that bubblewrap runs this: the file system is read-only, and no processes but its own
+are seen. Files may be opened for writing then, which fails or, as for /dev/null, does no harm.
 
 System calls are filtered by libseccomp, without which this ends with a line {"error": TEXT} and
 exit status 1. The lab runs this file by its path: it imports nothing of pion.
 """
 
+import builtins
 import ctypes
 import errno
 import fcntl
+import io
 import json
 import os
 import resource
 import runpy
 import sys
+import tempfile
 import termios
 
 ALLOW, REFUSE, MISSING = (
@@ -111,7 +117,7 @@ class Filter:
             raise OSError(f"libseccomp: {what}: {os.strerror(-code)}")
 
 
-def filter_alone() -> Filter:
+def strict_filter(inside: bool) -> Filter:
     """Reading files and computing; nothing else."""
     rules = Filter(REFUSE)
     own = os.getpid()
@@ -122,8 +128,8 @@ def filter_alone() -> Filter:
     for call in ("fcntl", "fcntl64"):
         for number in HARMLESS_FCNTLS:
             rules.rule(ALLOW, call, (1, MASKED, LOW, number))
-    rules.rule(ALLOW, "open", (1, MASKED, WRITES, 0))
-    rules.rule(ALLOW, "openat", (2, MASKED, WRITES, 0))
+    for call, flags in (("open", 1), ("openat", 2)):
+        rules.rule(ALLOW, call, *([] if inside else [(flags, MASKED, WRITES, 0)]))
     rules.rule(ALLOW, "clone", (0, MASKED, CLONE_THREAD, CLONE_THREAD))
     rules.rule(ALLOW, "kill", (0, MASKED, LOW, own))
     rules.rule(ALLOW, "tgkill", (0, MASKED, LOW, own))
@@ -164,19 +170,38 @@ def limit_resources(gigabytes: float) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-def confine(gigabytes: float, programs: bool) -> None:
+def keep_null() -> None:
+    """Python's open() of /dev/null goes on working: libraries send there what they do not need."""
+    null, usual, usual_os = os.open(os.devnull, os.O_RDWR), builtins.open, os.open
+
+    def opened(file, *arguments, **options):
+        return usual(os.dup(null) if file == os.devnull else file, *arguments, **options)
+
+    def opened_by_os(path, *arguments, **options):
+        return os.dup(null) if path == os.devnull else usual_os(path, *arguments, **options)
+
+    builtins.open = io.open = opened
+    os.open = opened_by_os
+
+
+def confine(gigabytes: float, inside: bool, programs: bool) -> None:
     """This process, for good."""
     os.environ.clear()
+    tempfile.tempdir = "/tmp"  # libraries ask for its name when imported; none can be written
+    if not inside:
+        keep_null()
     limit_resources(gigabytes)
-    (filter_of_namespaces() if programs else filter_alone()).load()
+    (filter_of_namespaces() if programs else strict_filter(inside)).load()
 
 
 def main() -> int:
     words = sys.argv[1:]
-    gigabytes, programs = 4.0, False
+    gigabytes, inside, programs = 4.0, False, False
     while words and words[0].startswith("--"):
         option = words.pop(0)
-        if option == "--programs":
+        if option == "--inside":
+            inside = True
+        elif option == "--programs" and inside:
             programs = True
         elif option == "--gigabytes" and words:
             gigabytes = float(words.pop(0))
@@ -190,7 +215,7 @@ def main() -> int:
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != folder]
     sys.dont_write_bytecode = True
     try:
-        confine(gigabytes, programs)
+        confine(gigabytes, inside, programs)
     except (OSError, ValueError) as error:
         print(json.dumps({"error": f"cannot be confined: {error}"}))
         return 1

@@ -82,6 +82,10 @@ int train(const Invocation& invocation) {
     const fs::path path(source);
     out = lab::default_run_directory(path.stem().string(), recipe).string();
   }
+  const fs::path own = lab::RunPaths{out}.recipe();
+  std::set<std::string> named = lab::named_by_user(flags);
+  lab::add_handed(named, lab::find_recipe(source), own);
+  if (saved) lab::require_named(lab::named_verifiers(recipe), named, out);
   if (dry_run) {
     std::cout << lab::dry_run_text(recipe);
     return kSuccess;
@@ -89,12 +93,7 @@ int train(const Invocation& invocation) {
   if (resume && !fs::exists(out))
     throw std::invalid_argument("--resume: no run directory " + out +
                                 "; leave --resume out to start one");
-  const fs::path own = lab::RunPaths{out}.recipe();
-  if (resume && fs::exists(own)) {
-    std::set<std::string> named = lab::named_by_user(flags);
-    lab::add_handed(named, lab::find_recipe(source), own);
-    recipe = own_recipe(out, resolved, named, recipe.task());
-  }
+  if (resume && fs::exists(own)) recipe = own_recipe(out, resolved, named, recipe.task());
   const lab::RunOutcome outcome = lab::train(recipe, {.out = out,
                                                       .resume = resume,
                                                       .quiet = quiet,

@@ -132,6 +132,7 @@ def test_a_runs_own_recipe_names_nobody_without_the_user(place):
     refused(place, "eval", "run", says=again)
     refused(place, "train", "--resume", "--out=run", says=again)
     refused(place, "train", "run", "--resume", says=again)
+    refused(place, "train", "--resume", "--out=run", "--dry-run", says=again)
     refused(place, "train", "run/recipe.toml", "--resume", "--out=run", says=again)
     refused(place, "train", "rl.toml", "--resume", "--out=run", says=again)
     for words in (["eval", "run"], ["train", "--resume", "--out=run"]):

@@ -5,6 +5,8 @@
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
 #include "lab/run/flags.h"
+#include "lab/run/json_text.h"
+#include "lab/run/printable.h"
 #include "lab/run/run.h"
 #include "lab/run/run_directory.h"
 
@@ -22,7 +24,8 @@ int eval(const Invocation& invocation) {
   if (!std::filesystem::is_regular_file(file))
     throw std::invalid_argument(run + " is no run directory: it has no recipe.toml");
   const lab::Recipe recipe = lab::Recipe::load(file.string());
-  std::cout << lab::evaluate_run(run, lab::resolve_flags(recipe, flags)).dump(2) << "\n";
+  std::cout << lab::printable(
+      lab::json_text(lab::evaluate_run(run, lab::resolve_flags(recipe, flags)), 2));
   return kSuccess;
 }
 

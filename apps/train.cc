@@ -6,6 +6,7 @@
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
 #include "lab/run/flags.h"
+#include "lab/run/printable.h"
 #include "lab/run/run.h"
 #include "lab/run/run_directory.h"
 
@@ -79,7 +80,7 @@ int train(const Invocation& invocation) {
     out = lab::default_run_directory(path.stem().string(), recipe).string();
   }
   if (dry_run) {
-    std::cout << lab::dry_run_text(recipe);
+    std::cout << lab::printable(lab::dry_run_text(recipe));
     return kSuccess;
   }
   if (resume && !fs::exists(out))

@@ -27,7 +27,8 @@ class Tokenizer {
 
  private:
   std::vector<std::int64_t> tokens_of(const std::string& text, bool chat);
-  std::string ask(const std::string& request, const char* wanted);
+  std::string ask(const std::string& request);  // the line that answers
+  [[noreturn]] void fail(const std::string& what) const;
 
   std::string folder_;
   Worker worker_;

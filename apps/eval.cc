@@ -5,7 +5,9 @@
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
 #include "lab/run/flags.h"
+#include "lab/run/json_text.h"
 #include "lab/run/named_verifiers.h"
+#include "lab/run/printable.h"
 #include "lab/run/run.h"
 #include "lab/run/run_directory.h"
 
@@ -25,8 +27,8 @@ int eval(const Invocation& invocation) {
     throw std::invalid_argument(run + " is no run directory: it has no recipe.toml");
   const lab::Recipe recipe = lab::Recipe::load(file.string());
   const lab::TextPairs resolved = lab::resolve_flags(recipe, flags, option_names(app));
-  std::cout << lab::evaluate_run(run, resolved, lab::named_by_user(flags)).dump(2)
-            << "\n";
+  const lab::Json result = lab::evaluate_run(run, resolved, lab::named_by_user(flags));
+  std::cout << lab::printable(lab::json_text(result, 2));
   return kSuccess;
 }
 

@@ -8,6 +8,7 @@
 #include "apps/subcommands.h"
 #include "lab/run/flags.h"
 #include "lab/run/named_verifiers.h"
+#include "lab/run/printable.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/run.h"
 #include "lab/run/run_directory.h"
@@ -87,7 +88,7 @@ int train(const Invocation& invocation) {
   lab::add_handed(named, lab::find_recipe(source), own);
   if (saved) lab::require_named(lab::named_verifiers(recipe), named, out);
   if (dry_run) {
-    std::cout << lab::dry_run_text(recipe);
+    std::cout << lab::printable(lab::dry_run_text(recipe));
     return kSuccess;
   }
   if (resume && !fs::exists(out))

@@ -29,7 +29,8 @@ class Tokenizer {
 
  private:
   std::vector<std::int64_t> tokens_of(const std::string& text, bool chat);
-  std::string ask(const std::string& request, const char* wanted);
+  std::string ask(const std::string& request);  // the line that answers
+  [[noreturn]] void fail(const std::string& what) const;
 
   Exchange exchange(const std::string& request);  // starts the process if none runs
 

@@ -9,6 +9,7 @@
 
 #include "lab/rewards/answer.h"
 #include "lab/rewards/worker_verifier.h"
+#include "lab/run/printable.h"
 
 namespace pion::lab {
 namespace {
@@ -99,7 +100,7 @@ std::unique_ptr<Verifier> make_verifier(const std::string& name,
   VerifierOptions with_warn = options;
   if (!with_warn.warn)
     with_warn.warn = [](const std::string& text) {
-      std::cerr << "warning: " << text << '\n';
+      std::cerr << "warning: " << printable(text) << '\n';
     };
   return make_worker_verifier(name, reward_worker_command(name, options), with_warn);
 }

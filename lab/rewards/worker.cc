@@ -18,6 +18,8 @@
 #include <thread>
 #include <utility>
 
+#include "lab/run/printable.h"
+
 namespace pion::lab {
 namespace {
 
@@ -149,7 +151,8 @@ void Worker::read_errors() {
     last_errors_.erase(0, last_errors_.size() - kErrorsShown);
   if (passed_on_ + size > kErrorsPassedOn) return;
   passed_on_ += size;
-  if (::write(STDERR_FILENO, chunk.data(), size) < 0) passed_on_ = kErrorsPassedOn;
+  const std::string text = printable({chunk.data(), size});
+  if (::write(STDERR_FILENO, text.data(), text.size()) < 0) passed_on_ = kErrorsPassedOn;
 }
 
 // Both directions at once: a child that writes before it reads must not block us.

@@ -150,6 +150,14 @@ TEST_F(Workers, RubbishOfEveryKindCostsOneAttempt) {
   }
 }
 
+TEST_F(Workers, ADeepReplyOrAHugeNumberIsRubbish) {
+  for (const std::string& line :
+       {R"({"id": 7, "score": )" + std::string(100'000, '['),
+        std::string(R"({"id": 1e19, "score": 1})"), std::string(R"({"id": 7.0})"),
+        std::string(R"({"id": 7, "score": 1e999})")})
+    EXPECT_FALSE(read_reply(line, 7).problem.empty()) << line.substr(0, 60);
+}
+
 TEST_F(Workers, ARewardBeyondFloat32CostsOneAttempt) {
   const auto verifier = make_worker_verifier(
       "x", program("    reply(request, 1e300 if response == 'bad' else 1.0)\n"),

@@ -17,6 +17,7 @@
 #include "lab/rewards/answer.h"
 #include "lab/rewards/worker.h"
 #include "lab/run/python_program.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 namespace {
@@ -36,12 +37,6 @@ std::string request_line(std::int64_t id, const Attempt& attempt) {
   if (const auto boxed = last_boxed(attempt.response)) request["boxed"] = *boxed;
   // tokens may end in the middle of a character: U+FFFD then
   return request.dump(-1, ' ', true, Json::error_handler_t::replace);
-}
-
-std::string shortened(std::string text) {
-  constexpr std::size_t kShown = 300;
-  if (text.size() > kShown) text = text.substr(0, kShown) + "...";
-  return text;
 }
 
 class WorkerVerifier : public Verifier {
@@ -91,13 +86,13 @@ class WorkerVerifier : public Verifier {
 std::string WorkerVerifier::start(Worker& worker) {
   const Exchange first = worker.start(kStartSeconds);
   if (first.failure != Failure::kNone) return first.detail;
-  const Json line = Json::parse(first.line, nullptr, false);
+  const Json line = try_json<Json>(first.line);
   if (line.is_object() && line.contains("ready")) return "";
   worker.stop();
   const bool says =
       line.is_object() && line.contains("error") && line["error"].is_string();
   return says ? line["error"].get<std::string>()
-              : "the first line \"" + shortened(first.line) + "\"";
+              : "the first line \"" + shown_line(first.line) + "\"";
 }
 
 const char* what_happened(Failure failure) {
@@ -199,31 +194,6 @@ std::vector<Verdict> WorkerVerifier::judge(std::span<const Attempt> attempts) {
 }
 
 }  // namespace
-
-Reply read_reply(const std::string& line, std::int64_t id) {
-  const Json reply = Json::parse(line, nullptr, false);
-  const auto rubbish = [&] {
-    return Reply{.problem = "the line \"" + shortened(line) + "\""};
-  };
-  const auto is = [&](const char* key, auto type) {
-    return reply.contains(key) && (reply[key].*type)();
-  };
-  if (!reply.is_object() || !is("id", &Json::is_number_integer) || reply["id"] != id)
-    return rubbish();
-  if (is("error", &Json::is_string))
-    return {.late = is("late", &Json::is_boolean) && reply["late"].get<bool>(),
-            .problem = shortened(reply["error"].get<std::string>()),
-            .raised = true};
-  if (!is("score", &Json::is_number) || !is("correct", &Json::is_boolean) ||
-      !is("formatted", &Json::is_boolean) ||
-      !is("right_unformatted", &Json::is_boolean) ||
-      !std::isfinite(reply["score"].get<double>()))
-    return rubbish();
-  return {.verdict = {.correct = reply["correct"],
-                      .formatted = reply["formatted"],
-                      .right_unformatted = reply["right_unformatted"]},
-          .score = reply["score"]};
-}
 
 ConfinedCommand reward_worker_command(const std::string& name,
                                       const VerifierOptions& options) {

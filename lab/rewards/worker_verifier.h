@@ -8,6 +8,7 @@
 
 #include "lab/rewards/confinement.h"
 #include "lab/rewards/verifier.h"
+#include "lab/rewards/worker_reply.h"
 
 namespace pion::lab {
 
@@ -24,16 +25,5 @@ std::unique_ptr<Verifier> make_worker_verifier(const std::string& name,
 // keeps them; scorers of packages have no need to.
 ConfinedCommand reward_worker_command(const std::string& name,
                                       const VerifierOptions& options);
-
-// The verdict that a reply holds, or nothing if it is none: not JSON, another id, a field
-// missing or of another type. `failure` says why, and is kRaised if the scorer did.
-struct Reply {
-  Verdict verdict;  // without its reward
-  double score = 0;
-  bool late = false;
-  std::string problem;  // "" for a verdict
-  bool raised = false;
-};
-Reply read_reply(const std::string& line, std::int64_t id);
 
 }  // namespace pion::lab

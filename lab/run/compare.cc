@@ -16,6 +16,8 @@
 #include "lab/run/json_text.h"
 #include "lab/run/metric_columns.h"
 #include "lab/run/named_verifiers.h"
+#include "lab/run/plain_name.h"
+#include "lab/run/printable.h"
 #include "lab/run/process_pool.h"
 #include "lab/run/progress.h"
 #include "lab/run/recipe_files.h"
@@ -141,6 +143,7 @@ class Comparison {
 
   ChildProcess child(const ComparedRun& run) const {
     const fs::path directory = options_.out / run.dir;
+    refuse_link(directory);
     std::vector<std::string> words = {options_.program.string(), "train",
                                       (options_.out / "recipe.toml").string()};
     for (const auto& [key, text] : flags_)
@@ -218,7 +221,7 @@ class Comparison {
       std::printf("%s %s  %s\n", info_->score.c_str(), score_text(run.score).c_str(),
                   duration_text(run.wall_seconds).c_str());
     else
-      std::printf("FAILED: %s\n", run.error.c_str());
+      std::printf("FAILED: %s\n", printable_line(run.error).c_str());
     std::fflush(stdout);
   }
 
@@ -341,7 +344,7 @@ class Comparison {
       write_report(options_.out, html);
       std::printf("report: %s\n", html.c_str());
     } catch (const std::exception& error) {
-      std::printf("report not written: %s\n", error.what());
+      std::printf("report not written: %s\n", printable(error.what()).c_str());
     }
   }
 

@@ -3,17 +3,21 @@
 
 #include <algorithm>
 #include <fstream>
+#include <sstream>
 #include <stdexcept>
 
 #include "lab/run/run_directory.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 Json read_json(const fs::path& path) {
-  std::ifstream file(path);
-  Json json = Json::parse(file, nullptr, false);
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  Json json = try_json<Json>(text.str());
   if (json.is_discarded() || !json.is_object())
     throw std::invalid_argument(path.string() + ": is no JSON object; it is damaged");
   return json;

@@ -14,6 +14,7 @@
 #include <stdexcept>
 
 #include "lab/rewards/verifier.h"
+#include "lab/run/durable_file.h"
 #include "lab/run/interrupt.h"
 #include "lab/run/named_verifiers.h"
 #include "lab/run/recipe_files.h"
@@ -86,10 +87,7 @@ class WaitingLock {
  public:
   WaitingLock(const fs::path& path, const std::string& waiting) {
     fs::create_directories(path.parent_path());
-    descriptor_ = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-    if (descriptor_ < 0)
-      throw std::runtime_error("cannot open " + path.string() + ": " +
-                               std::strerror(errno));
+    descriptor_ = open_own_file(path, O_CREAT | O_RDWR);
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
     if (!waiting.empty()) std::printf("%s\n", waiting.c_str()), std::fflush(stdout);
     while (::flock(descriptor_, LOCK_EX) != 0)

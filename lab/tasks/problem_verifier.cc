@@ -6,6 +6,8 @@
 #include <set>
 #include <stdexcept>
 
+#include "pion/optim/json_parser.h"
+
 namespace pion::lab {
 namespace {
 
@@ -24,7 +26,7 @@ std::vector<std::string> data_sets_of(const ProblemSet& problems) {
     for (std::int64_t i = 0; i < std::min(problems.size(split), kLookedAt); ++i) {
       const std::string text = problems.problem(split, i).extra;
       if ((bytes += text.size()) > kBytes) break;
-      const Extra extra = Extra::parse(text, nullptr, false);
+      const Extra extra = try_json<Extra>(text);
       if (!extra.is_object()) continue;
       const auto name = extra.find("dataset");
       if (name != extra.end() && name->is_string() && names.size() < kNamed)

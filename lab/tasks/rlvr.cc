@@ -13,6 +13,7 @@
 #include "lab/tasks/problem_verifier.h"
 #include "lab/tasks/setup_digest.h"
 #include "lab/tasks/stopwatch.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 
@@ -287,10 +288,11 @@ void RlvrTask::save(TensorMap& tensors, Json& state) const {
 void RlvrTask::load(const TensorMap& tensors, const Json& state) {
   const auto count = [&](const char* name) {
     const auto at = state.find(name);
-    if (at == state.end() || !at->is_number_unsigned())
+    const auto whole = at == state.end() ? std::nullopt : json_integer(*at);
+    if (!whole || *whole < 0)
       throw std::invalid_argument("rlvr: the checkpoint's state must hold \"" +
                                   std::string(name) + "\", a whole number");
-    return at->get<std::int64_t>();
+    return *whole;
   };
   require_same_setup(state, began_with_, "rlvr");
   const auto baseline = state.find("baseline");

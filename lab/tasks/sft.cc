@@ -12,6 +12,7 @@
 #include "lab/tasks/setup_digest.h"
 #include "lab/tasks/solution_loss.h"
 #include "lab/tasks/stopwatch.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 namespace {
@@ -126,10 +127,11 @@ void SftTask::save(TensorMap&, Json& state) const {
 
 void SftTask::load(const TensorMap&, const Json& state) {
   const auto drawn = state.find("drawn");
-  if (drawn == state.end() || !drawn->is_number_unsigned())
+  const auto whole = drawn == state.end() ? std::nullopt : json_integer(*drawn);
+  if (!whole || *whole < 0)
     throw std::invalid_argument("sft: the checkpoint's state must hold \"drawn\"");
   require_same_setup(state, began_with_, "sft");
-  drawn_ = drawn->get<std::int64_t>();
+  drawn_ = *whole;
 }
 
 namespace {

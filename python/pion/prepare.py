@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns problems with checkable answers into one file that `pion train` maps.
+"""Turns problems with checkable answers into one file that `pion train` reads.
 
     python -m pion.prepare train.jsonl --tokenizer MODEL --out problems.safetensors
     python -m pion.prepare reasoning-gym:chain_sum --count 2000 --tokenizer characters --out sums.safetensors
@@ -9,7 +9,6 @@ Sources, columns and the file are described in docs/data.md.
 
 import argparse
 import hashlib
-import json
 import random
 import shutil
 import sys
@@ -17,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from pion import prepare_file, prepare_sources, prepare_tokens
+from pion.outside_text import json_value, printable
 from pion.prepare_characters import (
     CHARACTERS,
     check_folder,
@@ -103,10 +103,7 @@ def parser() -> argparse.ArgumentParser:
 def json_option(text: str | None, flag: str) -> dict:
     if text is None:
         return {}
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise PrepareError(f"{flag}: is no JSON ({error}): {text}") from None
+    value = json_value(text, flag, PrepareError)
     if not isinstance(value, dict):
         raise PrepareError(f"{flag}: must be a JSON object, got {text}")
     return value
@@ -203,7 +200,8 @@ def context_of(tokenizer, folder: str) -> int | None:
     """The longest text of the model, in tokens, if the folder says."""
     path = Path(folder) / "config.json"
     if path.is_file():
-        longest = json.loads(path.read_text()).get("max_position_embeddings")
+        config = json_value(path.read_bytes(), str(path), PrepareError)
+        longest = config.get("max_position_embeddings") if isinstance(config, dict) else None
         if isinstance(longest, int):
             return longest
     longest = tokenizer.model_max_length
@@ -379,9 +377,9 @@ def summary(out, problems, metadata, encoder, left_out, skipped) -> str:
 def main(words: list[str] | None = None) -> int:
     options = parser().parse_args(words)
     try:
-        print(prepare(options))
+        print(printable(prepare(options)))
     except PrepareError as error:
-        print(f"pion.prepare: {error}", file=sys.stderr)
+        print(printable(f"pion.prepare: {error}"), file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a folder that cannot be written
         file = error.filename2 or error.filename or options.out

@@ -6,6 +6,7 @@
 #include <map>
 #include <stdexcept>
 
+#include "lab/rewards/confinement.h"
 #include "lab/run/flags.h"
 #include "pion/optim/rule.h"
 
@@ -44,6 +45,12 @@ bool parse(CLI::App& app, const std::vector<std::string>& words,
     throw std::invalid_argument(std::string(error.what()) + "; see --help");
   }
   return false;
+}
+
+void add_unconfined(CLI::App& app) {
+  app.add_flag_callback(
+      "--unconfined", [] { lab::let_workers_run_unconfined(); },
+      "let Python that judges or tokenizes write files and use the network");
 }
 
 void forward(const CLI::App& app, const std::string& name, const std::string& text,

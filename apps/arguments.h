@@ -18,6 +18,10 @@ bool parse(CLI::App& app, const std::vector<std::string>& words,
 // "--out", "--seed", ...: what `app` declares.
 std::vector<std::string> option_names(const CLI::App& app);
 
+// --unconfined, which lets the lab's Python children run as any program does. A flag and
+// no recipe key: no file can say it.
+void add_unconfined(CLI::App& app);
+
 // The flag `name` of CLI11 as a recipe flag, if it was given.
 void forward(const CLI::App& app, const std::string& name, const std::string& text,
              lab::TextPairs& flags);

@@ -11,6 +11,7 @@
 #include "apps/subcommands.h"
 #include "lab/bench/tables.h"
 #include "lab/run/durable_file.h"
+#include "lab/run/printable.h"
 #include "lab/run/run_directory.h"
 
 namespace pion::apps {
@@ -46,7 +47,7 @@ int print_tables_of(const std::string& path) {
     throw std::invalid_argument("--from: no file " + path);
   const std::string text{std::istreambuf_iterator<char>(file), {}};
   try {
-    std::cout << bench::markdown_of_text(text);
+    std::cout << lab::printable(bench::markdown_of_text(text));
   } catch (const std::invalid_argument& error) {
     throw std::invalid_argument("--from: " + path + ": " + error.what());
   }

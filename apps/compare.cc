@@ -8,6 +8,7 @@
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
 #include "lab/run/flags.h"
+#include "lab/run/named_verifiers.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/run_directory.h"
 
@@ -69,6 +70,7 @@ int compare(const Invocation& invocation) {
   app.add_option("--out", out, "directory of the comparison [runs/<recipe>-compare]");
   app.add_flag("--resume", resume, "continue an interrupted comparison");
   app.add_flag("--dry-run", dry_run, "print what would run, write nothing");
+  add_unconfined(app);
   lab::TextPairs flags;
   if (parse(app, invocation.words, &flags)) return kSuccess;
   if (!optimizers.empty()) flags.emplace_back("compare.optimizers", optimizers);
@@ -97,6 +99,7 @@ int compare(const Invocation& invocation) {
                                  .flags = resolved,
                                  .out = out,
                                  .program = invocation.program,
+                                 .named = lab::named_by_user(flags),
                                  .jobs = jobs,
                                  .resume = resume,
                                  .command = invocation.command}));

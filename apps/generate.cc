@@ -10,6 +10,7 @@
 #include "lab/models/generation.h"
 #include "lab/models/generation_tokenizer.h"
 #include "lab/models/model_folder.h"
+#include "lab/run/printable.h"
 
 namespace pion::apps {
 namespace {
@@ -76,7 +77,8 @@ int generate(const Invocation& invocation) {
                "pion generate");
   app.footer(
       "Greedy unless --temperature is above 0. Prints a sample's token ids on one line; "
-      "with --prompt, its text. A prompt is taken as it is: for a model trained on chats "
+      "with --prompt, its text, in which characters that a terminal obeys are shown as "
+      "\\x1b. A prompt is taken as it is: for a model trained on chats "
       "give --chat; one trained on problems without a template was asked with a newline "
       "after each, --prompt $'3+4?\\n'.");
   std::string folder, words, text;
@@ -98,6 +100,7 @@ int generate(const Invocation& invocation) {
   app.add_option("--seed", seed, "of the samples (0)");
   app.add_option("--samples", samples, "answers to the prompt (1)");
   app.add_option("--threads", threads, "0: all cores (0)");
+  add_unconfined(app);
   if (parse(app, invocation.words, nullptr)) return kSuccess;
   if (threads < 0)
     throw std::invalid_argument("--threads must be at least 0, got " +
@@ -118,7 +121,9 @@ int generate(const Invocation& invocation) {
   const lab::Generation made =
       lab::generate(*model, {prompt}, samples, options, generator);
   for (const Tokens& answer : answers(made))
-    std::cout << (by_text->empty() ? join(answer) : tokenizer.decode(answer)) << "\n";
+    std::cout << (by_text->empty() ? join(answer)
+                                   : lab::printable(tokenizer.decode(answer)))
+              << "\n";
   return kSuccess;
 }
 

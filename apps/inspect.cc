@@ -9,6 +9,7 @@
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
 #include "lab/data/problem_set.h"
+#include "lab/run/printable.h"
 
 namespace pion::apps {
 
@@ -42,14 +43,15 @@ int inspect(const Invocation& invocation) {
       throw std::invalid_argument(
           "pion inspect: --config, --preset and --spectra are for models; " + model +
           " holds problems");
-    std::cout << lab::describe_problem_set(*lab::open_problem_set(model), samples);
+    std::cout << lab::printable(
+        lab::describe_problem_set(*lab::open_problem_set(model), samples));
     return kSuccess;
   }
   if (shown->count() > 0)
     throw std::invalid_argument("pion inspect: --samples is for files of problems; " +
                                 model + " is none");
-  std::cout << lab::inspect(
-      {.model = model, .config = config, .preset = preset, .spectra = spectra});
+  std::cout << lab::printable(lab::inspect(
+      {.model = model, .config = config, .preset = preset, .spectra = spectra}));
   return kSuccess;
 }
 

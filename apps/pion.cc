@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "apps/subcommands.h"
+#include "lab/run/printable.h"
 #include "lab/run/run_directory.h"
 #include "pion/optim/rule.h"
 
@@ -51,7 +52,7 @@ int unknown(const std::string& word) {
   std::vector<std::string> names = {"--help", "--version"};
   for (const Subcommand& each : kSubcommands) names.emplace_back(each.name);
   const std::string near = nearest_name(word, names);
-  std::cerr << "pion: unknown subcommand \"" << word << "\""
+  std::cerr << "pion: unknown subcommand \"" << lab::printable(word) << "\""
             << (near.empty() ? "; see pion --help" : "; did you mean \"" + near + "\"?")
             << "\n";
   return kBadInput;
@@ -71,7 +72,7 @@ int dispatch(const Subcommand& subcommand, const Invocation& invocation) {
     message = error.what();
   }
   std::cout.flush();
-  std::cerr << "pion " << subcommand.name << ": " << message << "\n";
+  std::cerr << "pion " << subcommand.name << ": " << lab::printable(message) << "\n";
   return code;
 }
 

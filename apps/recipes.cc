@@ -5,6 +5,7 @@
 
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
+#include "lab/run/printable.h"
 #include "lab/run/recipe.h"
 #include "lab/run/recipe_files.h"
 
@@ -23,8 +24,9 @@ void list_recipes() {
   std::size_t width = 0;
   for (const lab::RecipeFile& file : files) width = std::max(width, file.name.size());
   for (const lab::RecipeFile& file : files)
-    std::cout << file.name << std::string(width + 2 - file.name.size(), ' ')
-              << file.question << "\n";
+    std::cout << lab::printable_line(file.name)
+              << std::string(width + 2 - file.name.size(), ' ')
+              << lab::printable_line(file.question) << "\n";
 }
 
 // "; one of a, b", "; in [0, 1]", "; >= 0" or nothing.
@@ -51,7 +53,7 @@ void describe_recipe(const std::string& name) {
     std::string line = "  " + key.name;
     line.resize(std::max<std::size_t>(line.size() + 2, 34), ' ');
     const std::string value = recipe.value_text(key.name);
-    line += value.empty() ? "\"\"" : value;
+    line += value.empty() ? "\"\"" : lab::printable_line(value);
     line.resize(std::max<std::size_t>(line.size() + 2, 50), ' ');
     std::cout << line << key.description << allowed(key) << "\n";
   }

@@ -2,10 +2,14 @@
 // `pion train RECIPE`.
 #include <filesystem>
 #include <iostream>
+#include <set>
 
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
 #include "lab/run/flags.h"
+#include "lab/run/named_verifiers.h"
+#include "lab/run/printable.h"
+#include "lab/run/recipe_files.h"
 #include "lab/run/run.h"
 #include "lab/run/run_directory.h"
 
@@ -24,8 +28,8 @@ void refuse_comparison(const std::string& out) {
 
 // That of the run which is resumed; it must be of `task`.
 lab::Recipe own_recipe(const std::string& out, const lab::TextPairs& flags,
-                       const std::string& task) {
-  lab::Recipe own = lab::resumed_recipe(out, flags);
+                       const std::set<std::string>& named, const std::string& task) {
+  lab::Recipe own = lab::resumed_recipe(out, flags, named);
   if (own.task() != task)
     throw std::invalid_argument("--resume: the run in " + out + " is of task \"" +
                                 own.task() + "\", the recipe of \"" + task + "\"");
@@ -51,6 +55,7 @@ int train(const Invocation& invocation) {
                "print the resolved recipe and the routing table, write nothing");
   app.add_flag("--no-report", no_report, "do not write report.html at the end");
   app.add_flag("--quiet", quiet, "no progress");
+  add_unconfined(app);
   lab::TextPairs flags;
   if (parse(app, invocation.words, &flags)) return kSuccess;
   forward(app, "seed", seed, flags);
@@ -78,15 +83,18 @@ int train(const Invocation& invocation) {
     const fs::path path(source);
     out = lab::default_run_directory(path.stem().string(), recipe).string();
   }
+  const fs::path own = lab::RunPaths{out}.recipe();
+  std::set<std::string> named = lab::named_by_user(flags);
+  lab::add_handed(named, lab::find_recipe(source), own);
+  if (saved) lab::require_named(lab::named_verifiers(recipe), named, out);
   if (dry_run) {
-    std::cout << lab::dry_run_text(recipe);
+    std::cout << lab::printable(lab::dry_run_text(recipe));
     return kSuccess;
   }
   if (resume && !fs::exists(out))
     throw std::invalid_argument("--resume: no run directory " + out +
                                 "; leave --resume out to start one");
-  if (resume && fs::exists(lab::RunPaths{out}.recipe()))
-    recipe = own_recipe(out, resolved, recipe.task());
+  if (resume && fs::exists(own)) recipe = own_recipe(out, resolved, named, recipe.task());
   const lab::RunOutcome outcome = lab::train(recipe, {.out = out,
                                                       .resume = resume,
                                                       .quiet = quiet,
@@ -94,7 +102,8 @@ int train(const Invocation& invocation) {
                                                       .command = invocation.command});
   if (!outcome.complete) {
     std::cout << "interrupted and saved at update " << outcome.step
-              << "; continue with: pion train --resume --out " << out << "\n";
+              << "; continue with: pion train --resume --out " << out
+              << lab::words_to_continue(lab::named_verifiers(recipe)) << "\n";
     return kInterrupted;
   }
   std::cout << "complete: " << out << "\n";

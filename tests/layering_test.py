@@ -71,6 +71,24 @@ def test_a_kernel_includes_nothing_that_the_linker_could_share():
     assert not wrong, "\n".join(wrong)
 
 
+def test_text_from_outside_is_parsed_in_one_place():
+    # which bounds its depth: pion/optim/json_parser.h, toml_parser.h; Python: outside_text.py
+    own = {
+        "pion/optim/json_parser.h",
+        "pion/optim/toml_parser.h",
+        "lab/run/safetensors.cc",  # with a watch on keys; bounds the depth itself
+        "lab/models/causal_lm_tool.cc",  # for tests
+    }
+    call = re.compile(r"[Jj]son::(parse|accept|sax_parse|from_\w+)\(|toml::parse(_file)?\(")
+    wrong = [
+        f"{path.relative_to(ROOT)}: {found.group()}"
+        for path in tracked(".h", ".cc")
+        if "_test." not in path.name and str(path.relative_to(ROOT)) not in own
+        for found in call.finditer(path.read_text())
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_files_have_a_license_line_a_size_and_a_name():
     wrong = []
     for path in tracked(".h", ".cc", ".py", ".js"):

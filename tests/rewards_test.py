@@ -4,6 +4,7 @@
 What a worker may do wrong is tested in lab/rewards/worker_test.cc.
 """
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -17,14 +18,22 @@ import pytest
 WORKER = pathlib.Path(__file__).resolve().parent.parent / "python" / "pion" / "reward_worker.py"
 
 
-def ask(name, requests, *arguments, cwd=None):
+def worker_module():
+    """The worker's file as a module."""
+    spec = importlib.util.spec_from_file_location("reward_worker_as_module", WORKER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def ask(name, requests, *arguments, cwd=None, worker=WORKER, confined=()):
     """The first line and the replies to `requests`."""
     lines = [
         {"id": i, "prompt": "", "reference": "", "extra": "", "boxed": None, **request}
         for i, request in enumerate(requests)
     ]
     done = subprocess.run(
-        [sys.executable, WORKER, name, *arguments],
+        [sys.executable, *confined, worker, name, *arguments],
         input="".join(json.dumps(line) + "\n" for line in lines),
         capture_output=True,
         text=True,
@@ -111,6 +120,20 @@ def test_math_verify_tells_right_from_formatted():
     assert "cannot read the reference" in replies[3]["error"]
 
 
+@pytest.mark.parametrize("name", ["math_verify", "reasoning_gym"])
+def test_the_scorers_of_packages_work_under_the_strict_filter(name):
+    """As the lab runs them: they import their packages, read and compute, and no more."""
+    pytest.importorskip(name)
+    requests = [boxed("\\frac{1}{2}", "0.5"), boxed("x+1", "1+x"), boxed("2", "3")]
+    if name == "reasoning_gym":
+        entry = {"question": "", "answer": "7", "metadata": {}}
+        extra = json.dumps({"dataset": "chain_sum", "entry": entry})
+        requests = [{"response": f"<answer>{each}</answer>", "extra": extra} for each in (7, 7, 8)]
+    confined = [WORKER.parent / "confined.py", "--gigabytes", "4"]
+    _, replies, done = ask(name, requests, confined=confined)
+    assert [reply.get("correct") for reply in replies] == [True, True, False], done.stderr
+
+
 def test_math_verify_gives_up_on_a_tower_of_powers():
     pytest.importorskip("math_verify", reason="pip install math-verify")
     requests = [boxed("9^{9^{9^{9^9}}}", "5"), boxed("5", "5")]
@@ -134,7 +157,8 @@ def test_reasoning_gym_scores_with_the_entry_that_prepare_wrote(task):
             {**shared, "response": f"so \\boxed{{{answer}}}", "boxed": answer},
             {**shared, "response": f"<answer>{answer}"},
         ]
-    _, replies, done = ask("reasoning_gym", requests)
+    named = "+" + task if task in worker_module().GYM_EVALUATES else ""
+    _, replies, done = ask("reasoning_gym" + named, requests)
     assert len(replies) == 10, done.stderr
     for i, reply in enumerate(replies):
         kind = i % 5
@@ -161,6 +185,80 @@ def test_reasoning_gym_looks_at_the_last_line_of_an_answer_without_form():
     assert replies[1]["right_unformatted"] is False
     assert "prepare the data again" in replies[2]["error"]
     assert "JSONDecodeError" in replies[3]["error"]
+
+
+def test_the_scorers_that_evaluate_are_those_of_the_package():
+    pytest.importorskip("reasoning_gym", reason="pip install reasoning-gym")
+    import gym_scorers
+
+    found = gym_scorers.evaluating()
+    assert set(found) == worker_module().GYM_EVALUATES, found
+    assert found["bitwise_arithmetic"] == {"eval"}  # of the problem's own metadata
+    assert "sympy.parse_expr" in found["simple_integration"]
+
+
+def harmful(gym, name):
+    """A problem and an answer whose scorer makes the file harm_NAME, if it runs anything."""
+    entry = gym.create_dataset(name, size=1, seed=3)[0]
+    answer = harm = f"[__import__('pathlib').Path('harm_{name}').touch()]"
+    if name == "number_sorting":
+        entry["answer"], answer = harm, "[1]"
+    if name == "bitwise_arithmetic":
+        entry["metadata"]["problem"] = harm
+    return {
+        "extra": json.dumps({"dataset": name, "entry": entry}, default=str),
+        "response": f"<answer>{answer}</answer>",
+    }
+
+
+def test_scorers_that_evaluate_are_refused_unless_named(tmp_path):
+    gym = pytest.importorskip("reasoning_gym", reason="pip install reasoning-gym")
+    names = sorted(worker_module().GYM_EVALUATES)
+    requests = [harmful(gym, name) for name in names]
+    _, replies, _ = ask("reasoning_gym", requests, cwd=tmp_path)
+    for name, reply in zip(names, replies, strict=True):
+        assert f"unless you name it: --reward reasoning_gym+{name}" in reply["error"]
+    assert not any(tmp_path.iterdir())
+    # at the start, where it is known what will be asked about
+    first, replies, _ = ask("reasoning_gym", [], '--data-sets=["chain_sum", "countdown"]')
+    assert "--reward reasoning_gym+countdown" in first["error"] and not replies
+    first, _, _ = ask("reasoning_gym+countdown", [], '--data-sets=["chain_sum", "countdown"]')
+    assert first == {"ready": True}
+    first, _, _ = ask("reasoning_gym+countdwn", [])
+    assert "'countdwn' is no data set" in first["error"]
+    # and each does evaluate: named, it makes its file
+    ask("+".join(["reasoning_gym", *names]), requests, cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"harm_{name}" for name in names]
+
+
+def test_a_scorer_that_the_list_lacks_is_stopped_by_the_watch(tmp_path):
+    gym = pytest.importorskip("reasoning_gym", reason="pip install reasoning-gym")
+    names = sorted(worker_module().GYM_EVALUATES)
+    older = tmp_path / "worker_of_another_version.py"
+    text = WORKER.read_text()
+    assert "\nGYM_EVALUATES = {" in text
+    older.write_text(text.replace("\nclass Evaluates", "\nGYM_EVALUATES = set()\nclass Evaluates"))
+    requests = [harmful(gym, name) for name in names]
+    _, replies, _ = ask("reasoning_gym", requests, cwd=tmp_path, worker=older)
+    assert [reply.get("error", "") != "" for reply in replies] == [True] * len(names), replies
+    assert not any(tmp_path.glob("harm_*"))
+
+
+def test_the_watch_hinders_no_scorer_that_evaluates_nothing():
+    gym = pytest.importorskip("reasoning_gym", reason="pip install reasoning-gym")
+    from reasoning_gym.factory import DATASETS
+
+    expected, requests = [], []
+    # composite: of no data sets by default
+    for name in sorted(set(DATASETS) - worker_module().GYM_EVALUATES - {"composite"}):
+        data = gym.create_dataset(name, size=1, seed=3)
+        answer = data[0]["answer"] or "nothing"
+        expected.append((name, data.score_answer(answer, data[0])))
+        extra = json.dumps({"dataset": name, "entry": data[0]}, default=str)
+        requests.append({"extra": extra, "response": f"<answer>{answer}</answer>"})
+    _, replies, _ = ask("reasoning_gym", requests)
+    for (name, score), reply in zip(expected, replies, strict=True):
+        assert reply.get("score") == score, (name, reply)
 
 
 def test_a_users_function_is_found_in_the_working_directory(tmp_path):

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "pion/optim/json_parser.h"
+
 namespace pion::lab {
 namespace {
 
@@ -345,16 +347,24 @@ void Ppo::load(const std::map<std::string, torch::Tensor>& tensors,
     throw std::invalid_argument(
         "Ppo::load: ppo.episodes or ppo.generator has another size");
   }
-  if (!state.contains("ppo") || !state["ppo"].contains("env_steps") ||
-      !state["ppo"].contains("episodes_finished")) {
-    throw std::invalid_argument(
-        "Ppo::load: the state must hold \"ppo\"; it is of another task");
-  }
+  const auto count = [&](const char* name) {
+    const auto own = state.find("ppo");
+    const auto whole = own != state.end() && own->is_object() && own->contains(name)
+                           ? json_integer((*own)[name])
+                           : std::nullopt;
+    if (!whole || *whole < 0)
+      throw std::invalid_argument("Ppo::load: the state must hold \"ppo\" with " +
+                                  std::string(name) +
+                                  ", a whole number; it is of another task");
+    return *whole;
+  };
+  const std::int64_t env_steps = count("env_steps");
+  const std::int64_t episodes_finished = count("episodes_finished");
   environment_.restore({environment.data_ptr<std::uint8_t>(),
                         static_cast<std::size_t>(environment.numel())});
   generator_.set_state(generator.clone());
-  env_steps_ = state["ppo"]["env_steps"].get<std::int64_t>();
-  episodes_finished_ = state["ppo"]["episodes_finished"].get<std::int64_t>();
+  env_steps_ = env_steps;
+  episodes_finished_ = episodes_finished;
   episodes_.clear();
   const double* from = episodes.data_ptr<double>();
   for (std::int64_t i = 0; i < episodes.size(0); ++i, from += 3) {

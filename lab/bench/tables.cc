@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <stdexcept>
 #include <tuple>
 #include <vector>
 
 #include "lab/bench/workload.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::bench {
 namespace {
@@ -61,6 +63,14 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
+std::string whole(const Json& value, std::int64_t unit = 1) {
+  const std::optional<std::int64_t> count = json_integer(value);
+  if (!count)
+    throw std::invalid_argument("markdown: counts must be whole numbers, got " +
+                                value.dump());
+  return std::to_string(*count / unit);
+}
+
 std::string both(const Json& timing) {
   return text(timing.at("min_ms").get<double>()) + " / " +
          text(timing.at("median_ms").get<double>());
@@ -94,8 +104,7 @@ std::string machine_text(const Json& result) {
   std::string all = "Measured " + result.at("started").get<std::string>() + " with " +
                     result.at("version").get<std::string>() + " on " +
                     machine.at("cpu").get<std::string>() + ", " +
-                    std::to_string(machine.at("cores").get<int>()) +
-                    " cores; kernels for " + targets +
+                    whole(machine.at("cores")) + " cores; kernels for " + targets +
                     ", used: " + machine.at("target").get<std::string>() + ".\n\n    " +
                     result.at("command").get<std::string>() + "\n\n";
   for (const Json& limit : machine.at("limits"))
@@ -103,16 +112,14 @@ std::string machine_text(const Json& result) {
   if (!result.at("complete").get<bool>()) all += "**Not complete: it was stopped.**\n\n";
   Table table({"threads", "f32 GF/s", "vdpbf16ps GF/s", "tdpbf16ps GF/s"});
   for (const Json& peaks : result.at("peaks"))
-    table.add({std::to_string(peaks.at("threads").get<int>()),
-               text(peaks.at("f32_gflops").get<double>()),
+    table.add({whole(peaks.at("threads")), text(peaks.at("f32_gflops").get<double>()),
                text(peaks.at("bf16_dot_gflops").get<double>()),
                text(peaks.at("bf16_tile_gflops").get<double>())});
   all += "Peaks in registers (0: no such instruction):\n\n" + table.str();
   Table streams({"threads", "memory KiB", "read GB/s", "read and write GB/s"});
   for (const Json& peaks : result.at("peaks"))
     for (const Json& stream : peaks.at("streams"))
-      streams.add({std::to_string(peaks.at("threads").get<int>()),
-                   std::to_string(stream.at("bytes").get<std::int64_t>() / 1024),
+      streams.add({whole(peaks.at("threads")), whole(stream.at("bytes"), 1024),
                    text(stream.at("read_gbs").get<double>()),
                    text(stream.at("update_gbs").get<double>())});
   return all + "\nStreams over memory of a size:\n\n" + streams.str();
@@ -151,7 +158,7 @@ std::string means(const std::vector<Json>& rows) {
     if (row.at("ratio_min").is_null()) continue;
     const std::string key = row.at("rule").get<std::string>() + " " +
                             row.at("precision").get<std::string>() + ", " +
-                            std::to_string(row.at("threads").get<int>()) +
+                            whole(row.at("threads")) +
                             (row.at("threads") == 1 ? " thread" : " threads");
     if (!ratios.contains(key)) order.push_back(key);
     ratios[key].push_back(row.at("ratio_min").get<double>());
@@ -181,8 +188,8 @@ std::string group_text(const std::string& title, const std::vector<Json>& rows,
                                   roofline.at("memory_ms").get<double>());
     const Json& share = row.at("fraction_of_peak");
     table.add({row.at("shape").get<std::string>(), row.at("rule").get<std::string>(),
-               row.at("precision").get<std::string>(),
-               std::to_string(row.at("threads").get<int>()), both(row.at("pion")),
+               row.at("precision").get<std::string>(), whole(row.at("threads")),
+               both(row.at("pion")),
                text(1e3 * row.at("pion").at("min_ms").get<double>() /
                     row.at("blocks").get<double>()),
                best, both(peer_named(row, best)),
@@ -281,11 +288,11 @@ std::string markdown(const Json& result) {
 }
 
 std::string markdown_of_text(const std::string& json) {
-  const Json result = Json::parse(json, nullptr, /*allow_exceptions=*/false);
+  const Json result = try_json<Json>(json);
   if (result.is_discarded())
     throw std::invalid_argument(
         "markdown: must be a result of pion bench --json, got "
-        "text that is no JSON");
+        "text that is no JSON, or nests too deep");
   return markdown(result);
 }
 

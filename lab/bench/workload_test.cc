@@ -157,6 +157,8 @@ TEST(Tables, RefuseWhatIsNoResult) {
                            "{\"format\": 1, \"machine\": 3}"}) {
     expect_says(message_of([&] { markdown_of_text(text); }), "markdown: ");
   }
+  expect_says(message_of([] { markdown_of_text(std::string(100'000, '[')); }),
+              "nests too deep");
 }
 
 }  // namespace

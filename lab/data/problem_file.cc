@@ -5,12 +5,15 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
-#include "lab/data/mapped_file.h"
 #include "lab/data/problem_set.h"
+#include "lab/data/read_only_file.h"
 #include "lab/run/safetensors.h"
+#include "lab/run/utf8.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 namespace {
@@ -20,13 +23,11 @@ static_assert(std::endian::native == std::endian::little, "tensors are little en
 constexpr std::string_view kFormat = "pion-problems";
 constexpr std::string_view kVersion = "1";
 
-// The tensors of a mapped file by name; every complaint names the file.
+// The tensors of a file by name; every complaint names the file.
 class ProblemColumns {
  public:
   explicit ProblemColumns(const std::filesystem::path& path)
-      : where_(path.string()),
-        file_(path),
-        header_(parse_safetensors(file_.bytes(), file_.bytes().size(), where_)) {
+      : where_(path.string()), file_(path), header_(read_header()) {
     const auto format = header_.metadata.find("format");
     if (format == header_.metadata.end() || format->second != kFormat)
       fail("is no file of problems; `python -m pion.prepare` writes them");
@@ -47,93 +48,123 @@ class ProblemColumns {
 
   // The JSON list of whole numbers >= 0 in the metadata.
   std::vector<std::int64_t> token_list(const std::string& key) const {
-    const auto json = nlohmann::json::parse(metadata(key), nullptr, false);
+    const auto json = try_json<nlohmann::json>(metadata(key));
     std::vector<std::int64_t> tokens;
     if (!json.is_array()) fail("metadata \"" + key + "\" must be a list of tokens");
     for (const auto& each : json) {
-      if (!each.is_number_unsigned() || each.get<std::uint64_t>() > INT32_MAX)
+      const auto token = json_integer(each);
+      if (!token || *token < 0 || *token > INT32_MAX)
         fail("metadata \"" + key + "\" must be a list of tokens");
-      tokens.push_back(each.get<std::int64_t>());
+      tokens.push_back(*token);
     }
     return tokens;
   }
 
-  template <class T>
-  std::span<const T> flat(const std::string& name, TensorType type) const {
+  struct Place {
+    std::uint64_t begin;  // in the file
+    std::size_t size;     // entries
+  };
+  Place place(const std::string& name, TensorType type) const {
     const auto found = header_.tensors.find(name);
     if (found == header_.tensors.end()) fail("lacks tensor \"" + name + "\"");
     const TensorRecord& record = found->second;
     if (record.type != type || record.shape.size() != 1)
       fail("tensor \"" + name + "\" must be a list of " + std::string(type_tag(type)));
-    const std::uint64_t begin = header_.data_start + record.begin;
-    if (begin % sizeof(T) != 0) fail("tensor \"" + name + "\" is not aligned");
-    return {reinterpret_cast<const T*>(file_.bytes().data() + begin),
-            static_cast<std::size_t>(record.shape[0])};
+    return {header_.data_start + record.begin, static_cast<std::size_t>(record.shape[0])};
+  }
+
+  // `count` entries of a column from entry `first` on.
+  template <class T>
+  void read(const Place& place, std::size_t first, std::span<T> into) const {
+    file_.read(place.begin + first * sizeof(T), std::as_writable_bytes(into));
+  }
+
+  template <class T>
+  std::vector<T> whole(const std::string& name, TensorType type) const {
+    const Place from = place(name, type);
+    std::vector<T> values(from.size);
+    read(from, 0, std::span(values));
+    return values;
   }
 
  private:
+  SafetensorsHeader read_header() const {
+    std::string start(std::min(file_.size(), kSafetensorsLengthBytes), '\0');
+    file_.read(0, std::as_writable_bytes(std::span(start)));
+    start.resize(safetensors_start(start, file_.size()));
+    file_.read(0, std::as_writable_bytes(std::span(start)));
+    return parse_safetensors(start, file_.size(), where_);
+  }
+
   std::string where_;
-  MappedFile file_;
+  ReadOnlyFile file_;
   SafetensorsHeader header_;
 };
 
-// Row i of `values` is [offsets[i], offsets[i + 1]).
+// Row i of a column of values is [offsets[i], offsets[i + 1]). Offsets are kept, values
+// stay in the file.
 template <class T>
-struct Rows {
-  std::span<const T> values;
-  std::span<const std::int64_t> offsets;
-  std::size_t count() const { return offsets.size() - 1; }
-  std::span<const T> operator[](std::size_t i) const {
-    return values.subspan(static_cast<std::size_t>(offsets[i]),
-                          static_cast<std::size_t>(offsets[i + 1] - offsets[i]));
+class Rows {
+ public:
+  Rows(const ProblemColumns& columns, const std::string& name, TensorType type)
+      : columns_(columns),
+        place_(columns.place(name, type)),
+        offsets_(columns.whole<std::int64_t>(name + "_offsets", TensorType::kI64)) {
+    const auto size = static_cast<std::int64_t>(place_.size);
+    if (offsets_.empty() || offsets_.front() != 0 || offsets_.back() != size)
+      columns.fail("\"" + name + "_offsets\" must run from 0 to " + std::to_string(size));
+    if (!std::is_sorted(offsets_.begin(), offsets_.end()))
+      columns.fail("\"" + name + "_offsets\" must not fall");
   }
-  std::string text(std::size_t i) const {
-    const auto row = (*this)[i];
-    return {row.begin(), row.end()};
+
+  std::size_t count() const { return offsets_.size() - 1; }
+
+  // Into a vector or a text.
+  template <class Row>
+  Row read(std::size_t i) const {
+    Row row(begin(i + 1) - begin(i), typename Row::value_type());
+    columns_.read(place_, begin(i), std::span(row));
+    return row;
   }
-};
 
-template <class T>
-Rows<T> read_rows(const ProblemColumns& columns, const std::string& name,
-                  TensorType type) {
-  const Rows<T> rows{columns.flat<T>(name, type),
-                     columns.flat<std::int64_t>(name + "_offsets", TensorType::kI64)};
-  const auto size = static_cast<std::int64_t>(rows.values.size());
-  if (rows.offsets.empty() || rows.offsets.front() != 0 || rows.offsets.back() != size)
-    columns.fail("\"" + name + "_offsets\" must run from 0 to " + std::to_string(size));
-  if (!std::is_sorted(rows.offsets.begin(), rows.offsets.end()))
-    columns.fail("\"" + name + "_offsets\" must not fall");
-  return rows;
-}
-
-// RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.
-bool is_utf8(std::span<const std::uint8_t> text) {
-  for (std::size_t i = 0; i < text.size();) {
-    const std::uint8_t lead = text[i++];
-    if (lead < 0x80) continue;
-    if (lead < 0xc2 || lead > 0xf4) return false;
-    std::uint8_t low = 0x80, high = 0xbf;  // of the second byte
-    if (lead == 0xe0) low = 0xa0;
-    if (lead == 0xed) high = 0x9f;
-    if (lead == 0xf0) low = 0x90;
-    if (lead == 0xf4) high = 0x8f;
-    for (int more = lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3; more > 0; --more) {
-      if (i == text.size() || text[i] < low || text[i] > high) return false;
-      low = 0x80, high = 0xbf;
-      ++i;
+  // Rows one after another, which are read many at a time.
+  class Scan {
+   public:
+    explicit Scan(const Rows& rows) : rows_(rows) {}
+    std::span<const T> operator[](std::size_t i) {
+      const std::size_t begin = rows_.begin(i), end = rows_.begin(i + 1);
+      if (begin < first_ || end > first_ + read_.size()) {
+        constexpr std::size_t kAhead = 1 << 18;  // entries: 1 MiB of tokens
+        first_ = begin;
+        read_.resize(std::min(rows_.place_.size - begin, std::max(end - begin, kAhead)));
+        rows_.columns_.read(rows_.place_, first_, std::span(read_));
+      }
+      return std::span<const T>(read_).subspan(begin - first_, end - begin);
     }
-  }
-  return true;
-}
+
+   private:
+    const Rows& rows_;
+    std::size_t first_ = 0;
+    std::vector<T> read_;
+  };
+
+ private:
+  std::size_t begin(std::size_t i) const { return static_cast<std::size_t>(offsets_[i]); }
+
+  const ProblemColumns& columns_;
+  ProblemColumns::Place place_;
+  std::vector<std::int64_t> offsets_;
+};
 
 class ProblemFile : public ProblemSet {
  public:
-  explicit ProblemFile(const std::filesystem::path& path) : columns_(path) {
-    prompts_ = read_rows<std::int32_t>(columns_, "prompt", TensorType::kI32);
-    solutions_ = read_rows<std::int32_t>(columns_, "solution", TensorType::kI32);
-    answers_ = read_rows<std::uint8_t>(columns_, "answer", TensorType::kU8);
-    extras_ = read_rows<std::uint8_t>(columns_, "extra", TensorType::kU8);
-    texts_ = read_rows<std::uint8_t>(columns_, "text", TensorType::kU8);
+  explicit ProblemFile(const std::filesystem::path& path)
+      : columns_(path),
+        prompts_(columns_, "prompt", TensorType::kI32),
+        solutions_(columns_, "solution", TensorType::kI32),
+        answers_(columns_, "answer", TensorType::kU8),
+        extras_(columns_, "extra", TensorType::kU8),
+        texts_(columns_, "text", TensorType::kU8) {
     read_vocabulary();
     read_splits();
     check_problems();
@@ -149,11 +180,11 @@ class ProblemFile : public ProblemSet {
                                   std::to_string(size(split)) + "), got " +
                                   std::to_string(index));
     const std::size_t row = members(split)[static_cast<std::size_t>(index)];
-    return {.prompt = {prompts_[row].begin(), prompts_[row].end()},
-            .solution = {solutions_[row].begin(), solutions_[row].end()},
-            .answer = answers_.text(row),
-            .extra = extras_.text(row),
-            .text = texts_.text(row)};
+    return {.prompt = tokens(prompts_, row),
+            .solution = tokens(solutions_, row),
+            .answer = answers_.read<std::string>(row),
+            .extra = extras_.read<std::string>(row),
+            .text = texts_.read<std::string>(row)};
   }
 
   const Vocabulary& vocabulary() const override { return vocabulary_; }
@@ -170,11 +201,13 @@ class ProblemFile : public ProblemSet {
   }
 
   void read_vocabulary() {
-    const auto rows = read_rows<std::uint8_t>(columns_, "vocabulary", TensorType::kU8);
+    const Rows<char> rows(columns_, "vocabulary", TensorType::kU8);
     if (rows.count() == 0) columns_.fail("the vocabulary is empty");
     std::vector<std::string> tokens;
     tokens.reserve(rows.count());
-    for (std::size_t i = 0; i < rows.count(); ++i) tokens.push_back(rows.text(i));
+    Rows<char>::Scan scan(rows);
+    for (std::size_t i = 0; i < rows.count(); ++i)
+      tokens.emplace_back(scan[i].begin(), scan[i].end());
     vocabulary_ = Vocabulary(std::move(tokens), read_leading_blank());
     stop_tokens_ = columns_.token_list("stop_tokens");
     const std::vector<std::int64_t> pad = columns_.token_list("pad_token");
@@ -196,7 +229,7 @@ class ProblemFile : public ProblemSet {
   }
 
   void read_splits() {
-    const auto splits = columns_.flat<std::uint8_t>("split", TensorType::kU8);
+    const auto splits = columns_.whole<std::uint8_t>("split", TensorType::kU8);
     const std::size_t count = splits.size();
     if (prompts_.count() != count || solutions_.count() != count ||
         answers_.count() != count || extras_.count() != count || texts_.count() != count)
@@ -223,24 +256,42 @@ class ProblemFile : public ProblemSet {
                     std::to_string(token));
   }
 
+  void check_tokens(std::span<const std::int32_t> tokens, std::size_t row) const {
+    for (const std::int32_t token : tokens)
+      if (token < 0 || token >= vocabulary_.size())
+        check_token(token, "a token of problem " + std::to_string(row));
+  }
+
+  // Looked at again when they are used: a file may change after it was opened.
+  std::vector<std::int32_t> tokens(const Rows<std::int32_t>& rows,
+                                   std::size_t row) const {
+    auto found = rows.read<std::vector<std::int32_t>>(row);
+    check_tokens(found, row);
+    return found;
+  }
+
   void check_problems() {
+    Rows<std::int32_t>::Scan prompts(prompts_), solutions(solutions_);
+    Rows<char>::Scan answers(answers_), extras(extras_), texts(texts_);
     for (std::size_t i = 0; i < prompts_.count(); ++i) {
+      const std::span<const std::int32_t> prompt = prompts[i];
       const std::string problem = " of problem " + std::to_string(i);
-      if (prompts_[i].empty()) columns_.fail("the prompt" + problem + " is empty");
+      if (prompt.empty()) columns_.fail("the prompt" + problem + " is empty");
       longest_prompt_ =
-          std::max(longest_prompt_, static_cast<std::int64_t>(prompts_[i].size()));
-      for (const auto* texts : {&answers_, &extras_, &texts_})
-        if (!is_utf8((*texts)[i])) columns_.fail("a text" + problem + " is no UTF-8");
-      for (const std::int32_t token : prompts_[i])
-        check_token(token, "a token" + problem);
-      for (const std::int32_t token : solutions_[i])
-        check_token(token, "a token" + problem);
+          std::max(longest_prompt_, static_cast<std::int64_t>(prompt.size()));
+      for (auto* scan : {&answers, &extras, &texts}) {
+        const std::span<const char> text = (*scan)[i];
+        if (!is_utf8({text.data(), text.size()}))
+          columns_.fail("a text" + problem + " is no UTF-8");
+      }
+      check_tokens(prompt, i);
+      check_tokens(solutions[i], i);
     }
   }
 
   ProblemColumns columns_;
   Rows<std::int32_t> prompts_, solutions_;
-  Rows<std::uint8_t> answers_, extras_, texts_;
+  Rows<char> answers_, extras_, texts_;
   Vocabulary vocabulary_;
   std::vector<std::int64_t> stop_tokens_;
   std::optional<std::int64_t> pad_token_;

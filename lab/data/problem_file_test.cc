@@ -205,6 +205,56 @@ TEST(ProblemFile, RefusesWhatIsDamagedOrForeignAndSaysWhat) {
   EXPECT_FALSE(is_problem_file(directory.path));
 }
 
+// A mapped file would end the process by SIGBUS.
+TEST(ProblemFile, TruncatedOrChangedWhileInUseIsAnError) {
+  const TemporaryDirectory directory;
+  const fs::path path = directory.path / "a.safetensors";
+  Content content = valid();
+  write(path, content);
+  const auto problems = open_problem_set(path);
+  content.tokens["prompt"][0] = 77;  // outside of the vocabulary; written over, in place
+  const fs::path other = directory.path / "b.safetensors";
+  write(other, content);
+  ASSERT_EQ(fs::file_size(other), fs::file_size(path));
+  std::ostringstream bytes;
+  bytes << std::ifstream(other, std::ios::binary).rdbuf();
+  std::fstream(path, std::ios::in | std::ios::out | std::ios::binary) << bytes.str();
+  expect_says(message_of([&] { problems->problem(Split::kTrain, 0); }),
+              "a token of problem 0 must be in the vocabulary, [0, 6), got 77");
+  EXPECT_EQ(problems->problem(Split::kTrain, 1).answer, "7");
+  fs::resize_file(path, 100);
+  expect_says(message_of([&] { problems->problem(Split::kTrain, 1); }),
+              path.string() + ": cannot be read: it was truncated while in use");
+}
+
+// Rows are read many at a time when a file is opened.
+TEST(ProblemFile, LongColumnsAreCheckedToTheirEnd) {
+  const TemporaryDirectory directory;
+  const fs::path path = directory.path / "long.safetensors";
+  Content content = valid();
+  constexpr int kRows = 3000,
+                kLength = 200;  // 600,000 tokens, more than are read at once
+  std::vector<std::int32_t>& prompt = content.tokens["prompt"];
+  prompt.assign(kRows * kLength, 1);
+  for (const char* name : {"prompt", "solution", "answer", "extra", "text"}) {
+    std::vector<std::int64_t>& offsets = content.offsets[std::string(name) + "_offsets"];
+    offsets.assign(kRows + 1, 0);
+    if (std::string(name) == "prompt")
+      for (int i = 0; i <= kRows; ++i) offsets[i] = i * kLength;
+  }
+  content.tokens["solution"].clear();
+  for (const char* name : {"answer", "extra", "text"}) content.bytes[name].clear();
+  content.bytes["split"] = std::string(kRows, '\0');
+  content.bytes["split"].back() = '\1';
+  write(path, content);
+  const auto problems = open_problem_set(path);
+  EXPECT_EQ(problems->problem(Split::kHeldOut, 0).prompt.size(), 200u);
+  EXPECT_EQ(problems->longest_prompt(), 200);
+  prompt.back() = 6;
+  write(path, content);
+  expect_says(message_of([&] { open_problem_set(path); }), "a token of problem 2999");
+}
+
 // Whatever bytes change, the file is refused with std::invalid_argument or all of it can
 // be read. AddressSanitizer sees the rest.
 TEST(ProblemFile, SurvivesMutations) {

@@ -65,7 +65,7 @@ class ProblemSet {
   virtual std::string fingerprint() const = 0;
 };
 
-// Maps a file that `python -m pion.prepare` wrote; docs/data.md has the format. Throws
+// Opens a file that `python -m pion.prepare` wrote; docs/data.md has the format. Throws
 // std::invalid_argument that names the file and what is wrong: not such a file, another
 // version, offsets that point outside, tokens outside the vocabulary, an empty split.
 std::unique_ptr<ProblemSet> open_problem_set(const std::filesystem::path& path);

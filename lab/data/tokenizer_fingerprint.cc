@@ -7,11 +7,20 @@
 
 #include "lab/data/fnv.h"
 #include "lab/data/problem_set.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 namespace {
 
 using Json = nlohmann::json;
+
+std::int64_t token_id(const Json& value) {
+  const std::optional<std::int64_t> id = json_integer(value);
+  if (!id || *id < 0)
+    throw std::invalid_argument("a token's id must be a whole number >= 0, got " +
+                                (value.is_number() ? value.dump() : value.type_name()));
+  return *id;
+}
 
 // id -> token of the model's vocabulary and of the tokens added to it.
 std::map<std::int64_t, std::string> all_tokens(const Json& tokenizer) {
@@ -23,12 +32,11 @@ std::map<std::int64_t, std::string> all_tokens(const Json& tokenizer) {
   } else {
     if (!vocabulary.is_object())
       throw std::invalid_argument("its vocabulary is no object");
-    for (const auto& [token, id] : vocabulary.items())
-      tokens[id.get<std::int64_t>()] = token;
+    for (const auto& [token, id] : vocabulary.items()) tokens[token_id(id)] = token;
   }
   if (const auto added = tokenizer.find("added_tokens"); added != tokenizer.end())
     for (const Json& each : *added)
-      tokens[each.at("id").get<std::int64_t>()] = each.at("content").get<std::string>();
+      tokens[token_id(each.at("id"))] = each.at("content").get<std::string>();
   return tokens;
 }
 
@@ -38,7 +46,7 @@ std::string tokenizer_fingerprint(std::string_view tokenizer_json,
                                   const std::string& where) {
   std::map<std::int64_t, std::string> tokens;
   try {
-    tokens = all_tokens(Json::parse(tokenizer_json));
+    tokens = all_tokens(parse_json<Json>(tokenizer_json));
   } catch (const std::exception& error) {  // nlohmann's, or of the vocabulary
     throw std::invalid_argument(where + ": is no tokenizer.json: " + error.what());
   }

@@ -32,12 +32,28 @@ TEST(TokenizerFingerprint, IsOfIdsAndTokensAlone) {
 }
 
 TEST(TokenizerFingerprint, RefusesWhatIsNoTokenizer) {
-  for (const char* text : {"", "{}", "[1]", R"({"model": {"vocab": 3}})",
-                           R"({"model": {"vocab": {"a": "b"}}})",
-                           R"({"model": {"vocab": {}}, "added_tokens": [{}]})",
-                           R"({"model": {"vocab": [1]}})"})
+  for (const char* text :
+       {"", "{}", "[1]", R"({"model": {"vocab": 3}})",
+        R"({"model": {"vocab": {"a": "b"}}})",
+        R"({"model": {"vocab": {}}, "added_tokens": [{}]})",
+        R"({"model":{"vocab":{"b":1e19}}})",
+        R"({"model":{"vocab":{"b":18446744073709551615}}})",
+        R"({"model":{"vocab":{"b":-1}}})", R"({"model":{"vocab":{"b":1.5}}})",
+        R"({"model":{"vocab":{}},"added_tokens":[{"id":1e19,"content":""}]})",
+        R"({"model": {"vocab": [1]}})"})
     expect_says(message_of([&] { tokenizer_fingerprint(text, "x/tokenizer.json"); }),
                 "x/tokenizer.json: is no tokenizer.json");
+}
+
+TEST(TokenizerFingerprint, DeepTextsAndIdsThatNoIntegerHoldsAreNamed) {
+  const auto message = [](const std::string& text) {
+    return message_of([&] { tokenizer_fingerprint(text, "t"); });
+  };
+  expect_says(
+      message(R"({"model":{"vocab":{"b":1e19}}})"),
+      "t: is no tokenizer.json: a token's id must be a whole number >= 0, got 1e+19");
+  expect_says(message(R"({"model":)" + std::string(100'000, '[')),
+              "must nest at most 100 levels deep");
 }
 
 TEST(RequireTokenizerFits, ComparesSizeAndTokens) {

@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "pion/optim/json_parser.h"
+
 namespace pion::lab {
 namespace {
 
@@ -213,9 +215,9 @@ void check_model_config(const CausalLmConfig& config, const std::string& where) 
 CausalLmConfig parse_model_config(std::string_view text, const std::string& where) {
   ConfigJson json;
   try {
-    json = ConfigJson::parse(text);
-  } catch (const ConfigJson::exception& error) {
-    throw std::invalid_argument(where + ": must be JSON: " + error.what());
+    json = parse_json<ConfigJson>(text);
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(where + ": " + error.what());
   }
   if (!json.is_object())
     throw std::invalid_argument(where + ": must be a JSON object, got " +

@@ -84,6 +84,8 @@ TEST(ModelConfig, RefusesWithTheKeyAndTheRemedy) {
   const Case cases[] = {
       {"{", "dir/config.json: must be JSON: "},
       {"[]", "must be a JSON object, got array"},
+      {std::string(100'000, '['), "dir/config.json: must nest at most 100 levels deep"},
+      {with("5000.0", "5000.0, \"x\": " + std::string(100'000, '[')), "100 levels"},
       {with("qwen2", "gpt2"),
        "model_type must be one of llama, qwen2, qwen3, got \"gpt2\""},
       {with("\"vocab_size\": 10,", ""), "vocab_size must be an integer in [1, "},

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,7 +13,8 @@
 namespace pion::lab {
 
 // A model folder's tokenizer, in a process of its own: python/pion/tokenizer_worker.py,
-// run by the Python that PION_PYTHON names, else the checkout's.
+// run by the Python that PION_PYTHON names, else the checkout's. Confined, since the
+// folder and its chat template come from anywhere: see lab/rewards/confinement.h.
 class Tokenizer {
  public:
   // Starts nothing yet.
@@ -27,10 +29,14 @@ class Tokenizer {
 
  private:
   std::vector<std::int64_t> tokens_of(const std::string& text, bool chat);
-  std::string ask(const std::string& request, const char* wanted);
+  std::string ask(const std::string& request);  // the line that answers
+  [[noreturn]] void fail(const std::string& what) const;
+
+  Exchange exchange(const std::string& request);  // starts the process if none runs
 
   std::string folder_;
-  Worker worker_;
+  std::unique_ptr<Worker> worker_;
+  std::string note_;  // how the process is confined, after a complaint
 };
 
 }  // namespace pion::lab

@@ -14,6 +14,8 @@
 #include "lab/run/durable_file.h"
 #include "lab/run/safetensors.h"
 #include "lab/run/tensor_file.h"
+#include "lab/run/weight_index.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 namespace {
@@ -100,22 +102,9 @@ std::vector<fs::path> weight_files(const fs::path& folder) {
                    "save it again by transformers' save_pretrained"
                  : ""));
   }
-  const Json json = Json::parse(read_text(index), nullptr, /*allow_exceptions=*/false);
-  const auto map = json.is_object() ? json.find("weight_map") : json.end();
-  if (!json.is_object() || map == json.end() || !map->is_object() || map->empty())
-    throw std::invalid_argument(index.string() +
-                                ": must be a JSON object with weight_map, an object");
   std::vector<fs::path> files;
-  for (const Json& file : *map) {
-    const std::string name = file.is_string() ? file.get<std::string>() : "";
-    if (name.empty() || name == "." || name == ".." ||
-        name.find_first_of(std::string("/\\\0", 3)) != std::string::npos)
-      throw std::invalid_argument(
-          index.string() + ": weight_map must name files of this folder, got " +
-          file.dump(-1, ' ', true, Json::error_handler_t::replace));
-    const fs::path path = folder / name;
-    if (std::find(files.begin(), files.end(), path) == files.end()) files.push_back(path);
-  }
+  for (const std::string& name : parse_weight_index(read_text(index), index.string()))
+    files.push_back(folder / name);
   for (const fs::path& path : files)
     if (!fs::is_regular_file(path))
       throw std::invalid_argument(path.string() + ": is missing, though " +
@@ -179,7 +168,7 @@ constexpr std::array kTokenizerFiles = {
 };
 
 std::string generation_config_json(const CausalLmConfig& config) {
-  const Json all = Json::parse(model_config_json(config));
+  const Json all = parse_json<Json>(model_config_json(config));
   nlohmann::ordered_json own;
   for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
     if (!all.at(key).is_null()) own[key] = all.at(key);
@@ -218,10 +207,10 @@ CausalLmConfig load_model_config(const fs::path& folder) {
   const fs::path more = folder / "generation_config.json";
   if (!fs::is_regular_file(more)) return config;
   // its tokens take precedence; the rest of config.json fills what a config needs
-  const Json generation = Json::parse(read_text(more), nullptr, false);
+  const Json generation = try_json<Json>(read_text(more));
   if (!generation.is_object())
     throw std::invalid_argument(more.string() + ": must be a JSON object");
-  Json merged = Json::parse(model_config_json(config));
+  Json merged = parse_json<Json>(model_config_json(config));
   for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
     if (generation.contains(key) && !generation[key].is_null())
       merged[key] = generation[key];

@@ -97,6 +97,8 @@ TEST_F(ModelFolder, GenerationConfigNamesTheStopTokens) {
   expect_says(message(), "generation_config.json: eos_token_id must be");
   write("generation_config.json", "[");
   expect_says(message(), "generation_config.json: must be a JSON object");
+  write("generation_config.json", R"({"eos_token_id": )" + std::string(100'000, '['));
+  expect_says(message(), "generation_config.json: must be a JSON object");
 }
 
 TEST_F(ModelFolder, CopiesTheTokenizer) {
@@ -176,6 +178,8 @@ TEST_F(ModelFolder, ReadsShardsThatTheIndexNamesAndNoOtherFile) {
   index("c.safetensors");
   expect_says(message(), "is in another file of this folder too");
   write("model.safetensors.index.json", "{\"weight_map\": 3}");
+  expect_says(message(), "must be a JSON object with weight_map");
+  write("model.safetensors.index.json", R"({"weight_map": )" + std::string(100'000, '{'));
   expect_says(message(), "must be a JSON object with weight_map");
 }
 

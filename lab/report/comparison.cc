@@ -5,6 +5,8 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "pion/optim/json_parser.h"
+
 namespace pion::lab::report {
 namespace {
 
@@ -110,7 +112,7 @@ Entrant entrant_of(const Comparison& comparison, const std::string& name,
 }  // namespace
 
 Comparison parse_comparison(std::string_view json) {
-  const Json file = Json::parse(json, nullptr, /*allow_exceptions=*/false);
+  const Json file = try_json<Json>(json);
   const auto fail = [](const std::string& what) {
     throw std::invalid_argument("write_report: compare.json must " + what +
                                 "; run `pion compare` again to write it anew");

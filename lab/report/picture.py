@@ -34,7 +34,10 @@ def read_report(path: Path) -> dict:
     )
     if not found:
         fail(f"the page must be a report of pion, got {page}")
-    return json.loads(found.group(1))
+    try:
+        return json.loads(found.group(1))
+    except (ValueError, RecursionError) as error:
+        fail(f"the page's data must be JSON, got {page}: {error}")
 
 
 def choose(kind: str, wanted: str | None, entries: list[dict], fallback: str) -> dict:

@@ -9,6 +9,8 @@
 
 #include "lab/report/escape.h"
 #include "lab/report/page_data.h"
+#include "lab/run/durable_file.h"
+#include "lab/run/plain_name.h"
 
 namespace pion::lab {
 namespace {
@@ -44,8 +46,8 @@ std::map<int, RunRecord> read_records(const Comparison& comparison,
   for (const Entrant& entrant : comparison.entrants) {
     for (const int i : entrant.runs) {
       const fs::path named = comparison.runs[i].directory;
-      fs::path run = directory / named;  // an absolute path replaces `directory`
-      if (!fs::is_directory(run)) run = directory / named.filename();  // it was moved
+      fs::path run = path_within(directory, named);
+      if (!fs::is_directory(run)) run = path_within(directory, named.filename());
       RunRecord record;
       if (!named.empty() && fs::is_directory(run)) {
         record = read_run(run);
@@ -96,22 +98,14 @@ std::string filled(const std::string& page,
   return result + page.substr(at);
 }
 
-void write_atomically(const fs::path& path, const std::string& content) {
+void write_page(const fs::path& path, const std::string& content) {
   if (path.has_parent_path()) fs::create_directories(path.parent_path());
-  fs::path temporary = path;
-  temporary += ".partial";
-  std::ofstream file(temporary, std::ios::binary | std::ios::trunc);
-  file << content;
-  file.close();
-  std::error_code error;
-  if (file) fs::rename(temporary, path, error);
-  if (!file || error) {
-    std::error_code ignored;
-    fs::remove(temporary, ignored);
-    throw std::runtime_error(
-        "write_report: " + path.string() +
-        " must be writable, got an error; check the path and the disk's "
-        "free space");
+  try {
+    replace_file(path, content);
+  } catch (const std::exception& error) {
+    throw std::runtime_error("write_report: " + path.string() +
+                             " must be writable, got: " + error.what() +
+                             "; check the path and the disk's free space");
   }
 }
 
@@ -121,12 +115,12 @@ void write_report(const fs::path& run_or_comparison, const fs::path& html) {
   const Json data = collect(run_or_comparison);
   const std::string json = data.dump(-1, ' ', false, Json::error_handler_t::replace);
   const std::string title = member(data, "outcome")["headline"].get<std::string>();
-  write_atomically(
-      html, filled(asset("page.html"), {{"title", escape_html(title)},
-                                        {"style", asset("page.css")},
-                                        {"data", escape_script_json(json)},
-                                        {"charts", escape_script(asset("vega.js"))},
-                                        {"script", escape_script(asset("page.js"))}}));
+  write_page(html,
+             filled(asset("page.html"), {{"title", escape_html(title)},
+                                         {"style", asset("page.css")},
+                                         {"data", escape_script_json(json)},
+                                         {"charts", escape_script(asset("vega.js"))},
+                                         {"script", escape_script(asset("page.js"))}}));
 }
 
 }  // namespace pion::lab

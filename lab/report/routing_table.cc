@@ -54,7 +54,7 @@ const toml::node* field(const toml::table& file, const toml::table& row,
 Json routing_table(std::string_view text) {
   toml::table file;
   try {
-    file = toml::parse(text);
+    file = parse_toml(text);
   } catch (const toml::parse_error&) {
     return nullptr;
   }

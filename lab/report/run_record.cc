@@ -3,9 +3,12 @@
 
 #include <cmath>
 #include <fstream>
+#include <optional>
 #include <sstream>
+#include <utility>
 
 #include "lab/report/routing_table.h"
+#include "pion/optim/json_parser.h"
 #include "pion/optim/toml_parser.h"
 
 namespace pion::lab::report {
@@ -36,8 +39,8 @@ std::string without_nan(const std::string& line) {
 }
 
 Json parse_line(const std::string& line) {
-  Json object = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (object.is_discarded()) object = Json::parse(without_nan(line), nullptr, false);
+  Json object = try_json<Json>(line);
+  if (object.is_discarded()) object = try_json<Json>(without_nan(line));
   return object.is_object() ? object : Json(Json::value_t::discarded);
 }
 
@@ -101,18 +104,13 @@ void pad(MetricTable& table) {
   for (auto& [name, column] : table.metrics) column.resize(table.step.size(), kNan);
 }
 
-std::string file_text(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream content;
-  if (file) content << file.rdbuf();
-  return content.str();
-}
-
-Json read_json(const std::filesystem::path& path, std::vector<std::string>& notes) {
-  if (!std::filesystem::is_regular_file(path)) return nullptr;
-  Json value = Json::parse(without_nan(file_text(path)), nullptr, false);
+Json read_json(const char* name, const RunFile& file, std::vector<std::string>& notes) {
+  const std::optional<std::string> found = file(name);
+  if (!found) return nullptr;
+  Json value = try_json<Json>(without_nan(*found));
   if (!value.is_discarded()) return value;
-  notes.push_back(path.filename().string() + " is not JSON and was left out");
+  notes.push_back(std::string(name) +
+                  " is not JSON, or nests too deep, and was left out");
   return nullptr;
 }
 
@@ -120,7 +118,7 @@ Json read_json(const std::filesystem::path& path, std::vector<std::string>& note
 void describe(RunRecord& run) {
   if (run.recipe_toml.empty()) return;
   try {
-    const toml::table recipe = toml::parse(run.recipe_toml);
+    const toml::table recipe = parse_toml(run.recipe_toml);
     run.task = recipe["task"].value_or(std::string());
     const auto matrices = recipe["optimizer"]["matrices"];
     run.optimizer = matrices["rule"].value_or(std::string());
@@ -197,19 +195,30 @@ bool is_run(const std::filesystem::path& directory) {
 }
 
 RunRecord read_run(const std::filesystem::path& directory) {
-  RunRecord run;
-  run.name = std::filesystem::weakly_canonical(directory).filename().string();
   std::ifstream lines(directory / "metrics.jsonl", std::ios::binary);
-  if (lines) {
-    run.metrics = read_metrics(lines);
+  const auto file = [&](const char* name) -> std::optional<std::string> {
+    if (!std::filesystem::is_regular_file(directory / name)) return std::nullopt;
+    std::ostringstream content;
+    content << std::ifstream(directory / name, std::ios::binary).rdbuf();
+    return std::move(content).str();
+  };
+  return read_run(std::filesystem::weakly_canonical(directory).filename().string(),
+                  lines ? &lines : nullptr, file);
+}
+
+RunRecord read_run(const std::string& name, std::istream* metrics, const RunFile& file) {
+  RunRecord run;
+  run.name = name;
+  if (metrics != nullptr) {
+    run.metrics = read_metrics(*metrics);
   } else {
     run.notes.push_back("metrics.jsonl is missing: no curves");
   }
-  run.environment = read_json(directory / "environment.json", run.notes);
-  run.sample = read_json(directory / "sample.json", run.notes);
-  run.result = read_json(directory / "result.json", run.notes);
-  run.recipe_toml = file_text(directory / "recipe.toml");
-  run.routing_toml = file_text(directory / "routing.toml");
+  run.environment = read_json("environment.json", file, run.notes);
+  run.sample = read_json("sample.json", file, run.notes);
+  run.result = read_json("result.json", file, run.notes);
+  run.recipe_toml = file("recipe.toml").value_or("");
+  run.routing_toml = file("routing.toml").value_or("");
   describe(run);
   if (!run.routing_toml.empty() && routing_table(run.routing_toml).is_null()) {
     run.notes.push_back("routing.toml holds no list of parameters and was left out");

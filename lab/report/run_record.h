@@ -2,10 +2,12 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <istream>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -72,5 +74,10 @@ struct RunRecord {
 bool is_run(const std::filesystem::path& directory);
 
 RunRecord read_run(const std::filesystem::path& directory);
+
+// The same from anywhere: metrics.jsonl's lines, null where it is missing, and the text
+// of each other file.
+using RunFile = std::function<std::optional<std::string>(const char* name)>;
+RunRecord read_run(const std::string& name, std::istream* metrics, const RunFile& file);
 
 }  // namespace pion::lab::report

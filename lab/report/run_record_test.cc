@@ -146,6 +146,26 @@ TEST(Fuzz, DamagedComparisonsThrowOnlyInvalidArgument) {
   EXPECT_GT(accepted, 100);  // the fuzzing reaches beyond the JSON parser
 }
 
+TEST(ReadRun, WhatNestsTooDeepIsLeftOutAndNoted) {
+  const std::string deep(100'000, '[');
+  std::string dotted = "a";
+  for (int i = 0; i < 30'000; ++i) dotted += ".a";
+  std::istringstream lines(kLines + deep + "\n");
+  const RunRecord run = read_run("r", &lines, [&](const char* name) {
+    return std::string(name).ends_with(".toml") ? dotted + " = 1" : "{\"a\":" + deep;
+  });
+  EXPECT_EQ(run.metrics.updates.step.size(), 2u);
+  std::string notes;
+  for (const std::string& note : run.notes) notes += note + "\n";
+  for (const char* wanted : {"environment.json is not JSON, or nests too deep",
+                             "sample.json is not JSON", "result.json is not JSON",
+                             "recipe.toml is not TOML", "routing.toml holds no list"})
+    EXPECT_NE(notes.find(wanted), std::string::npos) << wanted << "\n" << notes;
+  EXPECT_THROW(parse_comparison(R"({"runs":[],"optimizers":)" + deep),
+               std::invalid_argument);
+  EXPECT_NO_THROW(page_data(comparison_of(run), {{0, run}}).dump());
+}
+
 TEST(RoutingTable, FollowsARulesNameToItsKeys) {
   const Json table = routing_table(
       "version = 1\n[rules.pion_2]\nrule = \"pion\"\nlr = 2e-2\nscale = \"original\"\n"

@@ -11,6 +11,7 @@
 #include "lab/rewards/answer.h"
 #include "lab/rewards/verifier_layers.h"
 #include "lab/rewards/worker_verifier.h"
+#include "lab/run/printable.h"
 
 namespace pion::lab {
 namespace {
@@ -63,6 +64,8 @@ void check(const VerifierOptions& options) {
           options.failed_reward);
   require(options.timeout_seconds > 0 && std::isfinite(options.timeout_seconds),
           "timeout_seconds must be positive", options.timeout_seconds);
+  require(options.gigabytes > 0 && std::isfinite(options.gigabytes),
+          "gigabytes must be positive", options.gigabytes);
   require(options.workers >= 1 && options.workers <= 64, "workers must be in [1, 64]",
           options.workers);
 }
@@ -75,6 +78,11 @@ bool names_a_function(const std::string& name) {
 }
 
 }  // namespace
+
+bool is_built_in(const std::string& name) {
+  return name == "boxed" || name == "hash" || name == "last_number" ||
+         name == "math_verify" || name == "reasoning_gym";
+}
 
 std::unique_ptr<Verifier> make_verifier(const std::string& name,
                                         const VerifierOptions& options) {
@@ -91,7 +99,8 @@ std::unique_ptr<Verifier> make_verifier(const std::string& name,
         std::make_unique<BuiltInVerifier>(after_hashes, options.weights));
   if (name == "last_number")
     return any_reference(std::make_unique<BuiltInVerifier>(last_number, options.weights));
-  if (name != "math_verify" && name != "reasoning_gym" && !names_a_function(name))
+  if (!is_built_in(name) && !name.starts_with("reasoning_gym+") &&
+      !names_a_function(name))
     throw std::invalid_argument(
         "make_verifier: must be boxed, hash, last_number, math_verify, reasoning_gym or "
         "module:function, got \"" +
@@ -99,10 +108,10 @@ std::unique_ptr<Verifier> make_verifier(const std::string& name,
   VerifierOptions with_warn = options;
   if (!with_warn.warn)
     with_warn.warn = [](const std::string& text) {
-      std::cerr << "warning: " << text << '\n';
+      std::cerr << "warning: " << printable(text) << '\n';
     };
-  auto worker = make_worker_verifier(
-      name, reward_worker_command(name, options.timeout_seconds), with_warn);
+  auto worker =
+      make_worker_verifier(name, reward_worker_command(name, options), with_warn);
   return name == "math_verify" ? any_reference(std::move(worker)) : std::move(worker);
 }
 

@@ -41,6 +41,10 @@ struct VerifierOptions {
   double failed_reward = 0.0;    // reward of an attempt whose worker failed
   int workers = 1;               // processes that share a batch; in [1, 64]
   std::string answer_after;      // what follows its last place is judged; "": all
+  double gigabytes = 4;          // of memory that a worker may fill; > 0
+  // Data sets that "reasoning_gym" will be asked about, as far as known: those whose
+  // scorers evaluate what they are given are refused at the start unless named.
+  std::vector<std::string> data_sets;
   // Told once of every kind of failure, on judge's thread. Default: to standard error.
   std::function<void(const std::string&)> warn;
 };
@@ -56,10 +60,17 @@ class Verifier {
 
 // name: "boxed", "hash" (####), "last_number": built in, numbers compared exactly
 // (answer.h, number.h); "math_verify": LaTeX by the package of that name;
-// "reasoning_gym"; "my_module:score": a user's own function. The last three run in
-// Python, see worker.h. Throws std::invalid_argument for an unknown name or a worker that
-// does not start (with its message).
+// "reasoning_gym", or "reasoning_gym+countdown" with the scorers named that evaluate what
+// they are given; "my_module:score": a user's own function. All but the first three run
+// in Python, confined: see worker.h and confinement.h. Throws std::invalid_argument for
+// an unknown name or a worker that does not start (with its message).
 std::unique_ptr<Verifier> make_verifier(const std::string& name,
                                         const VerifierOptions& options);
+
+// Whether a file may choose this verifier: boxed, hash, last_number, math_verify or
+// reasoning_gym. Functions, and scorers that evaluate, are for the user alone to name.
+bool is_built_in(const std::string& name);
+inline constexpr const char* kBuiltInVerifiers =
+    "boxed, hash, last_number, math_verify or reasoning_gym";
 
 }  // namespace pion::lab

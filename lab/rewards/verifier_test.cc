@@ -127,6 +127,9 @@ TEST(Verifier, RefusesWhatItDoesNotKnow) {
   options.workers = 0;
   expect_says(message_of([&] { make_verifier("boxed", options); }), "workers");
   options = {};
+  options.gigabytes = 0;
+  expect_says(message_of([&] { make_verifier("boxed", options); }), "gigabytes");
+  options = {};
   options.weights.format = std::numeric_limits<double>::quiet_NaN();
   expect_says(message_of([&] { make_verifier("boxed", options); }), "weights.format");
   options = {};

@@ -13,9 +13,12 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 #include <utility>
+
+#include "lab/run/printable.h"
 
 namespace pion::lab {
 namespace {
@@ -46,7 +49,7 @@ std::string last_line(std::string text) {
   return text.substr(text.rfind('\n') + 1);  // npos + 1 is 0
 }
 
-// Signals as a fresh process has them, a group of its own.
+// Signals as a fresh process has them, a session of its own.
 struct Attributes {
   posix_spawnattr_t value;
   Attributes() {
@@ -58,12 +61,28 @@ struct Attributes {
       ::sigaddset(&defaults, signal);
     ::posix_spawnattr_setsigdefault(&value, &defaults);
     ::posix_spawnattr_setsigmask(&value, &none);
-    ::posix_spawnattr_setpgroup(&value, 0);
     ::posix_spawnattr_setflags(
-        &value, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+        &value, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
   }
   ~Attributes() { ::posix_spawnattr_destroy(&value); }
 };
+
+// "NAME=value" for each search path that is set.
+std::vector<std::string> search_paths() {
+  std::vector<std::string> paths;
+  for (const char* name : {"PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH"})
+    if (const char* value = std::getenv(name))
+      paths.push_back(std::string(name) + "=" + value);
+  return paths;
+}
+
+// As exec wants them: they must outlive the result.
+std::vector<char*> pointers_to(std::vector<std::string>& texts) {
+  std::vector<char*> pointers;
+  for (std::string& text : texts) pointers.push_back(text.data());
+  pointers.push_back(nullptr);
+  return pointers;
+}
 
 }  // namespace
 
@@ -76,19 +95,21 @@ std::string Worker::spawn() {
     ::close(sockets[0]), ::close(sockets[1]);
     return "cannot make a pipe: " + reason;
   }
-  std::vector<char*> words;
-  for (std::string& word : command_) words.push_back(word.data());
-  words.push_back(nullptr);
+  std::vector<std::string> paths = search_paths();
+  const std::vector<char*> words = pointers_to(command_.words);
+  const std::vector<char*> bare = pointers_to(paths);
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_adddup2(&actions, sockets[1], STDIN_FILENO);
   ::posix_spawn_file_actions_adddup2(&actions, sockets[1], STDOUT_FILENO);
   ::posix_spawn_file_actions_adddup2(&actions, pipes[1], STDERR_FILENO);
+  ::posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
   const Attributes attributes;
   // no fork: the copy of a large process's page tables would take longer than Python's
   // start
-  const int error = ::posix_spawnp(&child_, words[0], &actions, &attributes.value,
-                                   words.data(), environ);
+  const int error =
+      ::posix_spawnp(&child_, words[0], &actions, &attributes.value, words.data(),
+                     command_.bare_environment ? bare.data() : environ);
   ::posix_spawn_file_actions_destroy(&actions);
   ::close(sockets[1]), ::close(pipes[1]);
   socket_ = sockets[0], errors_ = pipes[0];
@@ -96,7 +117,7 @@ std::string Worker::spawn() {
   if (error == 0) return "";
   child_ = -1;
   close_and_forget(socket_), close_and_forget(errors_);
-  return "cannot run " + command_[0] + ": " + std::strerror(error);
+  return "cannot run " + command_.words[0] + ": " + std::strerror(error);
 }
 
 Exchange Worker::start(double timeout_seconds, std::string_view request) {
@@ -130,7 +151,8 @@ void Worker::read_errors() {
     last_errors_.erase(0, last_errors_.size() - kErrorsShown);
   if (passed_on_ + size > kErrorsPassedOn) return;
   passed_on_ += size;
-  if (::write(STDERR_FILENO, chunk.data(), size) < 0) passed_on_ = kErrorsPassedOn;
+  const std::string text = printable({chunk.data(), size});
+  if (::write(STDERR_FILENO, text.data(), text.size()) < 0) passed_on_ = kErrorsPassedOn;
 }
 
 // Both directions at once: a child that writes before it reads must not block us.

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace pion::lab {
@@ -21,12 +22,21 @@ struct Exchange {
   std::string detail;  // on failure: what happened, with the end of standard error
 };
 
+struct WorkerCommand {
+  WorkerCommand(std::vector<std::string> program) : words(std::move(program)) {}
+  std::vector<std::string> words;  // a program, found by PATH, and its arguments
+  // Of our environment it gets the search paths alone: PATH, PYTHONPATH, PYTHONHOME and
+  // LD_LIBRARY_PATH.
+  bool bare_environment = false;
+};
+
 // The child's standard input and output are one socket, its standard error a pipe that is
-// passed on to ours. It leads its own process group: Ctrl-C does not reach it, and it is
-// killed with all its children. One thread at a time.
+// passed on to ours; nothing else that is open here is open there. It leads its own
+// session: Ctrl-C does not reach it, it has no terminal, and it is killed with all its
+// children. One thread at a time.
 class Worker {
  public:
-  explicit Worker(std::vector<std::string> command) : command_(std::move(command)) {}
+  explicit Worker(WorkerCommand command) : command_(std::move(command)) {}
   ~Worker() { stop(); }
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -49,7 +59,7 @@ class Worker {
   void read_errors();
   int end_child(bool kill_at_once);
 
-  std::vector<std::string> command_;
+  WorkerCommand command_;
   pid_t child_ = -1;
   int socket_ = -1, errors_ = -1;
   std::string received_;       // of the child's output, not yet a whole line

@@ -10,9 +10,11 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lab/rewards/worker_verifier.h"
+#include "lab/run/python_program.h"
 #include "tests/thrown_message.h"
 
 namespace pion::lab {
@@ -34,7 +36,7 @@ class Workers : public testing::Test {
   }
 
   // A worker that says it is ready, then runs `body` for every line: reply(request, ...).
-  std::vector<std::string> program(const std::string& body) {
+  ConfinedCommand program(const std::string& body) {
     std::ofstream(folder_ / "program.py")
         << "import json, os, signal, sys, time\n"
            "def send(text):\n"
@@ -48,7 +50,10 @@ class Workers : public testing::Test {
            "    request = json.loads(line)\n"
            "    response = request['response']\n"
         << body;
-    return {reward_worker_command("", 1)[0], (folder_ / "program.py").string()};
+    return as_it_is({python_program(), (folder_ / "program.py").string()});
+  }
+  static ConfinedCommand as_it_is(std::vector<std::string> words) {
+    return {.command = WorkerCommand(std::move(words)), .confined = false};
   }
   void module(const std::string& text) { std::ofstream(folder_ / "scoring.py") << text; }
 
@@ -145,6 +150,14 @@ TEST_F(Workers, RubbishOfEveryKindCostsOneAttempt) {
   }
 }
 
+TEST_F(Workers, ADeepReplyOrAHugeNumberIsRubbish) {
+  for (const std::string& line :
+       {R"({"id": 7, "score": )" + std::string(100'000, '['),
+        std::string(R"({"id": 1e19, "score": 1})"), std::string(R"({"id": 7.0})"),
+        std::string(R"({"id": 7, "score": 1e999})")})
+    EXPECT_FALSE(read_reply(line, 7).problem.empty()) << line.substr(0, 60);
+}
+
 TEST_F(Workers, ARewardBeyondFloat32CostsOneAttempt) {
   const auto verifier = make_worker_verifier(
       "x", program("    reply(request, 1e300 if response == 'bad' else 1.0)\n"),
@@ -220,7 +233,7 @@ TEST_F(Workers, SeveralShareABatchInOrder) {
 
 TEST_F(Workers, ThatDoNotStartSayWhy) {
   const auto message = [&](std::vector<std::string> command) {
-    return message_of([&] { make_worker_verifier("x", std::move(command), options()); });
+    return message_of([&] { make_worker_verifier("x", as_it_is(command), options()); });
   };
   expect_says(message({"/nonexistent/python"}), "/nonexistent/python");
   expect_says(message({"false"}), "status 1");
@@ -231,11 +244,11 @@ TEST_F(Workers, ThatDoNotStartSayWhy) {
 TEST_F(Workers, LeaveNoProcessBehind) {
   std::string pid;
   {
-    Worker worker({"python3", "-c",
-                   "import os, subprocess, sys\n"
-                   "child = subprocess.Popen(['sleep', '1000'])\n"
-                   "print(child.pid, flush=True)\n"
-                   "sys.stdin.read()"});
+    Worker worker(WorkerCommand({"python3", "-c",
+                                 "import os, subprocess, sys\n"
+                                 "child = subprocess.Popen(['sleep', '1000'])\n"
+                                 "print(child.pid, flush=True)\n"
+                                 "sys.stdin.read()"}));
     pid = worker.start(20).line;
     ASSERT_NE(pid, "");
     EXPECT_EQ(::kill(std::stoi(pid), 0), 0);

@@ -17,6 +17,7 @@
 #include "lab/rewards/answer.h"
 #include "lab/rewards/worker.h"
 #include "lab/run/python_program.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 namespace {
@@ -38,24 +39,18 @@ std::string request_line(std::int64_t id, const Attempt& attempt) {
   return request.dump(-1, ' ', true, Json::error_handler_t::replace);
 }
 
-std::string shortened(std::string text) {
-  constexpr std::size_t kShown = 300;
-  if (text.size() > kShown) text = text.substr(0, kShown) + "...";
-  return text;
-}
-
 class WorkerVerifier : public Verifier {
  public:
-  WorkerVerifier(std::string name, std::vector<std::string> command,
+  WorkerVerifier(std::string name, const ConfinedCommand& command,
                  const VerifierOptions& options)
-      : name_(std::move(name)), options_(options) {
+      : name_(std::move(name)), options_(options), note_(confinement_note(command)) {
     for (int i = 0; i < options.workers; ++i)
-      slots_.push_back(std::make_unique<Slot>(command));
+      slots_.push_back(std::make_unique<Slot>(command.command));
     for (const auto& slot : slots_) {
       const std::string problem = start(slot->worker);
       if (!problem.empty())
         throw std::invalid_argument("make_verifier: the worker of \"" + name_ +
-                                    "\" must start, got: " + problem);
+                                    "\" must start, got: " + problem + note_);
     }
   }
 
@@ -64,7 +59,7 @@ class WorkerVerifier : public Verifier {
 
  private:
   struct Slot {
-    explicit Slot(const std::vector<std::string>& command) : worker(command) {}
+    explicit Slot(const WorkerCommand& command) : worker(command) {}
     Worker worker;
     int in_a_row = 0;  // failures of the process
   };
@@ -78,6 +73,7 @@ class WorkerVerifier : public Verifier {
 
   std::string name_;
   VerifierOptions options_;
+  std::string note_;  // how it is confined, after a complaint
   std::vector<std::unique_ptr<Slot>> slots_;
   std::atomic<std::size_t> next_ = 0;
   std::atomic<std::int64_t> failures_ = 0;
@@ -90,13 +86,13 @@ class WorkerVerifier : public Verifier {
 std::string WorkerVerifier::start(Worker& worker) {
   const Exchange first = worker.start(kStartSeconds);
   if (first.failure != Failure::kNone) return first.detail;
-  const Json line = Json::parse(first.line, nullptr, false);
+  const Json line = try_json<Json>(first.line);
   if (line.is_object() && line.contains("ready")) return "";
   worker.stop();
   const bool says =
       line.is_object() && line.contains("error") && line["error"].is_string();
   return says ? line["error"].get<std::string>()
-              : "the first line \"" + shortened(first.line) + "\"";
+              : "the first line \"" + shown_line(first.line) + "\"";
 }
 
 const char* what_happened(Failure failure) {
@@ -125,7 +121,7 @@ Verdict WorkerVerifier::failed(Failure failure, std::int64_t id,
                         " on attempt " + std::to_string(id) + " of a batch (" + detail +
                         "); that attempt's reward is " +
                         Json(options_.failed_reward).dump() +
-                        ", and so for every other one; this is said once");
+                        ", and so for every other one; this is said once" + note_);
   return {.failed = true, .reward = options_.failed_reward};
 }
 
@@ -199,42 +195,22 @@ std::vector<Verdict> WorkerVerifier::judge(std::span<const Attempt> attempts) {
 
 }  // namespace
 
-Reply read_reply(const std::string& line, std::int64_t id) {
-  const Json reply = Json::parse(line, nullptr, false);
-  const auto rubbish = [&] {
-    return Reply{.problem = "the line \"" + shortened(line) + "\""};
-  };
-  const auto is = [&](const char* key, auto type) {
-    return reply.contains(key) && (reply[key].*type)();
-  };
-  if (!reply.is_object() || !is("id", &Json::is_number_integer) || reply["id"] != id)
-    return rubbish();
-  if (is("error", &Json::is_string))
-    return {.late = is("late", &Json::is_boolean) && reply["late"].get<bool>(),
-            .problem = shortened(reply["error"].get<std::string>()),
-            .raised = true};
-  if (!is("score", &Json::is_number) || !is("correct", &Json::is_boolean) ||
-      !is("formatted", &Json::is_boolean) ||
-      !is("right_unformatted", &Json::is_boolean) ||
-      !std::isfinite(reply["score"].get<double>()))
-    return rubbish();
-  return {.verdict = {.correct = reply["correct"],
-                      .formatted = reply["formatted"],
-                      .right_unformatted = reply["right_unformatted"]},
-          .score = reply["score"]};
-}
-
-std::vector<std::string> reward_worker_command(const std::string& name,
-                                               double timeout_seconds) {
+ConfinedCommand reward_worker_command(const std::string& name,
+                                      const VerifierOptions& options) {
   const std::string file = "pion/reward_worker.py";
-  return {python_program(), (python_folder(file) / file).string(), name, "--timeout",
-          std::to_string(timeout_seconds)};
+  const bool of_a_user = name.find(':') != std::string::npos;
+  return confined_python(
+      {(python_folder(file) / file).string(), name, "--timeout",
+       std::to_string(options.timeout_seconds),
+       "--data-sets=" +
+           Json(options.data_sets).dump(-1, ' ', true, Json::error_handler_t::replace)},
+      of_a_user ? Permission::kPrograms : Permission::kNothing, options.gigabytes);
 }
 
 std::unique_ptr<Verifier> make_worker_verifier(const std::string& name,
-                                               std::vector<std::string> command,
+                                               const ConfinedCommand& command,
                                                const VerifierOptions& options) {
-  return std::make_unique<WorkerVerifier>(name, std::move(command), options);
+  return std::make_unique<WorkerVerifier>(name, command, options);
 }
 
 }  // namespace pion::lab

@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "lab/rewards/confinement.h"
 #include "lab/rewards/verifier.h"
+#include "lab/rewards/worker_reply.h"
 
 namespace pion::lab {
 
@@ -16,22 +18,12 @@ namespace pion::lab {
 // Throws std::invalid_argument if a worker does not start.
 inline constexpr int kFailuresInARow = 5;
 std::unique_ptr<Verifier> make_worker_verifier(const std::string& name,
-                                               std::vector<std::string> command,
+                                               const ConfinedCommand& command,
                                                const VerifierOptions& options);
 
-// The Python that runs reward_worker.py, PION_PYTHON or the checkout's, and the file.
-std::vector<std::string> reward_worker_command(const std::string& name,
-                                               double timeout_seconds);
-
-// The verdict that a reply holds, or nothing if it is none: not JSON, another id, a field
-// missing or of another type. `failure` says why, and is kRaised if the scorer did.
-struct Reply {
-  Verdict verdict;  // without its reward
-  double score = 0;
-  bool late = false;
-  std::string problem;  // "" for a verdict
-  bool raised = false;
-};
-Reply read_reply(const std::string& line, std::int64_t id);
+// reward_worker.py, confined. A user's function may start programs, where bubblewrap
+// keeps them; scorers of packages have no need to.
+ConfinedCommand reward_worker_command(const std::string& name,
+                                      const VerifierOptions& options);
 
 }  // namespace pion::lab

@@ -15,13 +15,13 @@
 
 #include "lab/run/durable_file.h"
 #include "lab/run/json_text.h"
+#include "lab/run/plain_name.h"
 #include "lab/run/tensor_file.h"
 
 namespace pion::lab {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::int64_t kFormat = 1;
 constexpr std::uint64_t kLargestState = 256 << 20;         // bytes of state.json
 constexpr char kGenerator[] = "pion.torch_cpu_generator";  // in task.safetensors
 constexpr std::string_view kUnfinished = ".unfinished_";  // temporary names begin with it
@@ -35,23 +35,6 @@ std::optional<std::int64_t> step_of(const std::string& name) {
   const auto [stop, error] = std::from_chars(name.data() + kStep.size(), end, step);
   if (error != std::errc{} || stop != end || step < 0) return std::nullopt;
   return step;
-}
-
-// Nesting outside of text. A JSON value is copied by recursion, so it must be bounded.
-bool deeper_than(std::string_view json, int limit) {
-  int depth = 0;
-  bool inside_text = false;
-  for (std::size_t i = 0; i < json.size(); ++i) {
-    if (inside_text && json[i] == '\\')
-      ++i;
-    else if (json[i] == '"')
-      inside_text = !inside_text;
-    else if (!inside_text && (json[i] == '[' || json[i] == '{') && ++depth > limit)
-      return true;
-    else if (!inside_text && (json[i] == ']' || json[i] == '}'))
-      --depth;
-  }
-  return false;
 }
 
 fs::path step_path(const fs::path& directory, std::int64_t step) {
@@ -77,7 +60,7 @@ void write_files(const fs::path& directory, const CheckpointHead& head, Task& ta
   task.save(tensors, state);
   tensors[kGenerator] = at::detail::getDefaultCPUGenerator().get_state();
   write_tensors(directory / "task.safetensors", tensors);
-  const Json json = {{"format", kFormat},
+  const Json json = {{"format", kCheckpointFormat},
                      {"task", head.task},
                      {"step", head.step},
                      {"metrics_bytes", head.metrics_bytes},
@@ -133,6 +116,8 @@ void save_checkpoint(const fs::path& directory, const CheckpointHead& head, Task
   const fs::path unfinished =
       directory / (std::string(kUnfinished) + std::to_string(head.step));
   try {
+    refuse_link(directory);
+    refuse_link(unfinished);
     fs::create_directories(unfinished);
     write_files(unfinished, head, task, optimizer);
     if (fs::exists(target)) {
@@ -161,43 +146,6 @@ void save_checkpoint(const fs::path& directory, const CheckpointHead& head, Task
     fs::rename(step_path(directory, steps[i]), old);
     fs::remove_all(old);
   }
-}
-
-Checkpoint parse_checkpoint_state(std::string_view text, const std::string& where) {
-  const auto fail = [&](const std::string& what) {
-    throw std::invalid_argument(where + ": " + what);
-  };
-  if (deeper_than(text, 100))
-    fail("nests deeper than 100 levels; it is no checkpoint of pion");
-  const Json json =
-      Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) fail("is no JSON, or truncated");
-  if (!json.is_object()) fail("must hold an object");
-  const auto member = [&](const char* name) -> const Json& {
-    const auto at = json.find(name);
-    if (at == json.end())
-      fail("lacks \"" + std::string(name) + "\"; it is no checkpoint of pion");
-    return *at;
-  };
-  const auto natural = [&](const char* name) {
-    const Json& value = member(name);
-    if (!value.is_number_unsigned())
-      fail("\"" + std::string(name) + "\" must be a whole number >= 0");
-    return value.get<std::uint64_t>();
-  };
-  if (natural("format") != kFormat)
-    fail("has format " + std::to_string(natural("format")) +
-         "; this version reads format " + std::to_string(kFormat));
-  Checkpoint checkpoint;
-  if (!member("task").is_string()) fail("\"task\" must be text");
-  checkpoint.head.task = member("task").get<std::string>();
-  if (natural("step") > 1ULL << 53) fail("\"step\" must be below 2^53");
-  checkpoint.head.step = static_cast<std::int64_t>(natural("step"));
-  checkpoint.head.metrics_bytes = natural("metrics_bytes");
-  if (!member("wall_seconds").is_number()) fail("\"wall_seconds\" must be a number");
-  checkpoint.head.wall_seconds = member("wall_seconds").get<double>();
-  checkpoint.task_state = member("state");
-  return checkpoint;
 }
 
 Checkpoint read_checkpoint(const fs::path& path, const std::string& task) {

@@ -13,26 +13,13 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
+#include "lab/run/checkpoint_state.h"
 #include "lab/run/task.h"
 
 namespace pion::lab {
-
-struct CheckpointHead {
-  std::string task;
-  std::int64_t step = 0;            // updates done
-  std::uint64_t metrics_bytes = 0;  // length of metrics.jsonl at that time
-  double wall_seconds = 0;          // of the run so far
-};
-
-struct Checkpoint {
-  std::filesystem::path path;
-  CheckpointHead head;
-  Json task_state;
-};
 
 // Steps of the complete checkpoints in `directory`, ascending; [] if there is none.
 std::vector<std::int64_t> checkpoint_steps(const std::filesystem::path& directory);
@@ -49,9 +36,6 @@ void clean_checkpoints(const std::filesystem::path& directory);
 // Reads and checks state.json of `path` (".../step_N"). Throws std::invalid_argument with
 // file and remedy.
 Checkpoint read_checkpoint(const std::filesystem::path& path, const std::string& task);
-
-// state.json's text alone; `where` begins the messages.
-Checkpoint parse_checkpoint_state(std::string_view text, const std::string& where);
 
 // Model only, for evaluation.
 void load_checkpoint_model(const Checkpoint& checkpoint, Task& task);

@@ -97,6 +97,17 @@ TEST_F(CheckpointTest, KeepsTheNewestAndCleansUnfinishedOnes) {
   EXPECT_EQ(checkpoint_steps(directory_), (std::vector<std::int64_t>{2, 10}));
 }
 
+TEST_F(CheckpointTest, IsNotSavedThroughALink) {
+  Experiment experiment = made();
+  const fs::path link = directory_ / "checkpoints", elsewhere = directory_ / "elsewhere";
+  fs::create_directories(elsewhere);
+  fs::create_directory_symlink(elsewhere, link);
+  EXPECT_THROW(save_checkpoint(link, {"planted_regression", 1, 0, 1.5}, *experiment.task,
+                               *experiment.optimizer, 2),
+               std::runtime_error);
+  EXPECT_TRUE(fs::is_empty(elsewhere));
+}
+
 TEST_F(CheckpointTest, DamageIsNamedWithFileAndRemedy) {
   Experiment experiment = made();
   advance(experiment, 0, 1);

@@ -8,12 +8,16 @@
 #include <stdexcept>
 
 #include "lab/report/report.h"
+#include "lab/rewards/confinement.h"
 #include "lab/run/compare_plan.h"
 #include "lab/run/compare_resume.h"
 #include "lab/run/durable_file.h"
 #include "lab/run/interrupt.h"
 #include "lab/run/json_text.h"
 #include "lab/run/metric_columns.h"
+#include "lab/run/named_verifiers.h"
+#include "lab/run/plain_name.h"
+#include "lab/run/printable.h"
 #include "lab/run/process_pool.h"
 #include "lab/run/progress.h"
 #include "lab/run/recipe_files.h"
@@ -75,7 +79,7 @@ class Comparison {
     const fs::path copy = options.out / "recipe.toml";
     if (options.resume) refuse_other_resume(options.out, recipe_file_);
     if (options.resume && is_comparison(options.out)) {
-      const FirstStart first = first_start(options.out, options.flags);
+      const FirstStart first = first_start(options.out);
       flags_ = first.flags;
       if (!first.recipe.empty()) recipe_name_ = first.recipe;
     }
@@ -84,6 +88,8 @@ class Comparison {
     recipe_.set_all(flags_);
     info_ = &find_task(recipe_.task());
     plan_ = make_plan(recipe_, info_->higher_is_better);
+    named_ = named_verifiers(recipe_, plan_.optimizers);
+    if (options.resume) check_resumed_flags(copy);
     check_grid_flags(plan_, flags_);
     if (info_->start) info_->start(recipe_);  // its contradictions, before the training
   }
@@ -118,8 +124,26 @@ class Comparison {
   }
 
  private:
+  // Flags may say again what recipe and first flags say of verifiers, nothing new.
+  void check_resumed_flags(const fs::path& copy) const {
+    std::set<std::string> named = options_.named;
+    add_handed(named, find_recipe(options_.recipe_file), copy, plan_.optimizers);
+    require_named(named_, named, options_.out);
+    TextPairs known = flags_;
+    known.insert(known.end(), named_.begin(), named_.end());
+    refuse_new_flags(options_.out, known, options_.flags);
+  }
+
+  // Of one optimizer's runs: what they must be told again when they are resumed.
+  TextPairs verifiers_of(const std::string& optimizer) const {
+    Recipe recipe = recipe_;
+    recipe.set_all(recipe_.variant(optimizer));
+    return named_verifiers(recipe);
+  }
+
   ChildProcess child(const ComparedRun& run) const {
     const fs::path directory = options_.out / run.dir;
+    refuse_link(directory);
     std::vector<std::string> words = {options_.program.string(), "train",
                                       (options_.out / "recipe.toml").string()};
     for (const auto& [key, text] : flags_)
@@ -129,9 +153,13 @@ class Comparison {
     words.push_back("--seed=" + std::to_string(run.seed));
     words.insert(words.end(), {"--out", directory.string(), "--no-report"});
     // its own recipe has all of that in it
-    if (fs::exists(directory / "recipe.toml"))
+    if (fs::exists(directory / "recipe.toml")) {
       words = {words[0], "train", "--out", directory.string(), "--no-report"};
+      for (const auto& [key, name] : verifiers_of(run.optimizer))
+        words.push_back("--" + key + "=" + name);
+    }
     if (fs::exists(directory)) words.emplace_back("--resume");
+    if (workers_run_unconfined()) words.emplace_back("--unconfined");
     return {words, options_.out / (run.dir + ".log")};
   }
 
@@ -193,7 +221,7 @@ class Comparison {
       std::printf("%s %s  %s\n", info_->score.c_str(), score_text(run.score).c_str(),
                   duration_text(run.wall_seconds).c_str());
     else
-      std::printf("FAILED: %s\n", run.error.c_str());
+      std::printf("FAILED: %s\n", printable_line(run.error).c_str());
     std::fflush(stdout);
   }
 
@@ -305,8 +333,8 @@ class Comparison {
 
   CompareOutcome interrupted() const {
     save();
-    std::printf("interrupted; continue with: pion compare --resume --out %s\n",
-                options_.out.c_str());
+    std::printf("interrupted; continue with: pion compare --resume --out %s%s\n",
+                options_.out.c_str(), words_to_continue(named_).c_str());
     return CompareOutcome::kInterrupted;
   }
 
@@ -316,7 +344,7 @@ class Comparison {
       write_report(options_.out, html);
       std::printf("report: %s\n", html.c_str());
     } catch (const std::exception& error) {
-      std::printf("report not written: %s\n", error.what());
+      std::printf("report not written: %s\n", printable(error.what()).c_str());
     }
   }
 
@@ -327,6 +355,7 @@ class Comparison {
   Recipe recipe_;
   const TaskInfo* info_ = nullptr;
   ComparePlan plan_;
+  TextPairs named_;  // verifiers that run code
   std::vector<ComparedRun> runs_;
   std::map<std::string, double> best_;
 };

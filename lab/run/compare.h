@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <set>
 #include <string>
 
 #include "lab/run/recipe.h"
@@ -15,6 +16,7 @@ struct CompareOptions {
   TextPairs flags;                // set on top of it, for every run
   std::filesystem::path out;      // the comparison's directory
   std::filesystem::path program;  // `pion` itself, which every run is a process of
+  std::set<std::string> named;    // verifiers that the flags name, see named_verifiers.h
   int jobs = 1;                   // runs at once
   bool resume = false;
   std::string command;  // how the user would repeat it; for compare.json

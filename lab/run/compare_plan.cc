@@ -9,6 +9,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "lab/run/plain_name.h"
+
 namespace pion::lab {
 namespace {
 
@@ -19,6 +21,7 @@ std::vector<std::string> split(const std::string& list) {
     part.erase(0, std::min(part.find_first_not_of(' '), part.size()));
     part.erase(part.find_last_not_of(' ') + 1);
     if (part.empty()) continue;
+    check_plain_name(part, "compare.optimizers");
     if (std::find(parts.begin(), parts.end(), part) != parts.end())
       throw std::invalid_argument("compare.optimizers: names \"" + part + "\" twice");
     parts.push_back(part);

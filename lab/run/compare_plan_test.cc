@@ -38,6 +38,21 @@ TEST(ComparePlan, TunesOnlyGridsAndRunsTheBestOnFreshSeeds) {
   EXPECT_EQ(plan.final_runs(best)[0].dir, "adamw-lr2.0-seed1");
 }
 
+TEST(ComparePlan, OptimizersAreNames) {
+  Recipe recipe = Recipe::parse("task = \"planted_regression\"", "r.toml");
+  for (const char* names : {"../x", "muon,a/b", "muon,.hidden"}) {
+    recipe.set("compare.optimizers", names);
+    try {
+      make_plan(recipe, true);
+      ADD_FAILURE() << names;
+    } catch (const std::invalid_argument& error) {
+      EXPECT_EQ(std::string(error.what()).find("compare.optimizers: an optimizer's name"),
+                0u)
+          << error.what();
+    }
+  }
+}
+
 TEST(ComparePlan, LowerCanBeBetterAndEdgesAreNamed) {
   ComparePlan plan = small_plan();
   plan.higher_is_better = false;

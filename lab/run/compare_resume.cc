@@ -3,17 +3,21 @@
 
 #include <algorithm>
 #include <fstream>
+#include <sstream>
 #include <stdexcept>
 
 #include "lab/run/run_directory.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 Json read_json(const fs::path& path) {
-  std::ifstream file(path);
-  Json json = Json::parse(file, nullptr, false);
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  Json json = try_json<Json>(text.str());
   if (json.is_discarded() || !json.is_object())
     throw std::invalid_argument(path.string() + ": is no JSON object; it is damaged");
   return json;
@@ -41,7 +45,7 @@ void refuse_other_resume(const fs::path& out, const fs::path& recipe_file) {
            "; leave the recipe out to continue it, or use another --out");
 }
 
-FirstStart first_start(const fs::path& out, const TextPairs& given) {
+FirstStart first_start(const fs::path& out) {
   const fs::path path = out / "compare.json";
   const Json json = read_json(path);
   const auto stored = json.find("flags");
@@ -61,13 +65,17 @@ FirstStart first_start(const fs::path& out, const TextPairs& given) {
   }
   if (const auto name = json.find("recipe"); name != json.end() && name->is_string())
     first.recipe = name->get<std::string>();
+  return first;
+}
+
+void refuse_new_flags(const fs::path& out, const TextPairs& first,
+                      const TextPairs& given) {
   for (const auto& flag : given)
-    if (std::find(first.flags.begin(), first.flags.end(), flag) == first.flags.end())
+    if (std::find(first.begin(), first.end(), flag) == first.end())
       throw std::invalid_argument("--" + flag.first + " " + flag.second +
                                   ": the comparison in " + out.string() +
                                   " was started without it; leave it out, or use another "
                                   "--out");
-  return first;
 }
 
 }  // namespace pion::lab

@@ -20,8 +20,11 @@ struct FirstStart {
   TextPairs flags;
 };
 
-// From compare.json, which must hold every flag given now. Throws std::invalid_argument.
-FirstStart first_start(const std::filesystem::path& out, const TextPairs& given);
+// From compare.json. Throws std::invalid_argument.
+FirstStart first_start(const std::filesystem::path& out);
+// Throws std::invalid_argument for a flag `given` now that is not among the `first`.
+void refuse_new_flags(const std::filesystem::path& out, const TextPairs& first,
+                      const TextPairs& given);
 
 // A JSON object from a file. Throws std::invalid_argument if it is none.
 nlohmann::ordered_json read_json(const std::filesystem::path& path);

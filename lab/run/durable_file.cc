@@ -2,8 +2,11 @@
 #include "lab/run/durable_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
@@ -23,10 +26,32 @@ namespace {
 
 }  // namespace
 
+int open_own_file(const fs::path& path, int how) {
+  // O_NONBLOCK: the writing end of a pipe without reader would wait for one
+  const int descriptor =
+      ::open(path.c_str(), how | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+  const int error = errno;
+  if (descriptor < 0 && error == ELOOP)
+    throw std::runtime_error("cannot write " + path.string() +
+                             ": it is a link, which is not followed; remove it");
+  if (descriptor < 0) fail("cannot write", path, error);
+  struct stat status{};
+  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
+    ::close(descriptor);
+    throw std::runtime_error("cannot write " + path.string() +
+                             ": it must be a file; remove it");
+  }
+  return descriptor;
+}
+
 DurableFile::DurableFile(fs::path path, Mode mode) : path_(std::move(path)) {
-  const int how = mode == Mode::kCreate ? O_TRUNC : O_APPEND;
-  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | how, 0666);
-  if (descriptor_ < 0) fail("cannot write", path_, errno);
+  if (mode == Mode::kAppend) {
+    descriptor_ = open_own_file(path_, O_RDWR | O_CREAT | O_APPEND);
+    return;
+  }
+  // whatever has the name is no part of the new file, be it a link to somewhere
+  if (::unlink(path_.c_str()) != 0 && errno != ENOENT) fail("cannot write", path_, errno);
+  descriptor_ = open_own_file(path_, O_WRONLY | O_CREAT | O_EXCL);
 }
 
 DurableFile::~DurableFile() {
@@ -47,6 +72,29 @@ void DurableFile::write(std::string_view text) { write(std::as_bytes(std::span(t
 
 void DurableFile::sync() {
   if (::fsync(descriptor_) != 0) fail("cannot write", path_, errno);
+}
+
+void DurableFile::cut(std::uint64_t length) {
+  if (::ftruncate(descriptor_, static_cast<off_t>(length)) != 0)
+    fail("cannot write", path_, errno);
+}
+
+std::uint64_t DurableFile::whole_lines(std::uint64_t most) const {
+  struct stat status{};
+  if (::fstat(descriptor_, &status) != 0) fail("cannot read", path_, errno);
+  std::uint64_t length = std::min(most, static_cast<std::uint64_t>(status.st_size));
+  std::array<char, 4096> part;
+  while (length > 0) {
+    const std::uint64_t size = std::min<std::uint64_t>(length, part.size());
+    const ssize_t got =
+        ::pread(descriptor_, part.data(), size, static_cast<off_t>(length - size));
+    if (got < 0 && errno == EINTR) continue;
+    if (got != static_cast<ssize_t>(size))
+      fail("cannot read", path_, got < 0 ? errno : EIO);
+    for (auto at = static_cast<std::size_t>(size); at > 0; --at, --length)
+      if (part[at - 1] == '\n') return length;
+  }
+  return 0;
 }
 
 void DurableFile::close() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -10,9 +11,13 @@
 
 namespace pion::lab {
 
-// A new file, or an existing one cut to `keep` bytes and continued. Every write is
-// complete or throws std::runtime_error with the path and the system's reason ("no space
-// left on device").
+// Opens `path` with the flags of open(2), never through a link, and only what is a file
+// or, with O_CREAT, becomes one. Throws std::runtime_error.
+int open_own_file(const std::filesystem::path& path, int how);
+
+// A new file, in the place of whatever has its name, or an existing one that is
+// continued. Links are not followed. Every write is complete or throws
+// std::runtime_error with the path and the system's reason ("no space left on device").
 class DurableFile {
  public:
   enum class Mode { kCreate, kAppend };
@@ -23,7 +28,11 @@ class DurableFile {
 
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
-  void sync();   // to the disk
+  void sync();  // to the disk
+  // Of a file that is continued: the length of its whole lines within the first `most`
+  // bytes, and cutting it.
+  std::uint64_t whole_lines(std::uint64_t most) const;
+  void cut(std::uint64_t length);
   void close();  // sync, then close with its error checked
 
  private:

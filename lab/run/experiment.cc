@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "lab/run/checkpoint.h"
+#include "lab/run/named_verifiers.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/run.h"
 #include "lab/run/run_directory.h"
@@ -61,9 +62,11 @@ double schedule_factor(const Recipe& recipe, std::int64_t index, std::int64_t to
   return last + (1.0 - last) * shape;
 }
 
-Recipe resumed_recipe(const std::filesystem::path& out, const TextPairs& flags) {
+Recipe resumed_recipe(const std::filesystem::path& out, const TextPairs& flags,
+                      const std::set<std::string>& named) {
   const std::filesystem::path file = RunPaths{out}.recipe();
   const Recipe saved = Recipe::parse(read_recipe_file(file), file.string());
+  require_named(named_verifiers(saved), named, out);
   Recipe asked = saved;
   for (const auto& [key, text] : flags) {
     const auto conflict = [&](const std::string& was) {
@@ -98,7 +101,8 @@ std::string dry_run_text(const Recipe& recipe) {
          " updates\n" + experiment.routing.table();
 }
 
-Json evaluate_run(const std::filesystem::path& root, const TextPairs& flags) {
+Json evaluate_run(const std::filesystem::path& root, const TextPairs& flags,
+                  const std::set<std::string>& named) {
   const RunPaths paths{root};
   std::error_code error;
   if (!std::filesystem::is_regular_file(paths.recipe(), error))
@@ -106,6 +110,7 @@ Json evaluate_run(const std::filesystem::path& root, const TextPairs& flags) {
                                 " is no run directory: it has no recipe.toml");
   Recipe recipe = Recipe::load(paths.recipe().string());
   recipe.set_all(flags);
+  require_named(named_verifiers(recipe), named, root);
   const std::vector<std::int64_t> steps = checkpoint_steps(paths.checkpoints());
   if (steps.empty() && is_comparison(root))
     throw std::invalid_argument("eval: " + root.string() +

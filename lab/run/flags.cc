@@ -31,7 +31,7 @@ constexpr Alias kAliases[] = {
     {"num-layers", "model.num_layers", ""},
     {"num-heads", "model.num_heads", ""},
     {"episodes", "eval_episodes", "of one evaluation"},
-    {"reward", "rl.verifier", "my_module:score, or a verifier's name"},
+    {"reward", ".verifier", "my_module:score, or a verifier's name"},
     {"spectra", "rl.spectra", "measure the gradient's signal by singular bands"},
     {"wandb", "", "track = \"wandb\""},
 };

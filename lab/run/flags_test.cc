@@ -62,9 +62,12 @@ TEST(Flags, AliasesOfATasksOwnTable) {
         resolve_flags(Recipe::parse("task = \"" + std::string(task) + "\"\n", "r.toml"),
                       {{"max-grad-norm", "0.5"}}),
         (TextPairs{{key, "0.5"}}));
-  EXPECT_EQ(resolve_flags(Recipe::parse("task = \"rlvr\"\n", "r.toml"),
-                          {{"reward", "my_module:score"}}),
-            (TextPairs{{"rl.verifier", "my_module:score"}}));
+  for (const auto& [task, key] :
+       {std::pair{"rlvr", "rl.verifier"}, std::pair{"sft", "sft.verifier"}})
+    EXPECT_EQ(
+        resolve_flags(Recipe::parse("task = \"" + std::string(task) + "\"\n", "r.toml"),
+                      {{"reward", "my_module:score"}}),
+        (TextPairs{{key, "my_module:score"}}));
   EXPECT_NE(message_of({{"max-grad-norm", "1"}}).find("has no key max_grad_norm"),
             std::string::npos);
 }

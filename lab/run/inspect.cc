@@ -6,11 +6,11 @@
 #include <fstream>
 #include <map>
 #include <optional>
-#include <set>
 #include <sstream>
 #include <stdexcept>
 
 #include "lab/run/tensor_file.h"
+#include "lab/run/weight_index.h"
 
 namespace pion::lab {
 namespace {
@@ -31,20 +31,11 @@ std::string read_text(const fs::path& path) {
 
 // The shards that an index names, all beside it.
 std::vector<fs::path> shards(const fs::path& index) {
-  const Json json = Json::parse(read_text(index), nullptr, false);
-  const auto map = json.is_object() ? json.find("weight_map") : json.end();
-  if (!json.is_object() || map == json.end() || !map->is_object())
-    throw std::invalid_argument("inspect: " + index.string() +
-                                " must be a JSON object with \"weight_map\"");
-  std::set<fs::path> files;
-  for (const auto& [name, file] : map->items()) {
-    if (!file.is_string() ||
-        fs::path(file.get<std::string>()).filename() != fs::path(file.get<std::string>()))
-      throw std::invalid_argument("inspect: " + index.string() + ": tensor \"" + name +
-                                  "\" must name a file beside the index");
-    files.insert(index.parent_path() / file.get<std::string>());
-  }
-  return {files.begin(), files.end()};
+  std::vector<fs::path> files;
+  for (const std::string& name :
+       parse_weight_index(read_text(index), "inspect: " + index.string()))
+    files.push_back(index.parent_path() / name);
+  return files;
 }
 
 std::vector<fs::path> model_files(const fs::path& model) {

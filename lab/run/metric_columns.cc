@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "lab/run/run_directory.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 namespace {
@@ -73,7 +74,7 @@ std::map<std::string, double> metric_values(std::istream& metrics,
   Json evaluation = Json::object();
   double last = 0;
   for (std::string text; std::getline(metrics, text);) {
-    Json line = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    Json line = try_json<Json>(text);
     if (!line.is_object()) continue;
     const auto kind = line.find("kind");
     if (kind == line.end() || !kind->is_string()) continue;

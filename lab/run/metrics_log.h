@@ -22,8 +22,8 @@ class MetricsLog {
   std::uint64_t bytes() const { return bytes_; }
 
  private:
-  std::uint64_t bytes_;
   DurableFile file_;
+  std::uint64_t bytes_;
 };
 
 }  // namespace pion::lab

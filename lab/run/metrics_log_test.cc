@@ -41,5 +41,17 @@ TEST(MetricsLog, CutsToWholeLinesOfTheCheckpointAndContinues) {
   fs::remove(path);
 }
 
+TEST(MetricsLog, FollowsNoLink) {
+  const std::string own = "pion_metrics_link_" + std::to_string(::getpid());
+  const fs::path link = fs::temp_directory_path() / own;
+  const fs::path elsewhere = fs::temp_directory_path() / (own + "_elsewhere");
+  std::ofstream(elsewhere) << "kept\nas it is";
+  fs::create_symlink(elsewhere, link);
+  EXPECT_THROW(MetricsLog(link, 0), std::runtime_error);
+  EXPECT_EQ(text_of(elsewhere), "kept\nas it is");
+  fs::remove(link);
+  fs::remove(elsewhere);
+}
+
 }  // namespace
 }  // namespace pion::lab

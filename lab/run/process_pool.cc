@@ -14,6 +14,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "lab/run/durable_file.h"
 #include "lab/run/interrupt.h"
 
 namespace pion::lab {
@@ -24,11 +25,7 @@ pid_t start(const ChildProcess& child) {
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
-  const int log =
-      ::open(child.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (log < 0)
-    throw std::runtime_error("cannot write " + child.log.string() + ": " +
-                             std::strerror(errno));
+  const int log = open_own_file(child.log, O_WRONLY | O_CREAT | O_APPEND);
   const pid_t parent = ::getpid();
   const pid_t process = ::fork();
   if (process < 0)

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "lab/run/printable.h"
+
 namespace pion::lab {
 namespace {
 
@@ -91,13 +93,13 @@ void Progress::evaluation(std::int64_t done, const Json& metrics) {
 
 void Progress::say(const std::string& line) {
   if (quiet_) return;
-  std::fprintf(stdout, "%s%s\n", line_open_ ? "\r\x1b[K" : "", line.c_str());
+  std::fprintf(stdout, "%s%s\n", line_open_ ? "\r\x1b[K" : "", printable(line).c_str());
   std::fflush(stdout);
   line_open_ = false;
 }
 
 void Progress::warn(const std::string& what) {
-  if (quiet_) std::fprintf(stderr, "warning: %s\n", what.c_str());
+  if (quiet_) std::fprintf(stderr, "warning: %s\n", printable(what).c_str());
   say("warning: " + what);
 }
 

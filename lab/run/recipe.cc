@@ -5,6 +5,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "lab/run/plain_name.h"
 #include "lab/run/recipe_data.h"
 #include "lab/run/task_info.h"
 
@@ -146,6 +147,7 @@ void Recipe::set(std::string_view key, std::string_view text) {
     return;
   }
   if (table == kGrid) {
+    check_plain_name(leaf, std::string(kGrid));
     std::vector<double> rates = parse_numbers(key, text);
     if (!are_rates(rates))
       fail(std::string(key) + ": must be one learning rate >= 0 or more, got \"" +

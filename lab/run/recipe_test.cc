@@ -127,6 +127,32 @@ TEST(Recipe, NamesFileLineAndRemedy) {
   }
 }
 
+// What would overflow the stack, lead a parser astray or become a path.
+TEST(Recipe, RefusesWhatNoRecipeHolds) {
+  std::string dotted = "a";
+  for (int i = 0; i < 30'000; ++i) dotted += ".a";
+  const auto message = [](const std::string& more) {
+    return message_of([&] { Recipe::parse(kRecipe + more, "r.toml"); });
+  };
+  EXPECT_NE(message("\n" + dotted + " = 1\n").find("nest too deep"), std::string::npos);
+  EXPECT_NE(message("\nx = " + std::string(30'000, '[')).find("nest too deep"),
+            std::string::npos);
+  const std::string letters = "\x45\xcd\x88\x20\x48\x2a\x47\x0a";
+  EXPECT_EQ(message_of([&] {
+              Recipe::parse(letters, "r.toml");
+            }).find("r.toml:1: is no TOML: only texts and comments"),
+            0u);
+  for (const char* name : {"../../x", "/tmp/x", ".x", "a/b", "a\\u001b[2J", ""})
+    for (const char* table : {"\n[compare.settings.\"%\"]\nrule = \"muon\"\n",
+                              "\n[compare.grid]\n\"%\" = [1]\n"})
+      EXPECT_NE(message(replaced(table, "%", name)).find("an optimizer's name must be"),
+                std::string::npos)
+          << name << table << message(replaced(table, "%", name));
+  Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  EXPECT_NE(message_of([&] { recipe.set("compare.grid.a/b", "1"); }).find("name must be"),
+            std::string::npos);
+}
+
 TEST(Recipe, SetsWhatFlagsSay) {
   Recipe recipe = Recipe::parse(kRecipe, "r.toml");
   const Recipe before = recipe;

@@ -5,6 +5,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "lab/run/plain_name.h"
 #include "lab/run/recipe_data.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/task_info.h"
@@ -75,7 +76,7 @@ class RecipeReader {
  public:
   RecipeReader(std::string_view toml, std::string_view where) : where_(where) {
     try {
-      root_ = toml::parse(toml, where);
+      root_ = parse_toml(toml, where);
     } catch (const toml::parse_error& error) {
       fail(at(error.source().begin.line) +
            "is no TOML: " + std::string(error.description()));
@@ -257,6 +258,8 @@ class RecipeReader {
   void read_grids(const toml::table& table) {
     for (const auto& [label, node] : table) {
       const std::string name = "compare.grid." + std::string(label.str());
+      located(node.source().begin.line,
+              [&, &text = label] { check_plain_name(text.str(), "[compare.grid]"); });
       std::vector<double> rates = read_numbers(node, name);
       if (!are_rates(rates))
         fail(at(node) + name + ": must be one learning rate >= 0 or more");
@@ -268,6 +271,8 @@ class RecipeReader {
   void read_settings(const toml::table& table) {
     for (const auto& [label, node] : table) {
       const std::string name(label.str());
+      located(node.source().begin.line,
+              [&] { check_plain_name(name, "[compare.settings]"); });
       settings_lines_[name] = node.source().begin.line;
       flatten(as_table(node, "compare.settings." + name), "",
               recipe_.data_->settings[name]);

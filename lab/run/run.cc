@@ -15,6 +15,7 @@
 #include "lab/run/json_text.h"
 #include "lab/run/metric_columns.h"
 #include "lab/run/metrics_log.h"
+#include "lab/run/plain_name.h"
 #include "lab/run/progress.h"
 #include "lab/run/run_directory.h"
 #include "lab/run/start_policy.h"
@@ -97,6 +98,8 @@ class TrainingRun {
 
   // Writes what describes the run, or loads the newest checkpoint.
   void start() {
+    refuse_link(paths_.checkpoints());
+    refuse_link(paths_.root / "model");
     clean_checkpoints(paths_.checkpoints());
     std::uint64_t metrics_bytes = 0;
     if (const std::vector<std::int64_t> steps = checkpoint_steps(paths_.checkpoints());

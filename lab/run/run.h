@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "lab/run/recipe.h"
@@ -43,14 +44,18 @@ double schedule_factor(const Recipe& recipe, std::int64_t index, std::int64_t to
 // bad, another exception if the run fails; what was saved stays.
 RunOutcome train(const Recipe& recipe, const RunOptions& options);
 
-// The recipe of a run directory, which must agree with every flag given now. Throws
+// The recipe of a run directory, which must agree with every flag given now, and whose
+// verifiers that run code must be among `named`, see named_verifiers.h. Throws
 // std::invalid_argument.
-Recipe resumed_recipe(const std::filesystem::path& out, const TextPairs& flags);
+Recipe resumed_recipe(const std::filesystem::path& out, const TextPairs& flags,
+                      const std::set<std::string>& named = {});
 
 // The resolved recipe and the routing table; nothing is written.
 std::string dry_run_text(const Recipe& recipe);
 
-// Evaluates the newest checkpoint of a run. `flags` may set keys of the evaluation.
-Json evaluate_run(const std::filesystem::path& root, const TextPairs& flags);
+// Evaluates the newest checkpoint of a run. `flags` may set keys of the evaluation;
+// `named` as above.
+Json evaluate_run(const std::filesystem::path& root, const TextPairs& flags,
+                  const std::set<std::string>& named = {});
 
 }  // namespace pion::lab

@@ -10,16 +10,16 @@
 #include <stdexcept>
 
 #include "lab/run/durable_file.h"
+#include "pion/optim/outside_text.h"
 
 namespace pion::lab {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::uint64_t kLengthBytes = 8;
+constexpr std::uint64_t kLengthBytes = kSafetensorsLengthBytes;
 constexpr std::uint64_t kLargestHeader = 100'000'000;  // the format's own limit
-constexpr int kDeepest =
-    8;  // a header nests 3 deep; a parser that recurses must not be led further
+constexpr int kDeepest = 8;                            // levels; a header nests 3 deep
 
 struct TypeRow {
   TensorType type;
@@ -47,9 +47,9 @@ std::uint64_t read_length(std::string_view bytes) {
 Json parse_json(std::string_view text, const std::string& where) {
   std::vector<std::set<std::string>> keys;
   std::string problem;
-  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kDeepest)
-      throw std::invalid_argument(where + ": the header nests too deep");
+  if (json_nests_deeper(text, kDeepest))
+    throw std::invalid_argument(where + ": the header nests too deep");
+  const auto watch = [&](int, Json::parse_event_t event, Json& parsed) {
     if (event == Json::parse_event_t::object_start) keys.emplace_back();
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key &&
@@ -155,6 +155,13 @@ std::size_t type_bytes(TensorType type) {
   return kTypes[static_cast<std::size_t>(type)].bytes;
 }
 
+std::uint64_t safetensors_start(std::string_view first, std::uint64_t file_size) {
+  if (first.size() < kLengthBytes || file_size < kLengthBytes) return first.size();
+  const std::uint64_t length = read_length(first);
+  if (length > kLargestHeader) return kLengthBytes;
+  return kLengthBytes + std::min(length, file_size - kLengthBytes);
+}
+
 SafetensorsHeader parse_safetensors(std::string_view start, std::uint64_t file_size,
                                     const std::string& where) {
   if (file_size < kLengthBytes || start.size() < kLengthBytes)
@@ -199,13 +206,9 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
   if (error || !file) throw std::invalid_argument(path_.string() + ": cannot be read");
   std::string start(std::min(size, kLengthBytes), '\0');
   file.read(start.data(), static_cast<std::streamsize>(start.size()));
-  if (start.size() == kLengthBytes) {
-    const std::uint64_t length = read_length(start);
-    const std::uint64_t rest =
-        length > kLargestHeader ? 0 : std::min(length, size - kLengthBytes);
-    start.resize(kLengthBytes + rest);
-    file.read(start.data() + kLengthBytes, static_cast<std::streamsize>(rest));
-  }
+  start.resize(safetensors_start(start, size));
+  file.seekg(0);
+  file.read(start.data(), static_cast<std::streamsize>(start.size()));
   if (!file) throw std::invalid_argument(path_.string() + ": cannot be read");
   header_ = parse_safetensors(start, size, path_.string());
 }

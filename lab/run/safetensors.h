@@ -43,6 +43,11 @@ struct SafetensorsHeader {
 SafetensorsHeader parse_safetensors(std::string_view start, std::uint64_t file_size,
                                     const std::string& where);
 
+// How many of a file's first bytes parse_safetensors needs, by the first
+// kSafetensorsLengthBytes of them: the length and the header, or what the file has.
+inline constexpr std::uint64_t kSafetensorsLengthBytes = 8;
+std::uint64_t safetensors_start(std::string_view first, std::uint64_t file_size);
+
 // Opens a file and checks its header; read() fetches the bytes of one tensor.
 class SafetensorsFile {
  public:

@@ -13,7 +13,10 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "lab/rewards/verifier.h"
+#include "lab/run/durable_file.h"
 #include "lab/run/interrupt.h"
+#include "lab/run/named_verifiers.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/run.h"
 #include "lab/run/run_directory.h"
@@ -84,10 +87,7 @@ class WaitingLock {
  public:
   WaitingLock(const fs::path& path, const std::string& waiting) {
     fs::create_directories(path.parent_path());
-    descriptor_ = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-    if (descriptor_ < 0)
-      throw std::runtime_error("cannot open " + path.string() + ": " +
-                               std::strerror(errno));
+    descriptor_ = open_own_file(path, O_CREAT | O_RDWR);
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
     if (!waiting.empty()) std::printf("%s\n", waiting.c_str()), std::fflush(stdout);
     while (::flock(descriptor_, LOCK_EX) != 0)
@@ -119,6 +119,12 @@ void make_start_policy(const Recipe& recipe, int threads, bool quiet) {
   if (!find_task(start.task()).start)
     throw std::invalid_argument("model.start: recipe \"" + name + "\" is of task \"" +
                                 start.task() + "\", which makes no language model");
+  if (const TextPairs found = named_verifiers(start); !found.empty())
+    throw std::invalid_argument(
+        "model.start: recipe \"" + name + "\" has " + found[0].first + " = \"" +
+        found[0].second + "\"; a start policy's must be " + kBuiltInVerifiers +
+        ", since one recipe names the other: train it by itself, and give its model as "
+        "model.folder");
   const fs::path run = policy_run(name, start);
   if (is_made(run)) return;
   const WaitingLock lock(

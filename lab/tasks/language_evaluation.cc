@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lab/tasks/problem_verifier.h"
 #include "lab/tasks/solution_loss.h"
 
 namespace pion::lab {
@@ -41,7 +42,8 @@ LanguageEvaluation::LanguageEvaluation(const EvaluationOptions& options,
   if (!retained_set_) return;
   require_tokenizer_fits(*retained_set_, model.vocab_size, {});
   require_fit(*retained_set_, model, options.max_new_tokens);
-  retained_verifier_ = make_verifier(retained_set_->verifier(), {});
+  retained_verifier_ = make_problem_verifier(*retained_set_, options.retention_verifier,
+                                             "eval.retention_verifier");
   retained_ = {retained_set_.get(), retained_verifier_.get(),
                first_problems(*retained_set_, options.retention_problems)};
 }

@@ -123,6 +123,8 @@ Schema evaluation_keys() {
            "prepared file; \"\": none"),
       whole("eval.retention_problems", e.retention_problems,
             "held-out problems that measure them", 1, kMany),
+      word("eval.retention_verifier", "",
+           "name of their verifier; \"\": the problems' own"),
   };
 }
 
@@ -182,12 +184,15 @@ ProblemChoice problem_choice(const Recipe& r) {
 }
 
 EvaluationOptions evaluation_options(const Recipe& r) {
+  if (r.text("eval.retention").empty())
+    refuse_unread(r, r.schema(), {"eval.retention_verifier"}, "eval.retention is empty");
   return {.problems = r.integer("eval.problems"),
           .rows = r.integer("eval.rows"),
           .max_new_tokens = r.integer("eval.max_new_tokens"),
           .shown = r.integer("eval.shown"),
           .retention = r.text("eval.retention"),
-          .retention_problems = r.integer("eval.retention_problems")};
+          .retention_problems = r.integer("eval.retention_problems"),
+          .retention_verifier = r.text("eval.retention_verifier")};
 }
 
 std::string problem_file(const Recipe& r) {

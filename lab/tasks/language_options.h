@@ -38,6 +38,7 @@ struct EvaluationOptions {
   std::int64_t shown = 8;            // whose answers are kept before and after
   std::string retention;             // kinds of arithmetic or a file; "": not measured
   std::int64_t retention_problems = 128;
+  std::string retention_verifier;  // of theirs; "": their own
 };
 
 Schema model_keys();

@@ -10,8 +10,10 @@
 #include "lab/tasks/equal_rms.h"
 #include "lab/tasks/gradient_clip.h"
 #include "lab/tasks/micro_batch.h"
+#include "lab/tasks/problem_verifier.h"
 #include "lab/tasks/setup_digest.h"
 #include "lab/tasks/stopwatch.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 
@@ -57,9 +59,8 @@ RlvrTask::RlvrTask(const RlvrOptions& options, LanguageSetup setup,
       setup_(std::move(setup)),
       began_with_(setup_digest(setup_)),
       start_(frozen_copy(*setup_.model)),
-      verifier_(make_verifier(
-          options.verifier.empty() ? setup_.problems->verifier() : options.verifier,
-          options.verification)),
+      verifier_(make_problem_verifier(*setup_.problems, options.verifier, "reward",
+                                      options.verification)),
       evaluation_(evaluation, problems, *setup_.problems, *verifier_,
                   setup_.model->config()),
       estimator_(options.estimator),
@@ -287,10 +288,11 @@ void RlvrTask::save(TensorMap& tensors, Json& state) const {
 void RlvrTask::load(const TensorMap& tensors, const Json& state) {
   const auto count = [&](const char* name) {
     const auto at = state.find(name);
-    if (at == state.end() || !at->is_number_unsigned())
+    const auto whole = at == state.end() ? std::nullopt : json_integer(*at);
+    if (!whole || *whole < 0)
       throw std::invalid_argument("rlvr: the checkpoint's state must hold \"" +
                                   std::string(name) + "\", a whole number");
-    return at->get<std::int64_t>();
+    return *whole;
   };
   require_same_setup(state, began_with_, "rlvr");
   const auto baseline = state.find("baseline");

@@ -65,6 +65,8 @@ Schema rollout_keys() {
       real("rl.verifier_seconds", o.verification.timeout_seconds,
            "that a worker may take for an answer", 1e-3, 86400),
       whole("rl.verifier_workers", o.verification.workers, "processes", 1, 64),
+      real("rl.verifier_gigabytes", o.verification.gigabytes,
+           "of memory that a worker may fill", 0.125, 1e6),
   };
 }
 
@@ -226,6 +228,7 @@ RlvrOptions rlvr_options(const Recipe& r) {
   o.verification.weights = {r.number("rl.reward_correct"), r.number("rl.reward_format")};
   o.verification.timeout_seconds = r.number("rl.verifier_seconds");
   o.verification.workers = static_cast<int>(r.integer("rl.verifier_workers"));
+  o.verification.gigabytes = r.number("rl.verifier_gigabytes");
   o.estimator = estimator_options(r);
   o.seed = static_cast<std::uint64_t>(r.integer("seed"));
   const std::string& who = r.text("rl.old_logprobs");

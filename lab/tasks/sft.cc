@@ -8,9 +8,11 @@
 #include "lab/data/permutation.h"
 #include "lab/tasks/gradient_clip.h"
 #include "lab/tasks/micro_batch.h"
+#include "lab/tasks/problem_verifier.h"
 #include "lab/tasks/setup_digest.h"
 #include "lab/tasks/solution_loss.h"
 #include "lab/tasks/stopwatch.h"
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 namespace {
@@ -35,7 +37,7 @@ SftTask::SftTask(const SftOptions& options, LanguageSetup setup,
     : options_(options),
       setup_(std::move(setup)),
       began_with_(setup_digest(setup_)),
-      verifier_(make_verifier(setup_.problems->verifier(), {})),
+      verifier_(make_problem_verifier(*setup_.problems, options.verifier, "reward")),
       evaluation_(evaluation, problems, *setup_.problems, *verifier_,
                   setup_.model->config()),
       parameters_(setup_.model->parameters()),
@@ -125,10 +127,11 @@ void SftTask::save(TensorMap&, Json& state) const {
 
 void SftTask::load(const TensorMap&, const Json& state) {
   const auto drawn = state.find("drawn");
-  if (drawn == state.end() || !drawn->is_number_unsigned())
+  const auto whole = drawn == state.end() ? std::nullopt : json_integer(*drawn);
+  if (!whole || *whole < 0)
     throw std::invalid_argument("sft: the checkpoint's state must hold \"drawn\"");
   require_same_setup(state, began_with_, "sft");
-  drawn_ = drawn->get<std::int64_t>();
+  drawn_ = *whole;
 }
 
 namespace {
@@ -156,6 +159,8 @@ Schema sft_schema() {
        0,
        1e9,
        {}},
+      {"sft.verifier", o.verifier,
+       "of the answers in evaluations: a name; \"\": the problems' own"},
   };
   for (const Schema& more : {model_keys(), problem_keys(), evaluation_keys()})
     schema.insert(schema.end(), more.begin(), more.end());
@@ -168,6 +173,7 @@ std::unique_ptr<Task> make_sft(const Recipe& r) {
                            .batch_size = r.integer("sft.batch_size"),
                            .micro_batch_tokens = r.integer("sft.micro_batch_tokens"),
                            .max_grad_norm = r.number("sft.max_grad_norm"),
+                           .verifier = r.text("sft.verifier"),
                            .seed = static_cast<std::uint64_t>(r.integer("seed"))};
   const ProblemChoice problems = problem_choice(r);
   const EvaluationOptions evaluation = evaluation_options(r);

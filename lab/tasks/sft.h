@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "lab/run/task.h"
@@ -17,6 +18,7 @@ struct SftOptions {
   std::int64_t batch_size = 96;         // problems an update
   std::int64_t micro_batch_tokens = 0;  // prompts and solutions in one pass; 0: the batch
   double max_grad_norm = 1.0;           // global; 0: not clipped
+  std::string verifier;                 // of evaluations; "": the problems' own
   std::uint64_t seed = 1;               // of the order of problems
 };
 

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "pion/optim/json_parser.h"
 #include "pion/optim/routing.h"
 
 namespace pion {
@@ -36,10 +37,9 @@ std::int64_t count(const Json& config, std::initializer_list<const char*> keys) 
 AttentionShape attention_shape_from_config(std::string_view json) {
   Json config;
   try {
-    config = Json::parse(json);
-  } catch (const Json::exception& error) {
-    throw std::invalid_argument(std::string(kConfigWhere) +
-                                "the text must be JSON: " + error.what());
+    config = parse_json<Json>(json);
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(std::string(kConfigWhere) + "the text " + error.what());
   }
   if (!config.is_object()) {
     throw std::invalid_argument(std::string(kConfigWhere) +

@@ -162,7 +162,7 @@ Route read_route(const toml::table& table, const std::map<std::string, Rule>& ru
 Routing Routing::from_toml(std::string_view text) {
   toml::table document;
   try {
-    document = toml::parse(text);
+    document = parse_toml(text);
   } catch (const toml::parse_error& error) {
     fail(error.source(), "the text must be TOML: " + std::string(error.description()));
   }

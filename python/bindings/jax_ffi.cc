@@ -22,6 +22,7 @@
 #include <utility>
 #include <vector>
 
+#include "pion/optim/json_parser.h"
 #include "python/bindings/bindings.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -48,7 +49,7 @@ RuleValue rule_value(const Json& value) {
 }
 
 Plan parse_plan(std::string_view text) {
-  const Json json = Json::parse(text);
+  const Json json = parse_json<Json>(text);
   Plan plan{.rule = make_rule(json.at("rule").get<std::string>())};
   for (const auto& [key, value] : json.at("keys").items()) {
     set_rule_key(plan.rule, key, rule_value(value));

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns problems with checkable answers into one file that `pion train` maps.
+"""Turns problems with checkable answers into one file that `pion train` reads.
 
     python -m pion.prepare train.jsonl --tokenizer MODEL --out problems.safetensors
     python -m pion.prepare reasoning-gym:chain_sum --count 2000 --tokenizer characters --out sums.safetensors
@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from pion import prepare_file, prepare_sources, prepare_tokens
+from pion.outside_text import printable
 from pion.prepare_characters import (
     CHARACTERS,
     check_folder,
@@ -120,12 +121,12 @@ def check_options(options: argparse.Namespace) -> None:
     if options.held_out is not None and options.held_out_from:
         raise PrepareError("--held-out and --held-out-from exclude each other")
     if options.verifier is not None and options.verifier not in ANSWER_FORMS:
-        module, colon, function = options.verifier.partition(":")
-        if not (colon and module and function):
-            known = ", ".join(ANSWER_FORMS)
-            raise PrepareError(
-                f"--verifier must be {known} or module:function, got {options.verifier}"
-            )
+        known = ", ".join(ANSWER_FORMS)
+        raise PrepareError(
+            f"--verifier must be one of {known}, got {options.verifier}; a file cannot name a "
+            "function of yours: name it when you train, --reward my_module:score, and prepare with "
+            "last_number, which asks for no form"
+        )
 
 
 def prepare(options: argparse.Namespace) -> str:
@@ -234,9 +235,9 @@ def summary(out, tally, metadata, encoder, left_out, skipped) -> str:
 def main(words: list[str] | None = None) -> int:
     options = parser().parse_args(words)
     try:
-        print(prepare(options))
+        print(printable(prepare(options)))
     except PrepareError as error:
-        print(f"pion.prepare: {error}", file=sys.stderr)
+        print(printable(f"pion.prepare: {error}"), file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a folder that cannot be written
         file = error.filename2 or error.filename or options.out

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tokenizer whose tokens are characters, for small models trained from nothing."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from pion.outside_text import json_value
 from pion.prepare_sources import PrepareError
 
 CHARACTERS = "characters"  # the value of --tokenizer that asks for it
@@ -21,10 +21,16 @@ def folder_beside(out: Path) -> Path:
 def check_folder(folder: Path) -> None:
     """Raises PrepareError if `folder` cannot be replaced: it holds another kind of tokenizer."""
     path = folder / "tokenizer.json"
+    for link in (folder, *(folder.iterdir() if folder.is_dir() else ())):
+        if link.is_symlink():  # a copy would be written where it leads
+            raise PrepareError(
+                f"--tokenizer {CHARACTERS}: would be kept in {folder}, but {link} is a link; remove "
+                "it, or take another --out"
+            )
     if folder.is_dir() and not path.exists() or not folder.exists():
         return
     try:
-        vocabulary = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
+        vocabulary = json_value(path.read_bytes(), str(path))["model"]["vocab"]
         ours = (vocabulary[PAD], vocabulary[END], vocabulary["\n"]) == (0, 1, 2)
     except (OSError, ValueError, KeyError, TypeError):
         ours = False

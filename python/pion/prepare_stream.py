@@ -6,13 +6,13 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import itertools
-import json
 import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pion import prepare_sources, prepare_tokens
+from pion.outside_text import json_value
 from pion.prepare_file import HELD_OUT, TRAIN, PreparedProblem, ProblemWriter
 from pion.prepare_sources import PrepareError, Record
 
@@ -22,10 +22,7 @@ CHECKED = 200  # problems whose decoding is compared with the tokenizer's
 def json_option(text: str | None, flag: str) -> dict:
     if text is None:
         return {}
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise PrepareError(f"{flag}: is no JSON ({error}): {text}") from None
+    value = json_value(text, flag, PrepareError)
     if not isinstance(value, dict):
         raise PrepareError(f"{flag}: must be a JSON object, got {text}")
     return value
@@ -206,7 +203,8 @@ def context_of(tokenizer, folder: str) -> int | None:
     """The longest text of the model, in tokens, if the folder says."""
     path = Path(folder) / "config.json"
     if path.is_file():
-        longest = json.loads(path.read_text()).get("max_position_embeddings")
+        config = json_value(path.read_bytes(), str(path), PrepareError)
+        longest = config.get("max_position_embeddings") if isinstance(config, dict) else None
         if isinstance(longest, int):
             return longest
     longest = tokenizer.model_max_length

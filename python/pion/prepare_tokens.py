@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from pion import tokenizer_worker
+from pion.outside_text import json_value
 from pion.prepare_sources import PrepareError, Record, shortened
 
 BATCH = 2000  # texts a call of the tokenizer: 20 ms of work for each of its threads
@@ -39,7 +40,7 @@ def load_tokenizer(folder: str):
 
 def fingerprint(tokenizer_json: str) -> str:
     """FNV-1a over "id token\\n" in the order of ids; lab/data/tokenizer_fingerprint.cc is its twin."""
-    value = json.loads(tokenizer_json)
+    value = json_value(tokenizer_json, "tokenizer.json", PrepareError)
     vocabulary = value["model"]["vocab"]
     if isinstance(vocabulary, list):  # Unigram: [token, score]
         tokens = {index: entry[0] for index, entry in enumerate(vocabulary)}
@@ -184,7 +185,8 @@ class Encoder:
             stops.append(self.tokenizer.eos_token_id)
         for name in ("generation_config.json", "config.json"):
             if (folder / name).is_file():
-                value = json.loads((folder / name).read_text()).get("eos_token_id")
+                value = json_value((folder / name).read_bytes(), str(folder / name), PrepareError)
+                value = value.get("eos_token_id") if isinstance(value, dict) else None
                 stops += value if isinstance(value, list) else [] if value is None else [value]
         known = len(self.tokenizer)
         stops = [

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """python -m pion.reward_worker NAME [--timeout SECONDS]: scores answers for the C++ lab.
 
-NAME is `math_verify`, `reasoning_gym`, or a function of the user's own, `my_module:score`, with
+NAME is `math_verify`, `reasoning_gym` (`reasoning_gym+countdown` with those scorers named that
+evaluate what they are given), or a function of the user's own, `my_module:score`, with
 
     score(prompt, response, reference, extra) -> float | dict(reward=, correct=, formatted=)
 
@@ -14,7 +15,8 @@ Speaks JSON lines. First {"ready": true} or {"error": TEXT}; then for every line
 standard output. What a scorer itself prints goes to standard error. Ends when standard input
 does, even in the middle of a scorer that hangs.
 
-The lab runs this file by its path, so that it needs no installed pion: it imports nothing of it.
+The lab runs this file by its path, so that it needs no installed pion: it imports nothing of it;
+and by confined.py, which keeps scorers from files, network and environment.
 """
 
 import sys
@@ -24,6 +26,7 @@ if not __package__:  # run by path: the folder's modules must not hide the stand
 
 import argparse
 import importlib
+import importlib.machinery
 import json
 import math
 import os
@@ -140,6 +143,97 @@ def tagged(response):
 # their scorers compare with what JSON makes a list of
 GYM_TUPLES = {"arc_agi", "rearc"}
 
+# Their scorers run a text of the answer or of the problem as Python code: eval, or sympy's
+# parse_expr, which is eval. tests/rewards_test.py reads the package for the list.
+GYM_EVALUATES = {
+    "binary_matrix",
+    "bitwise_arithmetic",
+    "countdown",
+    "intermediate_integration",
+    "n_queens",
+    "number_sorting",
+    "polynomial_multiplication",
+    "puzzle24",
+    "simple_integration",
+    "spiral_matrix",
+    "string_insertion",
+}
+
+
+class Evaluates(BaseException):
+    """A scorer that nobody named runs a text as code. No Exception: scorers catch those."""
+
+
+class Watch:
+    """While `on`, code made of text runs nowhere in this process: Python's audit hook stops it.
+
+    For scorers that the list does not have yet, of other versions of the package. Imports may run
+    code; they take it from installed files.
+    """
+
+    def __init__(self):
+        self.on = self.stopped = False
+        sys.addaudithook(self.hook)
+
+    def hook(self, event, arguments):
+        if event != "exec" or not self.on:
+            return
+        frame = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                return
+            frame = frame.f_back
+        self.stopped = True
+        raise Evaluates
+
+    def call(self, function, *arguments):
+        self.on, self.stopped = True, False
+        try:
+            result = function(*arguments)
+        finally:
+            self.on = False
+        if self.stopped:  # and the scorer swallowed it
+            raise Evaluates
+        return result
+
+
+class NoPlots:
+    """Empty modules in the place of matplotlib, which reasoning-gym's dependencies import and no
+    scorer calls: it takes two seconds, and a folder that it may write to."""
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] not in ("matplotlib", "mpl_toolkits"):
+            return None
+        return importlib.machinery.ModuleSpec(name, cls, is_package=True)
+
+    @staticmethod
+    def create_module(spec):
+        return None
+
+    @staticmethod
+    def exec_module(module):
+        pass
+
+
+def refusal(name):
+    return ValueError(
+        f"the scorer of reasoning-gym's {name!r} runs answers or problems as Python code; it is "
+        f"refused unless you name it: --reward reasoning_gym+{name}"
+    )
+
+
+def check_named(named, asked_about):
+    """Raises ValueError for scorers that evaluate and are not named; for names that are none."""
+    from reasoning_gym.factory import DATASETS
+
+    for name in named:
+        if name not in DATASETS:
+            raise ValueError(f"{name!r} is no data set of reasoning-gym")
+    for name in asked_about:
+        if name in GYM_EVALUATES and name not in named:
+            raise refusal(name)
+
 
 def tuples(value):
     """Lists as tuples, at every depth."""
@@ -148,15 +242,26 @@ def tuples(value):
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
-def reasoning_gym_scorer():
+def reasoning_gym_scorer(named, asked_about):
     """The score of the data set that made the problem: extra is {"dataset": NAME, "entry": {...}}.
 
     The answer stands in <answer>...</answer> or a box; without either the last line is looked at
-    for right_unformatted.
+    for right_unformatted. Scorers that evaluate are refused unless they are among `named`, at
+    once those of the data sets `asked_about`.
     """
+    sys.meta_path.insert(0, NoPlots)
     import reasoning_gym
 
-    functions = {}
+    check_named(named, asked_about)
+    functions, watch = {}, Watch()
+
+    def scored(name, answer, entry):
+        if name in named:
+            return functions[name](answer, entry)
+        try:
+            return watch.call(functions[name], answer, entry)
+        except Evaluates:
+            raise refusal(name) from None
 
     def score(request):
         extra = request["extra"]
@@ -165,34 +270,36 @@ def reasoning_gym_scorer():
                 'extra must be {"dataset": name, "entry": {...}}; prepare the data again'
             )
         name, entry = extra["dataset"], extra["entry"]
+        if name in GYM_EVALUATES and name not in named:
+            raise refusal(name)
         if name in GYM_TUPLES:
             entry = tuples(entry)
         if name not in functions:
             functions[name] = reasoning_gym.get_score_answer_fn(name)
         answer = tagged(request["response"]) or request["boxed"]
         if answer is not None:
-            return verdict(functions[name](answer, entry))
+            return verdict(scored(name, answer, entry))
         lines = request["response"].strip().splitlines() or [""]
-        bare = verdict(functions[name](lines[-1].strip(), entry))
+        bare = verdict(scored(name, lines[-1].strip(), entry))
         return verdict(0.0, False, False, bare["correct"])
 
     return score
 
 
-def scorer_named(name):
-    """request -> verdict. Raises ImportError or TypeError with the remedy."""
-    packages = {"math_verify": "math-verify", "reasoning_gym": "reasoning-gym"}
+def scorer_named(name, data_sets):
+    """request -> verdict. Raises ImportError, TypeError or ValueError with the remedy."""
     if ":" in name:
         return user_scorer(name)
+    package, *named = name.split("+")
     try:
-        return {"math_verify": math_verify_scorer, "reasoning_gym": reasoning_gym_scorer}[name]()
-    except KeyError:
-        raise TypeError(
-            f"{name!r} is no scorer: math_verify, reasoning_gym or module:function"
-        ) from None
+        if package == "reasoning_gym":
+            return reasoning_gym_scorer(named, data_sets)
+        if name == "math_verify":
+            return math_verify_scorer()
     except ImportError as error:
-        command = f"{sys.executable} -m pip install {packages[name]}"
+        command = f"{sys.executable} -m pip install {package.replace('_', '-')}"
         raise ImportError(f"{error}; install it with `{command}`") from None
+    raise TypeError(f"{name!r} is no scorer: math_verify, reasoning_gym or module:function")
 
 
 def private_streams():
@@ -254,7 +361,7 @@ def reply_to(scorer, line, timeout):
         return {"id": identity, "late": False, "error": f"{type(error).__name__}: {error}"}
 
 
-def serve(name, timeout):
+def serve(name, timeout, data_sets=()):
     """Answers standard input until it ends. The exit status."""
     requests, replies = private_streams()
 
@@ -263,7 +370,7 @@ def serve(name, timeout):
         replies.flush()
 
     try:
-        scorer = scorer_named(name)
+        scorer = scorer_named(name, data_sets)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an import raises
         send({"error": f"{type(error).__name__}: {error}"})
         return 1
@@ -287,10 +394,14 @@ def main():
     parser.add_argument(
         "--timeout", type=float, default=0, help="seconds of one answer; 0: no limit"
     )
+    parser.add_argument(
+        "--data-sets", default="[]", metavar="JSON", help="that reasoning_gym will be asked about"
+    )
     arguments = parser.parse_args()
     if not 0 <= arguments.timeout < math.inf:
         parser.error(f"--timeout must be at least 0 and finite, got {arguments.timeout}")
-    return serve(arguments.name, arguments.timeout)
+    data_sets = json.loads(arguments.data_sets)
+    return serve(arguments.name, arguments.timeout, [name for name in data_sets if name])
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ def writer_for(library, run):
     folder = run
     if library == "tensorboard":
         folder, config = run / "tensorboard", None
+        if folder.is_symlink():  # its files would be removed and written where it leads
+            raise SystemExit(f"pion_track: {folder} must be a folder of the run, got a link")
         # a resumed run has its whole metrics.jsonl mirrored again
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()

@@ -37,7 +37,7 @@ def scalars(line):
     """
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return 0, {}, {}
     if not isinstance(record, dict):
         return 0, {}, {}
@@ -57,4 +57,4 @@ def scalars(line):
     numbers = {
         name: float(value) for name, value in values.items() if isinstance(value, (int, float))
     }
-    return int(step), numbers, texts
+    return int(step) if isinstance(step, (int, float)) else 0, numbers, texts

@@ -13,6 +13,7 @@
 #include "lab/models/causal_lm_layer.h"
 #include "lab/run/durable_file.h"
 #include "lab/run/safetensors.h"
+#include "lab/run/shown_text.h"
 #include "lab/run/tensor_file.h"
 
 namespace pion::lab {
@@ -112,7 +113,7 @@ std::vector<fs::path> weight_files(const fs::path& folder) {
         name.find_first_of(std::string("/\\\0", 3)) != std::string::npos)
       throw std::invalid_argument(
           index.string() + ": weight_map must name files of this folder, got " +
-          file.dump(-1, ' ', true, Json::error_handler_t::replace));
+          shortened(file.dump(-1, ' ', true, Json::error_handler_t::replace)));
     const fs::path path = folder / name;
     if (std::find(files.begin(), files.end(), path) == files.end()) files.push_back(path);
   }
@@ -139,7 +140,7 @@ std::map<std::string, Place> locate(const std::vector<SafetensorsFile>& files,
       if (is_ignored(name, config)) continue;
       const auto own = expected.find(name);
       if (own == expected.end())
-        throw std::invalid_argument(where + ": tensor \"" + name +
+        throw std::invalid_argument(where + ": tensor \"" + shortened(name) +
                                     "\" does not belong to the model of config.json");
       if (record.shape != own->second)
         throw std::invalid_argument(where + ": tensor \"" + name +

@@ -24,6 +24,7 @@ from pion.prepare_characters import (
     write_character_tokenizer,
 )
 from pion.prepare_file import HELD_OUT, TRAIN, PreparedProblem
+from pion.prepare_rows import shortened
 from pion.prepare_sources import PrepareError, Record
 
 BOX = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -106,9 +107,9 @@ def json_option(text: str | None, flag: str) -> dict:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise PrepareError(f"{flag}: is no JSON ({error}): {text}") from None
+        raise PrepareError(f"{flag}: is no JSON ({error}): {shortened(text)}") from None
     if not isinstance(value, dict):
-        raise PrepareError(f"{flag}: must be a JSON object, got {text}")
+        raise PrepareError(f"{flag}: must be a JSON object, got {shortened(text)}")
     return value
 
 
@@ -347,7 +348,7 @@ def prepare_records(
     }
     text = summary(options.out, problems, metadata, encoder, left_out, source.skipped)
     first = next(record for record, _ in chosen if record.text == problems[0].text)
-    return f"{text}\n  asked as    {encoder.prompt(first)!r}"
+    return f"{text}\n  asked as    {shortened(repr(encoder.prompt(first)), 2000)}"
 
 
 def summary(out, problems, metadata, encoder, left_out, skipped) -> str:
@@ -381,7 +382,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         print(prepare(options))
     except PrepareError as error:
-        print(f"pion.prepare: {error}", file=sys.stderr)
+        print(f"pion.prepare: {shortened(error, 4000)}", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a folder that cannot be written
         file = error.filename2 or error.filename or options.out

@@ -39,7 +39,7 @@ class Columns:
 
 def column(row: Row, name: str):
     if name not in row.values:
-        there = ", ".join(sorted(map(str, row.values)))
+        there = shortened(", ".join(sorted(map(str, row.values))), 500)
         raise PrepareError(
             f'{row.where}: no column "{name}"; there are: {there}. '
             "Name them with --prompt-column, --answer-column, --solution-column"
@@ -146,9 +146,10 @@ def recognized(row: Row) -> str:
         return "math"
     if {"prompt", "answer"} <= names:
         return "columns"
+    there = shortened(", ".join(sorted(map(str, names))), 500)
     raise PrepareError(
         f"{row.where}: neither GSM8K (question, answer with ####) nor MATH (problem, solution with "
-        f"\\boxed{{}}) nor columns prompt and answer; there are: {', '.join(sorted(map(str, names)))}. "
+        f"\\boxed{{}}) nor columns prompt and answer; there are: {there}. "
         "Name the columns with --prompt-column and --answer-column"
     )
 

@@ -10,7 +10,9 @@
 #include <stdexcept>
 
 #include "apps/subcommands.h"
+#include "lab/run/interrupt.h"
 #include "lab/run/run_directory.h"
+#include "lab/run/shown_text.h"
 #include "pion/optim/rule.h"
 
 namespace pion::apps {
@@ -62,6 +64,9 @@ int dispatch(const Subcommand& subcommand, const Invocation& invocation) {
   int code = kFailed;
   try {
     return subcommand.run(invocation);
+  } catch (const lab::Interrupted& error) {
+    message = error.what();
+    code = kInterrupted;
   } catch (const std::invalid_argument& error) {
     message = error.what();
     code = kBadInput;
@@ -71,7 +76,9 @@ int dispatch(const Subcommand& subcommand, const Invocation& invocation) {
     message = error.what();
   }
   std::cout.flush();
-  std::cerr << "pion " << subcommand.name << ": " << message << "\n";
+  // whatever was quoted, a message has to be read
+  std::cerr << "pion " << subcommand.name << ": " << lab::shortened(message, 8000)
+            << "\n";
   return code;
 }
 

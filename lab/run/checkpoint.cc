@@ -133,7 +133,8 @@ void save_checkpoint(const fs::path& directory, const CheckpointHead& head, Task
   const fs::path unfinished =
       directory / (std::string(kUnfinished) + std::to_string(head.step));
   try {
-    fs::create_directories(unfinished);
+    fs::create_directory(directory);  // not the run's own, which someone has removed
+    fs::create_directory(unfinished);
     write_files(unfinished, head, task, optimizer);
     if (fs::exists(target)) {
       // the same step again: the two change places at once, then the old one goes

@@ -2,16 +2,28 @@
 #include "lab/run/durable_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
+#include <vector>
 
 namespace pion::lab {
 namespace fs = std::filesystem;
 namespace {
+
+constexpr std::string_view kTemporary = ".tmp";  // NAME.tmpPID
+
+bool is_temporary(const std::string& name) {
+  const std::size_t mark = name.rfind(kTemporary);
+  if (mark == std::string::npos || mark == 0) return false;
+  const std::string process = name.substr(mark + kTemporary.size());
+  return !process.empty() &&
+         process.find_first_not_of("0123456789") == std::string::npos;
+}
 
 [[noreturn]] void fail(const std::string& what, const fs::path& path, int error) {
   std::string remedy;
@@ -47,6 +59,10 @@ void DurableFile::write(std::string_view text) { write(std::as_bytes(std::span(t
 
 void DurableFile::sync() {
   if (::fsync(descriptor_) != 0) fail("cannot write", path_, errno);
+  struct stat status{};
+  if (::fstat(descriptor_, &status) == 0 && status.st_nlink == 0)
+    throw std::runtime_error("cannot write " + path_.string() +
+                             ": it was removed while it was written");
 }
 
 void DurableFile::close() {
@@ -65,7 +81,8 @@ void sync_directory(const fs::path& directory) {
 }
 
 void replace_file(const fs::path& path, std::string_view text) {
-  const fs::path temporary = path.string() + ".tmp" + std::to_string(::getpid());
+  const fs::path temporary =
+      path.string() + std::string(kTemporary) + std::to_string(::getpid());
   try {
     DurableFile file(temporary, DurableFile::Mode::kCreate);
     file.write(text);
@@ -77,6 +94,16 @@ void replace_file(const fs::path& path, std::string_view text) {
     throw;
   }
   sync_directory(path.has_parent_path() ? path.parent_path() : fs::path("."));
+}
+
+void clean_temporaries(const fs::path& directory) {
+  std::error_code error;
+  std::vector<fs::path> leftovers;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory, error))
+    if (is_temporary(entry.path().filename().string()) &&
+        entry.symlink_status(error).type() == fs::file_type::regular)
+      leftovers.push_back(entry.path());
+  for (const fs::path& path : leftovers) fs::remove(path, error);
 }
 
 }  // namespace pion::lab

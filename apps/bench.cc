@@ -11,6 +11,7 @@
 #include "apps/subcommands.h"
 #include "lab/bench/tables.h"
 #include "lab/run/durable_file.h"
+#include "lab/run/json_text.h"
 #include "lab/run/printable.h"
 #include "lab/run/run_directory.h"
 
@@ -110,7 +111,7 @@ int bench(const Invocation& invocation) {
   const bench::Plan plan = bench::make_plan(flags.options);
   if (app.count("--json") > 0) check_json_path(flags.json);
   const auto save = [&](const nlohmann::ordered_json& result) {
-    if (!flags.json.empty()) lab::replace_file(flags.json, result.dump(1) + "\n");
+    if (!flags.json.empty()) lab::replace_file(flags.json, lab::json_text(result, 1));
   };
   const nlohmann::ordered_json result = bench::run_plan(
       plan, flags.options,

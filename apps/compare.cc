@@ -11,6 +11,7 @@
 #include "lab/run/named_verifiers.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/run_directory.h"
+#include "lab/run/shown_text.h"
 
 namespace pion::apps {
 namespace fs = std::filesystem;
@@ -20,8 +21,8 @@ namespace {
 std::pair<std::string, std::string> grid_flag(const std::string& grid) {
   const std::size_t equals = grid.find('=');
   if (equals == std::string::npos || equals == 0)
-    throw std::invalid_argument("--grid: must be OPTIMIZER=RATE,RATE,..., got \"" + grid +
-                                "\"");
+    throw std::invalid_argument("--grid: must be OPTIMIZER=RATE,RATE,..., got \"" +
+                                lab::shortened(grid) + "\"");
   return {"compare.grid." + grid.substr(0, equals), grid.substr(equals + 1)};
 }
 
@@ -92,6 +93,7 @@ int compare(const Invocation& invocation) {
             .string();
   if (dry_run) {
     recipe.set_all(resolved);
+    recipe.check_file();
     std::cout << lab::comparison_text(recipe, resolved);
     return kSuccess;
   }

@@ -11,6 +11,8 @@
 #include "lab/models/generation_tokenizer.h"
 #include "lab/models/model_folder.h"
 #include "lab/run/printable.h"
+#include "lab/run/shown_text.h"
+#include "lab/run/thread_limit.h"
 
 namespace pion::apps {
 namespace {
@@ -23,8 +25,8 @@ Tokens read_tokens(const std::string& text) {
   for (const std::string& word : CLI::detail::split(text, ',')) {
     std::int64_t token = 0;
     if (!CLI::detail::lexical_cast(CLI::detail::trim_copy(word), token) || token < 0)
-      throw std::invalid_argument("--tokens must be token ids as 5,6,7, got \"" + text +
-                                  "\"");
+      throw std::invalid_argument("--tokens must be token ids as 5,6,7, got \"" +
+                                  lab::shortened(text) + "\"");
     tokens.push_back(token);
   }
   return tokens;
@@ -105,6 +107,7 @@ int generate(const Invocation& invocation) {
   if (threads < 0)
     throw std::invalid_argument("--threads must be at least 0, got " +
                                 std::to_string(threads));
+  lab::require_threads(threads, "--threads");
   if (threads > 0) at::set_num_threads(threads);
   if (by_text->empty() == by_tokens->empty())
     throw std::invalid_argument("one of --tokens and --prompt must be given");

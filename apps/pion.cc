@@ -10,8 +10,10 @@
 #include <stdexcept>
 
 #include "apps/subcommands.h"
+#include "lab/run/interrupt.h"
 #include "lab/run/printable.h"
 #include "lab/run/run_directory.h"
+#include "lab/run/shown_text.h"
 #include "pion/optim/rule.h"
 
 namespace pion::apps {
@@ -63,6 +65,9 @@ int dispatch(const Subcommand& subcommand, const Invocation& invocation) {
   int code = kFailed;
   try {
     return subcommand.run(invocation);
+  } catch (const lab::Interrupted& error) {
+    message = error.what();
+    code = kInterrupted;
   } catch (const std::invalid_argument& error) {
     message = error.what();
     code = kBadInput;
@@ -72,7 +77,8 @@ int dispatch(const Subcommand& subcommand, const Invocation& invocation) {
     message = error.what();
   }
   std::cout.flush();
-  std::cerr << "pion " << subcommand.name << ": " << lab::printable(message) << "\n";
+  // whatever was quoted, a message has to be read
+  std::cerr << "pion " << subcommand.name << ": " << lab::printable(lab::shortened(message, 8000)) << "\n";
   return code;
 }
 

@@ -23,7 +23,7 @@ void refuse_comparison(const std::string& out) {
     throw std::invalid_argument("--resume: " + out +
                                 " is a comparison; continue it with pion compare "
                                 "--resume --out " +
-                                out);
+                                lab::shell_word(out));
 }
 
 // That of the run which is resumed; it must be of `task`.
@@ -78,7 +78,7 @@ int train(const Invocation& invocation) {
   lab::Recipe recipe = lab::Recipe::load(source);
   const lab::TextPairs resolved = lab::resolve_flags(recipe, flags, option_names(app));
   // the saved recipe has these flags in it already
-  if (!saved) recipe.set_all(resolved);
+  if (!saved) recipe.set_all(resolved), recipe.check_file();
   if (out.empty()) {
     const fs::path path(source);
     out = lab::default_run_directory(path.stem().string(), recipe).string();
@@ -101,8 +101,10 @@ int train(const Invocation& invocation) {
                                                       .report = !no_report,
                                                       .command = invocation.command});
   if (!outcome.complete) {
-    std::cout << "interrupted and saved at update " << outcome.step
-              << "; continue with: pion train --resume --out " << out
+    std::cout << (outcome.step > 0 ? "interrupted and saved at update " +
+                                         std::to_string(outcome.step)
+                                   : "interrupted before the first update")
+              << "; continue with: pion train --resume --out " << lab::shell_word(out)
               << lab::words_to_continue(lab::named_verifiers(recipe)) << "\n";
     return kInterrupted;
   }

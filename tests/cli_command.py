@@ -102,6 +102,27 @@ SLOW = [
 ]
 
 
+def started(folder, *words, **options):
+    """A `pion` that runs on; its output is in the file output of the folder."""
+    with (folder / "output").open("w") as output:
+        return subprocess.Popen(
+            [BINARY, *map(str, words)],
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            **options,
+        )
+
+
+def wait_until(holds, process):
+    """Until holds() is true; fails if the process ends before that, or in two minutes."""
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert process.poll() is None, "ended too early"
+        assert time.monotonic() < deadline, "nothing happened for two minutes"
+        time.sleep(0.005)
+
+
 def has_checkpoint(run):
     return (run / "checkpoints").exists() and any((run / "checkpoints").glob("step_*"))
 

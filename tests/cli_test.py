@@ -46,8 +46,9 @@ pytestmark = needs_binary
         (["compare", "small.toml", "--optimizers", "adamw,nuon"], 'did you mean "muon"?'),
         (["compare", "small.toml", "--grid", "adamw"], "must be OPTIMIZER=RATE"),
         (["compare", "small.toml", "--grid", "adamw="], "compare.grid.adamw: must be one"),
-        (["compare", "small.toml", "--grid", "nope=1e-3"], "there are: adamw, muon, pion"),
-        (["compare", "small.toml", "--grid", "nope=1", "--dry-run"], "is not compared"),
+        (["compare", "small.toml", "--grid", "sgd=1e-3"], "there are: adamw, muon, pion"),
+        (["compare", "small.toml", "--grid", "sgd=1", "--dry-run"], "is not compared"),
+        (["compare", "small.toml", "--grid", "nope=1e-3"], 'unknown optimizer "nope"'),
         (["compare", "small.toml", "--optimizer.preset", "paper-rlvr"], "leave out"),
         (
             ["train", "small.toml", "--lr", "0.001", "--optimizer.preset=paper-rlvr"],

@@ -2,9 +2,11 @@
 #include "lab/envs/snake.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <map>
 #include <random>
 #include <set>
@@ -334,6 +336,25 @@ TEST(Snake, RandomPlayScoresTheSameForEverySeed) {
   EXPECT_LT(mean[0], 1.0);
   EXPECT_LT(std::abs(mean[0] - mean[1]),
             5 * std::hypot(error[0], error[1]));  // 5 sigma: 6e-7
+}
+
+// An exception beside threads that can still be joined would end the process.
+TEST(SnakeThreads, AreRefusedWhereTheSystemHasNoneLeft) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "its shadow memory is beyond every limit";
+#endif
+  const auto few = [] {  // a limit on memory, in a process of its own
+    rlimit limit{1u << 30, 1u << 30};
+    setrlimit(RLIMIT_AS, &limit);
+    try {
+      Snake env({.threads = 1024});
+    } catch (const std::invalid_argument& error) {
+      const bool says = std::string(error.what()).find("lower env.threads") < 1000;
+      std::_Exit(says ? 0 : 1);
+    }
+    std::_Exit(2);
+  };
+  EXPECT_EXIT(few(), testing::ExitedWithCode(0), "");
 }
 
 TEST(Snake, OptionsOutOfRangeAreRefusedWithTheValue) {

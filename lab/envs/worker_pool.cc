@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/envs/worker_pool.h"
 
+#include <exception>
 #include <stdexcept>
 #include <string>
 
@@ -11,12 +12,24 @@ WorkerPool::WorkerPool(int threads) {
     throw std::invalid_argument("WorkerPool: threads must be in [1, 1024], got " +
                                 std::to_string(threads));
   }
-  for (int index = 1; index < threads; ++index) {
-    workers_.emplace_back([this, index] { wait_for_work(index); });
+  try {
+    for (int index = 1; index < threads; ++index) {
+      workers_.emplace_back([this, index] { wait_for_work(index); });
+    }
+  } catch (const std::exception& error) {  // no threads left, or no memory
+    const std::size_t started = workers_.size() + 1;
+    stop();
+    throw std::invalid_argument(
+        "WorkerPool: threads must be a number that the system can start, got " +
+        std::to_string(threads) + "; it ends at " + std::to_string(started) + " (" +
+        std::string(error.what()) +
+        "): lower env.threads, or raise the limit of memory or processes");
   }
 }
 
-WorkerPool::~WorkerPool() {
+WorkerPool::~WorkerPool() { stop(); }
+
+void WorkerPool::stop() {
   stopping_ = true;
   ++round_;
   round_.notify_all();

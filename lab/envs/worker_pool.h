@@ -13,7 +13,8 @@ namespace pion::lab {
 // one thread there is no other thread and no synchronization.
 class WorkerPool {
  public:
-  explicit WorkerPool(int threads);  // >= 1
+  // >= 1. Throws std::invalid_argument where the system has no more threads.
+  explicit WorkerPool(int threads);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
@@ -27,6 +28,7 @@ class WorkerPool {
  private:
   void share(int index) const;
   void wait_for_work(int index);
+  void stop();
 
   std::vector<std::thread> workers_;
   std::atomic<std::uint64_t> round_{0};  // one more for every run(); workers sleep on it

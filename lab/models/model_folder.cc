@@ -13,6 +13,7 @@
 #include "lab/models/causal_lm_layer.h"
 #include "lab/run/durable_file.h"
 #include "lab/run/safetensors.h"
+#include "lab/run/shown_text.h"
 #include "lab/run/tensor_file.h"
 #include "lab/run/weight_index.h"
 #include "pion/optim/json_parser.h"
@@ -128,7 +129,7 @@ std::map<std::string, Place> locate(const std::vector<SafetensorsFile>& files,
       if (is_ignored(name, config)) continue;
       const auto own = expected.find(name);
       if (own == expected.end())
-        throw std::invalid_argument(where + ": tensor \"" + name +
+        throw std::invalid_argument(where + ": tensor \"" + shortened(name) +
                                     "\" does not belong to the model of config.json");
       if (record.shape != own->second)
         throw std::invalid_argument(where + ": tensor \"" + name +

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/report/report.h"
 
+#include <array>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -37,6 +38,8 @@ std::string asset(const std::string& name) {
   }
   return content.str();
 }
+
+constexpr std::array kAssets = {"page.html", "page.css", "vega.js", "page.js"};
 
 // The runs whose files the page needs: those at the tuned rates. Missing directories are
 // noted.
@@ -110,6 +113,11 @@ void write_page(const fs::path& path, const std::string& content) {
 }
 
 }  // namespace
+
+void check_report_assets() {
+  if (asset_directory() == PION_REPORT_ASSETS_DIR) return;
+  for (const char* name : kAssets) asset(name);
+}
 
 void write_report(const fs::path& run_or_comparison, const fs::path& html) {
   const Json data = collect(run_or_comparison);

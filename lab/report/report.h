@@ -26,4 +26,8 @@ namespace pion::lab {
 void write_report(const std::filesystem::path& run_or_comparison,
                   const std::filesystem::path& html);
 
+// Throws std::invalid_argument if PION_REPORT_ASSETS names a directory that lacks what
+// the page is made of, which should be known before a long run and not at its end.
+void check_report_assets();
+
 }  // namespace pion::lab

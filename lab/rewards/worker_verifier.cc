@@ -184,11 +184,16 @@ void WorkerVerifier::tell() {
 std::vector<Verdict> WorkerVerifier::judge(std::span<const Attempt> attempts) {
   std::vector<Verdict> verdicts(attempts.size());
   next_ = 0;
-  std::vector<std::thread> threads;
-  for (std::size_t i = 1; i < std::min(slots_.size(), attempts.size()); ++i)
-    threads.emplace_back([&, i] { work(*slots_[i], attempts, verdicts); });
-  work(*slots_[0], attempts, verdicts);
-  for (std::thread& thread : threads) thread.join();
+  {
+    std::vector<std::jthread> threads;
+    try {
+      for (std::size_t i = 1; i < std::min(slots_.size(), attempts.size()); ++i)
+        threads.emplace_back([&, i] { work(*slots_[i], attempts, verdicts); });
+    } catch (const std::exception&) {
+      // no more threads: those that there are take all attempts
+    }
+    work(*slots_[0], attempts, verdicts);
+  }
   tell();
   return verdicts;
 }

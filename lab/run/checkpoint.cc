@@ -118,7 +118,8 @@ void save_checkpoint(const fs::path& directory, const CheckpointHead& head, Task
   try {
     refuse_link(directory);
     refuse_link(unfinished);
-    fs::create_directories(unfinished);
+    fs::create_directory(directory);  // not the run's own, which someone has removed
+    fs::create_directory(unfinished);
     write_files(unfinished, head, task, optimizer);
     if (fs::exists(target)) {
       // the same step again: the two change places at once, then the old one goes

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <optional>
 #include <stdexcept>
 
 #include "lab/report/report.h"
@@ -24,6 +25,9 @@
 #include "lab/run/run_directory.h"
 #include "lab/run/start_policy.h"
 #include "lab/run/task_info.h"
+#include "lab/run/thread_limit.h"
+#include "lab/run/tracking.h"
+#include "pion/kernels/cpu_target.h"
 
 namespace pion::lab {
 namespace {
@@ -86,6 +90,8 @@ class Comparison {
     if (options.resume && fs::exists(copy)) recipe_file_ = copy;
     recipe_ = Recipe::load(recipe_file_.string());
     recipe_.set_all(flags_);
+    recipe_.check_file();
+    check_machine();
     info_ = &find_task(recipe_.task());
     plan_ = make_plan(recipe_, info_->higher_is_better);
     named_ = named_verifiers(recipe_, plan_.optimizers);
@@ -96,17 +102,21 @@ class Comparison {
 
   CompareOutcome run() {
     if (!options_.resume) refuse_existing(options_.out);
-    const RunLock lock(options_.out);
-    // another start may have had the lock until now
-    if (!options_.resume) refuse_existing(options_.out);
-    const fs::path copy = options_.out / "recipe.toml";
-    if (recipe_file_ != copy) replace_file(copy, read_recipe_file(recipe_file_));
     const InterruptGuard guard;
-    // before the children, which would wait for one another
+    // before the children, which would wait for one another, and before anything is
+    // written: after a signal the same command goes on
     make_start_policy(recipe_, static_cast<int>(recipe_.integer("threads")),
                       /*quiet=*/false);
+    lock_.emplace(options_.out);
+    // another start may have had the lock until now
+    if (!options_.resume) refuse_existing(options_.out);
+    clean_temporaries(options_.out);
     runs_ = plan_.tuning_runs();
     const std::size_t tuning = runs_.size();
+    // first of all the flags: a resume without them would be another comparison
+    if (!is_comparison(options_.out)) save();
+    const fs::path copy = options_.out / "recipe.toml";
+    if (recipe_file_ != copy) replace_file(copy, read_recipe_file(recipe_file_));
     if (!execute(0, "tuning")) return interrupted();
     best_ = best_rates(plan_, runs_);
     say_best();
@@ -141,6 +151,15 @@ class Comparison {
     return named_verifiers(recipe);
   }
 
+  // What every run would fail by.
+  void check_machine() const {
+    cpu_target();  // throws for one that this machine lacks
+    require_threads(static_cast<int>(recipe_.integer("threads")), "threads");
+    if (const std::string& track = recipe_.text("track"); !track.empty())
+      check_tracker(track);
+    check_report_assets();
+  }
+
   ChildProcess child(const ComparedRun& run) const {
     const fs::path directory = options_.out / run.dir;
     refuse_link(directory);
@@ -163,11 +182,12 @@ class Comparison {
     return {words, options_.out / (run.dir + ".log")};
   }
 
-  // Runs what is not complete yet, from index `first` on.
+  // Runs what is not complete yet, from index `first` on. False if a signal cut it.
   bool execute(std::size_t first, const char* phase) {
     std::vector<ChildProcess> children;
     std::vector<std::size_t> indices;
     for (std::size_t i = first; i < runs_.size(); ++i) {
+      if (!wait_for_earlier(options_.out / runs_[i].dir)) return false;
       if (collect(runs_[i])) continue;
       children.push_back(child(runs_[i]));
       indices.push_back(i);
@@ -179,9 +199,13 @@ class Comparison {
                 done ? (", " + std::to_string(done) + " complete already").c_str() : "");
     std::fflush(stdout);
     const auto started = [](std::size_t) {};
+    bool cut = false;
     const auto finished = [&](std::size_t child, int status) {
       ComparedRun& run = runs_[indices[child]];
-      if (InterruptGuard::interrupted() && status == 130) return;
+      if (InterruptGuard::interrupted() && was_interrupted(status)) {
+        cut = true;
+        return;
+      }
       if (!collect(run)) {
         run.status = "failed";
         run.error = "exit status " + std::to_string(status) + ": " +
@@ -191,7 +215,7 @@ class Comparison {
       say(run, done, total);
       save();
     };
-    return run_children(children, options_.jobs, started, finished);
+    return run_children(children, options_.jobs, started, finished) && !cut;
   }
 
   // Takes the score of a complete run. Scores that are no finite number stay absent.
@@ -297,6 +321,7 @@ class Comparison {
   }
 
   void save() const {
+    lock_->check();
     Json flags = Json::array();  // pairs: an override may be given more than once
     for (const auto& [key, text] : flags_)
       flags.push_back({{"key", key}, {"value", text}});
@@ -332,9 +357,9 @@ class Comparison {
   }
 
   CompareOutcome interrupted() const {
-    save();
     std::printf("interrupted; continue with: pion compare --resume --out %s%s\n",
-                options_.out.c_str(), words_to_continue(named_).c_str());
+                shell_word(options_.out.string()).c_str(),
+                words_to_continue(named_).c_str());
     return CompareOutcome::kInterrupted;
   }
 
@@ -349,6 +374,7 @@ class Comparison {
   }
 
   const CompareOptions& options_;
+  std::optional<RunLock> lock_;
   fs::path recipe_file_;
   std::string recipe_name_;
   TextPairs flags_;

@@ -2,10 +2,14 @@
 #include "lab/run/compare_resume.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
+#include <thread>
 
+#include "lab/run/interrupt.h"
 #include "lab/run/run_directory.h"
 #include "pion/optim/json_parser.h"
 
@@ -32,7 +36,8 @@ void refuse_other_resume(const fs::path& out, const fs::path& recipe_file) {
   if (!fs::exists(out))
     refuse("no comparison directory " + name + "; leave --resume out to start one");
   if (!is_comparison(out) && fs::exists(paths.metrics()))
-    refuse(name + " is a single run; continue it with pion train --resume --out " + name);
+    refuse(name + " is a single run; continue it with pion train --resume --out " +
+           shell_word(name));
   if (!fs::exists(paths.recipe())) return;
   const Recipe own = Recipe::load(paths.recipe().string());
   const Recipe named = Recipe::load(recipe_file.string());
@@ -76,6 +81,18 @@ void refuse_new_flags(const fs::path& out, const TextPairs& first,
                                   ": the comparison in " + out.string() +
                                   " was started without it; leave it out, or use another "
                                   "--out");
+}
+
+bool wait_for_earlier(const fs::path& run) {
+  for (bool told = false; is_locked(run); told = true) {
+    if (!told) {
+      std::printf("waiting for %s, which another process is in\n", run.c_str());
+      std::fflush(stdout);
+    }
+    if (InterruptGuard::interrupted()) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  return true;
 }
 
 }  // namespace pion::lab

@@ -26,6 +26,10 @@ FirstStart first_start(const std::filesystem::path& out);
 void refuse_new_flags(const std::filesystem::path& out, const TextPairs& first,
                       const TextPairs& given);
 
+// Waits while a process is in the run's directory: the child of a comparison that was
+// killed saves, then ends. Says so once. False after a signal (see InterruptGuard).
+bool wait_for_earlier(const std::filesystem::path& run);
+
 // A JSON object from a file. Throws std::invalid_argument if it is none.
 nlohmann::ordered_json read_json(const std::filesystem::path& path);
 

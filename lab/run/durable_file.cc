@@ -11,10 +11,21 @@
 #include <cstring>
 #include <stdexcept>
 #include <utility>
+#include <vector>
 
 namespace pion::lab {
 namespace fs = std::filesystem;
 namespace {
+
+constexpr std::string_view kTemporary = ".tmp";  // NAME.tmpPID
+
+bool is_temporary(const std::string& name) {
+  const std::size_t mark = name.rfind(kTemporary);
+  if (mark == std::string::npos || mark == 0) return false;
+  const std::string process = name.substr(mark + kTemporary.size());
+  return !process.empty() &&
+         process.find_first_not_of("0123456789") == std::string::npos;
+}
 
 [[noreturn]] void fail(const std::string& what, const fs::path& path, int error) {
   std::string remedy;
@@ -72,6 +83,10 @@ void DurableFile::write(std::string_view text) { write(std::as_bytes(std::span(t
 
 void DurableFile::sync() {
   if (::fsync(descriptor_) != 0) fail("cannot write", path_, errno);
+  struct stat status{};
+  if (::fstat(descriptor_, &status) == 0 && status.st_nlink == 0)
+    throw std::runtime_error("cannot write " + path_.string() +
+                             ": it was removed while it was written");
 }
 
 void DurableFile::cut(std::uint64_t length) {
@@ -113,7 +128,8 @@ void sync_directory(const fs::path& directory) {
 }
 
 void replace_file(const fs::path& path, std::string_view text) {
-  const fs::path temporary = path.string() + ".tmp" + std::to_string(::getpid());
+  const fs::path temporary =
+      path.string() + std::string(kTemporary) + std::to_string(::getpid());
   try {
     DurableFile file(temporary, DurableFile::Mode::kCreate);
     file.write(text);
@@ -125,6 +141,16 @@ void replace_file(const fs::path& path, std::string_view text) {
     throw;
   }
   sync_directory(path.has_parent_path() ? path.parent_path() : fs::path("."));
+}
+
+void clean_temporaries(const fs::path& directory) {
+  std::error_code error;
+  std::vector<fs::path> leftovers;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory, error))
+    if (is_temporary(entry.path().filename().string()) &&
+        entry.symlink_status(error).type() == fs::file_type::regular)
+      leftovers.push_back(entry.path());
+  for (const fs::path& path : leftovers) fs::remove(path, error);
 }
 
 }  // namespace pion::lab

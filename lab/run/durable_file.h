@@ -28,7 +28,7 @@ class DurableFile {
 
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
-  void sync();  // to the disk
+  void sync();  // to the disk; throws as well if the file was removed meanwhile
   // Of a file that is continued: the length of its whole lines within the first `most`
   // bytes, and cutting it.
   std::uint64_t whole_lines(std::uint64_t most) const;
@@ -47,5 +47,9 @@ void sync_directory(const std::filesystem::path& directory);
 // file or the new one. On an error the temporary is removed and the old file is as it
 // was.
 void replace_file(const std::filesystem::path& path, std::string_view text);
+
+// Removes what replace_file left in `directory` when its process was killed. For a
+// directory that no other process writes to.
+void clean_temporaries(const std::filesystem::path& directory);
 
 }  // namespace pion::lab

@@ -11,6 +11,8 @@
 #include "lab/run/run.h"
 #include "lab/run/run_directory.h"
 #include "lab/run/start_policy.h"
+#include "lab/run/thread_limit.h"
+#include "pion/kernels/cpu_target.h"
 #include "pion/torch/pion.h"
 
 namespace pion::lab {
@@ -30,7 +32,9 @@ std::string a_run_of(const std::filesystem::path& comparison) {
 
 Experiment make_experiment(const Recipe& recipe) {
   try {
+    cpu_target();  // throws for one that this machine lacks
     const auto threads = static_cast<int>(recipe.integer("threads"));
+    require_threads(threads, "threads");
     if (at::get_num_threads() != threads) at::set_num_threads(threads);
     const auto seed = static_cast<std::uint64_t>(recipe.integer("seed"));
     torch::manual_seed(seed);

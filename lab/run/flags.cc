@@ -6,9 +6,12 @@
 #include <stdexcept>
 
 #include "lab/run/recipe_data.h"
+#include "lab/run/shown_text.h"
 
 namespace pion::lab {
 namespace {
+
+constexpr std::string_view kOverrideFlag = "optimizer.overrides";
 
 struct Alias {
   const char* flag;
@@ -55,9 +58,14 @@ const Alias* find_alias(const std::string& name) {
   return at == std::end(kAliases) ? nullptr : at;
 }
 
+// "*.proj.weight=rest" -> "*.proj.weight".
+std::string glob_of(const std::string& override) {
+  return override.substr(0, std::min(override.rfind('='), override.size()));
+}
+
 bool truth(const std::string& flag, const std::string& text) {
   if (!is_truth(text))
-    fail("--" + flag + ": must be true or false, got \"" + text + "\"");
+    fail("--" + flag + ": must be true or false, got \"" + shortened(text) + "\"");
   return text == "true";
 }
 
@@ -97,9 +105,10 @@ class FlagReader {
  private:
   void add(const std::string& key, const std::string& text, const std::string& flag) {
     for (const auto& [name, value] : result_)
-      if (name == key && key != "optimizer.overrides" && value != text)
-        fail(flag + ": sets " + key + " to " + text + ", another flag to " + value +
-             "; leave one out");
+      if (name == key && value != text &&
+          (key != kOverrideFlag || glob_of(value) == glob_of(text)))
+        fail(flag + ": sets " + key + " to " + shortened(text) + ", another flag to " +
+             shortened(value) + "; leave one out");
     if (text == "true" && !takes_true(key)) {
       const std::string now = recipe_.value_text(key);
       fail(flag + ": needs a value" + (now.empty() ? "" : ", as " + flag + " " + now));
@@ -168,7 +177,7 @@ class FlagReader {
   }
 
   void plain(const std::string& flag, const std::string& text) {
-    if (flag == "optimizer.overrides") return add(flag, text, "--" + flag);
+    if (flag == kOverrideFlag) return add(flag, text, "--" + flag);
     if (const std::optional<std::string> key = find_key(recipe_, flag))
       return add(*key, text, "--" + flag);
     std::vector<std::string> names = recipe_.key_names();
@@ -178,7 +187,7 @@ class FlagReader {
     std::string near = suggestion(flag, names);
     if (const std::size_t quote = near.find('"'); quote != std::string::npos)
       near.insert(quote + 1, "--");
-    fail("unknown flag \"--" + flag + "\"" + near);
+    fail("unknown flag \"--" + shortened(flag) + "\"" + near);
   }
 
   const Recipe& recipe_;

@@ -72,6 +72,13 @@ TEST(Flags, AliasesOfATasksOwnTable) {
             std::string::npos);
 }
 
+TEST(Flags, OverridesOfSeveralGlobsAreTaken) {
+  const TextPairs flags = {{"optimizer.overrides", "a=matrix"},
+                           {"optimizer.overrides", "b=rest"},
+                           {"optimizer.overrides", "a=matrix"}};
+  EXPECT_EQ(resolve_flags(planted(), flags), flags);
+}
+
 TEST(Flags, ContradictionsAndUnknownFlagsAreErrors) {
   const std::vector<std::pair<TextPairs, std::string>> cases = {
       {{{"muon-lr", "1"}}, "--muon-lr: needs --use-muon"},
@@ -83,6 +90,8 @@ TEST(Flags, ContradictionsAndUnknownFlagsAreErrors) {
       {{{"ouut", "64"}}, "did you mean \"--out\"?"},
       {{{"use-mun", "true"}}, "did you mean \"--use-muon\"?"},
       {{{"seed", "1"}, {"seed", "2"}}, "leave one out"},
+      {{{"optimizer.overrides", "w*=matrix"}, {"optimizer.overrides", "w*=rest"}},
+       "sets optimizer.overrides to w*=rest, another flag to w*=matrix; leave one out"},
       {{{"planted.steps", "true"}}, "--planted.steps: needs a value"},  // none was given
       {{{"lr", "true"}}, "--lr: needs a value"},
       {{{"optimizer.schedule", "true"}}, "--optimizer.schedule: needs a value"},

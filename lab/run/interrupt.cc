@@ -1,28 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/run/interrupt.h"
 
+#include <array>
 #include <csignal>
-#include <initializer_list>
+#include <cstddef>
 
 namespace pion::lab {
 namespace {
 
-volatile std::sig_atomic_t marked = 0;
+constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP};
 
-void set(void (*action)(int), int flags) {
-  struct sigaction how{};
-  how.sa_handler = action;
-  how.sa_flags = flags;
-  for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &how, nullptr);
-}
+volatile std::sig_atomic_t marked = 0;
+int guards = 0;
+std::array<struct sigaction, kSignals.size()> before;  // what the outermost guard found
 
 }  // namespace
 
 InterruptGuard::InterruptGuard() {
+  if (guards++ > 0) return;
   marked = 0;
-  set([](int) { marked = 1; }, SA_RESTART | static_cast<int>(SA_RESETHAND));
+  struct sigaction mark{};
+  mark.sa_handler = [](int) { marked = 1; };
+  mark.sa_flags = SA_RESTART | static_cast<int>(SA_RESETHAND);
+  for (std::size_t i = 0; i < kSignals.size(); ++i) {
+    sigaction(kSignals[i], nullptr, &before[i]);
+    if (kSignals[i] == SIGHUP && before[i].sa_handler == SIG_IGN) continue;
+    sigaction(kSignals[i], &mark, nullptr);
+  }
 }
-InterruptGuard::~InterruptGuard() { set(SIG_DFL, 0); }
+
+InterruptGuard::~InterruptGuard() {
+  if (--guards > 0) return;
+  for (std::size_t i = 0; i < kSignals.size(); ++i)
+    sigaction(kSignals[i], &before[i], nullptr);
+}
+
 bool InterruptGuard::interrupted() { return marked != 0; }
 
 }  // namespace pion::lab

@@ -81,4 +81,8 @@ bool run_children(const std::vector<ChildProcess>& children, int jobs,
   return true;
 }
 
+bool was_interrupted(int status) {
+  return status == 128 + SIGINT || status == 128 + SIGTERM || status == 128 + SIGHUP;
+}
+
 }  // namespace pion::lab

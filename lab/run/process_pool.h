@@ -15,11 +15,14 @@ struct ChildProcess {
 };
 
 // Runs all of them, `jobs` at once, in order. `started` and `finished` get the index and,
-// at the end, the exit status (128 + signal for a killed one). On SIGINT or SIGTERM (see
-// InterruptGuard) no new one starts, the running ones get SIGINT and are waited for.
-// Returns whether all have run.
+// at the end, the exit status (128 + signal for a killed one). On SIGINT, SIGTERM or
+// SIGHUP (see InterruptGuard) no new one starts, the running ones get SIGINT and are
+// waited for. Returns whether all have run.
 bool run_children(const std::vector<ChildProcess>& children, int jobs,
                   const std::function<void(std::size_t)>& started,
                   const std::function<void(std::size_t, int)>& finished);
+
+// Whether an exit status is that of `pion` after a signal, saved (130) or not yet begun.
+bool was_interrupted(int status);
 
 }  // namespace pion::lab

@@ -7,7 +7,9 @@
 
 #include "lab/run/plain_name.h"
 #include "lab/run/recipe_data.h"
+#include "lab/run/shown_text.h"
 #include "lab/run/task_info.h"
+#include "lab/run/utf8.h"
 
 namespace pion::lab {
 namespace {
@@ -56,6 +58,14 @@ std::string changed_key(const Rule& rule, const char* usual) {
 
 void fail(const std::string& message) { throw std::invalid_argument(message); }
 
+void check_override(const std::string& choice) {
+  std::vector<std::string> choices = rule_names();
+  choices.insert(choices.end(), {"matrix", "rest"});
+  if (std::find(choices.begin(), choices.end(), choice) == choices.end())
+    fail("[optimizer.overrides]: must be \"matrix\", \"rest\" or a rule, got \"" +
+         shortened(choice) + "\"" + suggestion(choice, choices));
+}
+
 bool are_rates(const std::vector<double>& rates) {
   return !rates.empty() && std::all_of(rates.begin(), rates.end(), [](double rate) {
     return rate >= 0 && std::isfinite(rate);
@@ -81,7 +91,7 @@ void RuleTable::change_rule(const std::string& name, const std::string& table) {
     std::string names;
     for (const std::string& each : rule_names())
       names += (names.empty() ? "" : ", ") + each;
-    fail("unknown rule \"" + name + "\" in [" + table + "]" +
+    fail("unknown rule \"" + shortened(name) + "\" in [" + table + "]" +
          suggestion(name, rule_names()) + " There are: " + names);
   }
   const Rule defaults = make_rule(rule_name(rule));
@@ -112,7 +122,7 @@ void RuleTable::set_key(const std::string& key, const RuleValue& value,
   std::vector<std::string> names = {"rule"};
   for (const RuleKey& each : rule_keys(rule)) names.push_back(each.name);
   if (std::find(names.begin(), names.end(), key) == names.end())
-    fail("unknown key \"" + key + "\" in [" + table + "], rule \"" +
+    fail("unknown key \"" + shortened(key) + "\" in [" + table + "], rule \"" +
          std::string(rule_name(rule)) + "\"" + suggestion(key, names));
   set_rule_key(rule, key, value);
   given.insert(key);
@@ -126,6 +136,9 @@ Recipe::Data& Recipe::writable() {
 void Recipe::set(std::string_view key, std::string_view text) {
   Data& data = writable();
   const auto [table, leaf] = split_key(key);
+  if (!is_utf8(text))
+    fail(std::string(key) + ": must be UTF-8, as the recipe that a run leaves; rename " +
+         "the file or folder");
   if (RuleTable* rule = data.rule_table(table)) {
     if (leaf == "rule") return rule->change_rule(std::string(text), table);
     return rule->set_key(leaf, parse_rule_value(text), table);
@@ -140,24 +153,33 @@ void Recipe::set(std::string_view key, std::string_view text) {
     const std::size_t equals = text.rfind('=');
     if (equals == std::string_view::npos || equals == 0)
       fail("optimizer.overrides: must be GLOB=matrix, GLOB=rest or GLOB=<rule>, got \"" +
-           std::string(text) + "\"");
-    // a flag goes before the file's: the first match wins
-    data.overrides.insert(data.overrides.begin(), {std::string(text.substr(0, equals)),
-                                                   std::string(text.substr(equals + 1))});
+           shortened(text) + "\"");
+    std::pair glob_choice{std::string(text.substr(0, equals)),
+                          std::string(text.substr(equals + 1))};
+    check_override(glob_choice.second);
+    // a flag goes before the file's, the first match wins; a table has each glob once
+    std::erase_if(data.overrides,
+                  [&](const auto& each) { return each.first == glob_choice.first; });
+    data.overrides.insert(data.overrides.begin(), std::move(glob_choice));
     return;
   }
   if (table == kGrid) {
     check_plain_name(leaf, std::string(kGrid));
+    std::vector<std::string> labels = rule_names();
+    for (const auto& [label, settings] : data.settings) labels.push_back(label);
+    if (std::find(labels.begin(), labels.end(), leaf) == labels.end())
+      fail(shortened(key) + ": unknown optimizer \"" + shortened(leaf) + "\"" +
+           suggestion(leaf, labels));
     std::vector<double> rates = parse_numbers(key, text);
     if (!are_rates(rates))
       fail(std::string(key) + ": must be one learning rate >= 0 or more, got \"" +
-           std::string(text) + "\"");
+           shortened(text) + "\"");
     data.grids[leaf] = std::move(rates);
     return;
   }
   const Key* known = data.find(key);
   if (known == nullptr)
-    fail("unknown key \"" + std::string(key) + "\"" + suggestion(key, key_names()));
+    fail("unknown key \"" + shortened(key) + "\"" + suggestion(key, key_names()));
   Value value = parse_value(*known, text);
   check_value(*known, value);
   data.values.insert_or_assign(known->name, std::move(value));

@@ -57,6 +57,9 @@ class Recipe {
   void set_all(const TextPairs& flags);
   // Combinations that no single key shows, such as a cutoff beside promotion_steps.
   void check() const;
+  // Throws std::invalid_argument unless parse(to_toml()) is the same recipe: a run must
+  // not leave one that nobody can read. Call it before anything is written.
+  void check_file() const;
 
   bool flag(std::string_view key) const;
   std::int64_t integer(std::string_view key) const;

@@ -43,6 +43,8 @@ Value parse_value(const Key& key, std::string_view text);
 RuleValue parse_rule_value(std::string_view text);
 std::string value_to_text(const RuleValue& value);
 std::vector<double> parse_numbers(std::string_view name, std::string_view text);
+// Of [optimizer.overrides]: "matrix", "rest" or a rule; throws.
+void check_override(const std::string& choice);
 // One learning rate >= 0 or more.
 bool are_rates(const std::vector<double>& rates);
 std::string type_name(const Value& value);

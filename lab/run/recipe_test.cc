@@ -233,6 +233,63 @@ TEST(Recipe, RefusesKeysWithoutEffectAndEmptyGrids) {
   }
 }
 
+// Whatever flags are taken, the recipe that a run leaves can be read, and is the same.
+TEST(Recipe, FlagsThatAreTakenMakeARecipeThatCanBeReadAgain) {
+  for (const TextPairs& flags :
+       {TextPairs{{"optimizer.overrides", "a*=rest"}},  // in the place of the file's
+        TextPairs{{"optimizer.overrides", "c*=muon"}, {"optimizer.overrides", "c*=muon"}},
+        TextPairs{{"compare.grid.sharp", "1e-3"}, {"compare.grid.sgd", "0.1,0.2"}},
+        TextPairs{{"compare.optimizers", "a \"quoted\" \\ name\t\u00e9\x7f\n"}}}) {
+    Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+    recipe.set_all(flags);
+    EXPECT_NO_THROW(recipe.check_file());
+    EXPECT_EQ(Recipe::parse(recipe.to_toml(), "saved.toml").to_toml(), recipe.to_toml());
+  }
+  Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  recipe.set("optimizer.overrides", "a*=rest");
+  EXPECT_EQ(recipe.overrides(), (TextPairs{{"a*", "rest"}, {"z*", "rest"}}));
+}
+
+TEST(Recipe, FlagsThatNoFileCouldHoldAreRefused) {
+  Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  const auto refused = [&](const char* key, const std::string& text) {
+    return message_of([&] { recipe.set(key, text); });
+  };
+  EXPECT_NE(refused("compare.grid.nope", "1e-3").find("unknown optimizer \"nope\""),
+            std::string::npos);
+  EXPECT_NE(refused("compare.grid.sharq", "1e-3").find("did you mean \"sharp\"?"),
+            std::string::npos);
+  EXPECT_NE(refused("optimizer.overrides", "*.w=nonsense").find("must be \"matrix\""),
+            std::string::npos);
+  for (const char* key : {"compare.optimizers", "optimizer.overrides"})
+    EXPECT_NE(refused(key, "models/\xff=rest").find("must be UTF-8"), std::string::npos)
+        << key;
+  // a combination that only the file shows: settings of an optimizer that is not chosen
+  Recipe other = Recipe::parse(
+      "task = \"planted_regression\"\n[optimizer]\nschedule = \"linear\"\n"
+      "[compare.settings.slow]\nrule = \"pion\"\n\"optimizer.final_lr_factor\" = 0.5\n",
+      "r.toml");
+  other.set_all({{"optimizer.schedule", "constant"}});
+  const std::string message = message_of([&] { other.check_file(); });
+  EXPECT_NE(message.find("could not be read again: recipe.toml:"), std::string::npos)
+      << message;
+}
+
+TEST(Recipe, MessagesQuoteLongTextsShortened) {
+  Recipe recipe = Recipe::parse(kRecipe, "r.toml");
+  const std::string text(126'000, 'x');
+  for (const std::string& key :
+       {std::string("planted.steps"), std::string("optimizer.schedule"),
+        std::string("optimizer.overrides"), std::string("compare.grid.pion"), text}) {
+    const std::string message = message_of([&] { recipe.set(key, text); });
+    EXPECT_LT(message.size(), 900u) << key.substr(0, 20);
+    EXPECT_NE(message.find("xx[... 125800 bytes ...]xx"), std::string::npos) << message;
+  }
+  const std::string toml = "task = \"planted_regression\"\nseed = \"" + text + "\"\n";
+  const std::string file = message_of([&] { Recipe::parse(toml, "r.toml"); });
+  EXPECT_NE(file.find("xx[... 125800 bytes ...]xx"), std::string::npos) << file;
+}
+
 TEST(Recipe, AVariantIsItsRuleAndItsSettings) {
   const Recipe recipe = Recipe::parse(kRecipe, "r.toml");
   EXPECT_EQ(recipe.variant("muon"), (TextPairs{{"optimizer.matrices.rule", "muon"}}));

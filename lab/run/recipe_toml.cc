@@ -8,6 +8,7 @@
 #include "lab/run/plain_name.h"
 #include "lab/run/recipe_data.h"
 #include "lab/run/recipe_files.h"
+#include "lab/run/shown_text.h"
 #include "lab/run/task_info.h"
 #include "pion/optim/toml_parser.h"
 
@@ -17,7 +18,7 @@ namespace {
 std::string describe_node(const toml::node& node) {
   std::ostringstream out;
   if (const auto* text = node.as_string())
-    out << "text \"" << text->get() << '"';
+    out << "text \"" << shortened(text->get()) << '"';
   else if (const auto* whole = node.as_integer())
     out << whole->get();
   else if (const auto* real = node.as_floating_point())
@@ -146,8 +147,8 @@ class RecipeReader {
       else
         fail(at(node) + "unknown " +
              (node.is_table()
-                  ? "table [" + full + "]"
-                  : "key \"" + std::string(name.str()) + "\"" + in_table(prefix)) +
+                  ? "table [" + shortened(full) + "]"
+                  : "key \"" + shortened(name.str()) + "\"" + in_table(prefix)) +
              suggestion(full, recipe_.key_names()));
     }
   }
@@ -240,12 +241,7 @@ class RecipeReader {
       if (!node.is_string())
         wrong_type(node, "optimizer.overrides", "\"matrix\", \"rest\" or a rule");
       const std::string choice = node.as_string()->get();
-      std::vector<std::string> choices = rule_names();
-      choices.insert(choices.end(), {"matrix", "rest"});
-      if (std::find(choices.begin(), choices.end(), choice) == choices.end())
-        fail(at(node) +
-             "[optimizer.overrides]: must be \"matrix\", \"rest\" or a rule, got \"" +
-             choice + "\"" + suggestion(choice, choices));
+      located(node.source().begin.line, [&] { check_override(choice); });
       found.push_back({node.source().begin, {std::string(glob.str()), choice}});
     }
     std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
@@ -298,7 +294,7 @@ class RecipeReader {
     for (const auto& [label, line] : grid_lines_)
       if (std::find(rules.begin(), rules.end(), label) == rules.end() &&
           !settings_lines_.contains(label))
-        fail(at(line) + "[compare.grid]: unknown optimizer \"" + label + "\"" +
+        fail(at(line) + "[compare.grid]: unknown optimizer \"" + shortened(label) + "\"" +
              suggestion(label, rules));
     for (const auto& [label, line] : settings_lines_)
       located(line, [&, &name = label] {
@@ -325,6 +321,17 @@ Recipe Recipe::parse(std::string_view toml, std::string_view where) {
 Recipe Recipe::load(const std::string& path_or_name) {
   const std::filesystem::path path = find_recipe(path_or_name);
   return parse(read_recipe_file(path), path.string());
+}
+
+void Recipe::check_file() const {
+  const std::string written = to_toml();
+  std::string problem = "it reads back as another one";
+  try {
+    if (parse(written, "recipe.toml").to_toml() == written) return;
+  } catch (const std::invalid_argument& error) {
+    problem = error.what();
+  }
+  fail("with these flags the recipe of the run could not be read again: " + problem);
 }
 
 std::string Recipe::to_toml() const {

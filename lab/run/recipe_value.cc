@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "lab/run/recipe_data.h"
+#include "lab/run/shown_text.h"
 
 namespace pion::lab {
 namespace {
@@ -92,7 +93,7 @@ std::vector<double> parse_numbers(std::string_view name, std::string_view text) 
     double value = 0;
     if (!read_number(trimmed(rest.substr(0, comma)), value))
       fail(std::string(name) + ": must be numbers with commas, as 1e-4,3e-4; got \"" +
-           std::string(text) + "\"");
+           shortened(text) + "\"");
     numbers.push_back(value);
     rest = rest.substr(std::min(comma + 1, rest.size()));
   }
@@ -102,7 +103,7 @@ std::vector<double> parse_numbers(std::string_view name, std::string_view text) 
 Value parse_value(const Key& key, std::string_view text) {
   const auto wrong = [&]() {
     fail(key.name + ": must be " + type_name(key.fallback) + ", got \"" +
-         std::string(text) + "\"");
+         shortened(text) + "\"");
   };
   if (std::holds_alternative<bool>(key.fallback)) {
     if (text == "true" || text == "1" || text == "yes") return true;
@@ -143,7 +144,7 @@ void check_value(const Key& key, const Value& value) {
   std::string choices;
   for (const std::string& each : key.choices)
     choices += (choices.empty() ? "\"" : ", \"") + each + "\"";
-  fail(key.name + ": must be one of " + choices + ", got \"" + *text + "\"" +
+  fail(key.name + ": must be one of " + choices + ", got \"" + shortened(*text) + "\"" +
        suggestion(*text, key.choices));
 }
 

@@ -18,6 +18,7 @@
 #include "lab/run/plain_name.h"
 #include "lab/run/progress.h"
 #include "lab/run/run_directory.h"
+#include "lab/run/shown_text.h"
 #include "lab/run/start_policy.h"
 #include "lab/run/tracking.h"
 
@@ -66,21 +67,27 @@ class TrainingRun {
   RunOutcome run() {
     const std::string& track = recipe_.text("track");
     if (!options_.resume) refuse_existing(options_.out);
+    recipe_.check_file();
     if (!track.empty()) check_tracker(track);
+    if (options_.report) check_report_assets();
+    const InterruptGuard guard;
     make_start_policy(recipe_, static_cast<int>(recipe_.integer("threads")),
                       options_.quiet);
     experiment_ = make_experiment(recipe_);
     total_ = experiment_.task->updates();
     for (const Route& route : experiment_.routing.routes)
       if (is_matrix_role(route.role)) hidden_.insert(route.parameter.name);
-    const RunLock lock(options_.out);
+    if (InterruptGuard::interrupted())
+      throw Interrupted("interrupted before it began; run the same command again");
+    lock_.emplace(options_.out);
     // another start may have had the lock until now
     if (!options_.resume) refuse_existing(options_.out);
+    clean_temporaries(paths_.root);
+    clean_temporaries(paths_.model());
     if (fs::exists(paths_.result())) return already_complete();
     start();
     std::optional<Tracker> tracker;
     if (!track.empty()) tracker.emplace(track, fs::absolute(options_.out));
-    const InterruptGuard guard;
     const bool complete = guarded([this] { return loop() && finish(); });
     if (tracker)
       if (const std::string problem = tracker->finish(); !problem.empty())
@@ -90,9 +97,11 @@ class TrainingRun {
   }
 
  private:
+  // A run that was killed before its report gets it now.
   RunOutcome already_complete() {
-    Progress(info_, 0, 0, options_.quiet)
-        .say("complete already: " + paths_.result().string());
+    progress_.emplace(info_, total_, total_, options_.quiet);
+    progress_->say("complete already: " + paths_.result().string());
+    if (options_.report && !fs::exists(paths_.report())) report();
     return {true, total_, 0};
   }
 
@@ -124,7 +133,7 @@ class TrainingRun {
     log_.emplace(paths_.metrics(), metrics_bytes);
     progress_.emplace(info_, step_, total_, options_.quiet);
     if (options_.resume) {
-      log_->write({{"kind", "resume"}, {"step", step_}, {"command", options_.command}});
+      log({{"kind", "resume"}, {"step", step_}, {"command", options_.command}});
       progress_->say("resumed at update " + std::to_string(step_) + " of " +
                      std::to_string(total_));
     }
@@ -146,15 +155,21 @@ class TrainingRun {
     }
   }
 
+  void log(const Json& line) {
+    lock_->check();
+    log_->write(line);
+  }
+
   void log_error(const std::string& message) noexcept {
     try {
-      log_->write({{"kind", "error"}, {"step", step_}, {"message", message}});
+      log_->write(
+          {{"kind", "error"}, {"step", step_}, {"message", shortened(message, 4000)}});
     } catch (const std::exception&) {  // a full disk may be the reason itself
     }
   }
 
   void warn(const std::string& message) {
-    log_->write({{"kind", "warning"}, {"step", step_ + 1}, {"message", message}});
+    log({{"kind", "warning"}, {"step", step_ + 1}, {"message", message}});
     progress_->warn(message);
   }
 
@@ -173,6 +188,7 @@ class TrainingRun {
     const std::int64_t statistics_every =
         interval(recipe_, "statistics_every", total_, 50);
     began_ = std::chrono::steady_clock::now();
+    if (interrupted()) return false;
     if (step_ == 0) evaluate(false);
     while (step_ < total_) {
       const std::int64_t next = step_ + 1;
@@ -182,17 +198,23 @@ class TrainingRun {
       step_ = next;
       progress_->update(step_, metrics);
       if (step_ % log_every == 0 || step_ == 1 || step_ == total_)
-        log_->write({{"kind", "update"},
-                     {"step", step_},
-                     {"wall_seconds", wall_seconds()},
-                     {"lr_factor", experiment_.optimizer->lr_factor()},
-                     {"metrics", metrics}});
-      if (statistics) log_->write(statistics_line());
+        log({{"kind", "update"},
+             {"step", step_},
+             {"wall_seconds", wall_seconds()},
+             {"lr_factor", experiment_.optimizer->lr_factor()},
+             {"metrics", metrics}});
+      if (statistics) log(statistics_line());
       if (step_ % eval_every == 0 && step_ < total_) evaluate(false);
-      const bool interrupted = InterruptGuard::interrupted() && step_ < total_;
-      if (step_ % checkpoint_every == 0 || step_ == total_ || interrupted) save();
-      if (interrupted) return false;
+      if (step_ % checkpoint_every == 0 || step_ == total_) save();
+      if (interrupted()) return false;
     }
+    return true;
+  }
+
+  // True after a signal, with what was done saved.
+  bool interrupted() {
+    if (!InterruptGuard::interrupted() || step_ == total_) return false;
+    if (step_ > 0) save();
     return true;
   }
 
@@ -222,16 +244,17 @@ class TrainingRun {
 
   Json evaluate(bool final) {
     const Json metrics = experiment_.task->evaluate();
-    log_->write({{"kind", "evaluation"},
-                 {"step", step_},
-                 {"final", final},
-                 {"metrics", metrics}});
+    log({{"kind", "evaluation"},
+         {"step", step_},
+         {"final", final},
+         {"metrics", metrics}});
     progress_->evaluation(step_, metrics);
     return metrics;
   }
 
   void save() {
     if (saved_ == step_) return;
+    lock_->check();
     log_->sync();
     save_checkpoint(paths_.checkpoints(),
                     {info_.name, step_, log_->bytes(), wall_seconds()}, *experiment_.task,
@@ -250,7 +273,7 @@ class TrainingRun {
     score_ = score->get<double>();
     if (const Json sample = experiment_.task->sample(); !sample.is_null())
       replace_file(paths_.sample(), json_text(sample));
-    experiment_.task->export_model(paths_.root / "model");
+    experiment_.task->export_model(paths_.model());
     log_->sync();
     const Json result = {{"status", "complete"},
                          {"score", score_},
@@ -260,6 +283,7 @@ class TrainingRun {
                          {"measures", metric_values(paths_.root, info_.columns)},
                          {"wall_seconds", wall_seconds()}};
     replace_file(paths_.result(), json_text(result, 1));
+    lock_->check();
     return true;
   }
 
@@ -276,6 +300,7 @@ class TrainingRun {
   RunPaths paths_;
   const TaskInfo& info_;
   Experiment experiment_;
+  std::optional<RunLock> lock_;
   std::optional<MetricsLog> log_;
   std::optional<Progress> progress_;
   std::set<std::string> hidden_;  // matrices, whatever rule steps them

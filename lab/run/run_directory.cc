@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <torch/version.h>
 #include <unistd.h>
@@ -62,7 +63,7 @@ bool is_comparison(const fs::path& root) {
   return fs::is_regular_file(root / "compare.json", error);
 }
 
-RunLock::RunLock(const fs::path& root) {
+RunLock::RunLock(const fs::path& root) : root_(root) {
   std::error_code error;
   fs::create_directories(root, error);
   if (error)
@@ -89,6 +90,27 @@ RunLock::~RunLock() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
+void RunLock::check() const {
+  struct stat held{}, named{};
+  if (descriptor_ < 0 || ::fstat(descriptor_, &held) != 0) return;
+  if (::stat(root_.c_str(), &named) == 0 && named.st_dev == held.st_dev &&
+      named.st_ino == held.st_ino)
+    return;
+  throw std::runtime_error("run directory " + root_.string() +
+                           " was removed or renamed while the run went on; what came "
+                           "after that is not saved. Start it again, or continue a "
+                           "renamed one with --resume --out and its new name");
+}
+
+bool is_locked(const fs::path& root) {
+  const int descriptor = ::open(root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool locked =
+      ::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  ::close(descriptor);
+  return locked;
+}
+
 std::string environment_json(const Recipe& recipe, const std::string& command) {
   utsname system{};
   uname(&system);
@@ -112,20 +134,22 @@ std::string version_text() {
          TORCH_VERSION + ")";
 }
 
+std::string shell_word(const std::string& word) {
+  const bool plain =
+      !word.empty() &&
+      word.find_first_not_of(
+          "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:+@%") ==
+          std::string::npos;
+  if (plain) return word;
+  std::string quoted = "'";
+  for (const char c : word)
+    quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
 std::string shell_command(int count, const char* const* arguments) {
   std::string command;
-  for (int i = 0; i < count; ++i) {
-    const std::string word = arguments[i];
-    const bool plain =
-        !word.empty() &&
-        word.find_first_not_of(
-            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:+@%") ==
-            std::string::npos;
-    std::string quoted = "'";
-    for (const char c : word)
-      quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-    command += (i ? " " : "") + (plain ? word : quoted + "'");
-  }
+  for (int i = 0; i < count; ++i) command += (i ? " " : "") + shell_word(arguments[i]);
   return command;
 }
 

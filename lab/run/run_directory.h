@@ -18,6 +18,7 @@ struct RunPaths {
   std::filesystem::path environment() const { return root / "environment.json"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
   std::filesystem::path checkpoints() const { return root / "checkpoints"; }
+  std::filesystem::path model() const { return root / "model"; }
   std::filesystem::path sample() const { return root / "sample.json"; }
   std::filesystem::path result() const { return root / "result.json"; }
   std::filesystem::path report() const { return root / "report.html"; }
@@ -42,9 +43,17 @@ class RunLock {
   RunLock(const RunLock&) = delete;
   RunLock& operator=(const RunLock&) = delete;
 
+  // Throws std::runtime_error unless the directory still has its name: what is written
+  // into one that was removed or renamed is lost.
+  void check() const;
+
  private:
+  std::filesystem::path root_;
   int descriptor_ = -1;
 };
+
+// Whether a process holds the directory by a RunLock.
+bool is_locked(const std::filesystem::path& root);
 
 // environment.json's text: versions, CPU, threads, commit, command.
 std::string environment_json(const Recipe& recipe, const std::string& command);
@@ -52,7 +61,8 @@ std::string environment_json(const Recipe& recipe, const std::string& command);
 // "pion 0.1.0 (commit 1e8ae31, LibTorch 2.13.0)".
 std::string version_text();
 
-// The command as a shell takes it.
+// The command, or one word of it, as a shell takes it.
 std::string shell_command(int count, const char* const* arguments);
+std::string shell_word(const std::string& word);
 
 }  // namespace pion::lab

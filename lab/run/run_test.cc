@@ -2,9 +2,12 @@
 #include "lab/run/run.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <optional>
@@ -12,8 +15,10 @@
 
 #include "lab/run/checkpoint.h"
 #include "lab/run/compare.h"
+#include "lab/run/interrupt.h"
 #include "lab/run/run_directory.h"
 #include "lab/run/tensor_file.h"
+#include "lab/run/thread_limit.h"
 
 namespace pion::lab {
 namespace {
@@ -153,6 +158,115 @@ TEST_F(RunTest, TheLaterOfTwoStartsIsRefused) {
     std::getline(std::ifstream(directory_ / name / "recipe.toml") >> std::ws, left);
     EXPECT_EQ(left, "first");
   }
+}
+
+// What a kill between the end of a run and its report leaves.
+TEST_F(RunTest, ACompleteRunWithoutItsReportGetsItOnResume) {
+  const Recipe recipe = Recipe::parse(kRunRecipe, "r.toml");
+  train(recipe, options("a"));
+  const RunPaths paths{directory_ / "a"};
+  EXPECT_TRUE(train(recipe, options("a", true)).complete);
+  EXPECT_FALSE(fs::exists(paths.report()));  // not asked for
+  RunOptions asked = options("a", true);
+  asked.report = true;
+  EXPECT_TRUE(train(recipe, asked).complete);
+  EXPECT_TRUE(fs::exists(paths.report()));
+}
+
+TEST_F(RunTest, WhatKillsLeftIsRemovedAndNothingElse) {
+  const Recipe recipe = Recipe::parse(kRunRecipe, "r.toml");
+  train(recipe, options("a"));
+  const RunPaths paths{directory_ / "a"};
+  fs::create_directories(paths.model());
+  const std::vector<fs::path> left = {
+      paths.root / "result.json.tmp123", paths.root / "recipe.toml.tmp1",
+      paths.model() / "config.json.tmp4194304", paths.model() / "tokenizer.json.tmp7"};
+  const std::vector<fs::path> own = {
+      paths.root / "notes.tmp", paths.root / "notes.tmp12a", paths.root / ".tmp12",
+      paths.root / "notes.txt"};
+  for (const fs::path& file : left) std::ofstream(file) << "half";
+  for (const fs::path& file : own) std::ofstream(file) << "mine";
+  fs::create_directories(paths.root / "folder.tmp1");
+  train(recipe, options("a", true));
+  for (const fs::path& file : left) EXPECT_FALSE(fs::exists(file)) << file;
+  for (const fs::path& file : own) EXPECT_TRUE(fs::exists(file)) << file;
+  EXPECT_TRUE(fs::exists(paths.root / "folder.tmp1"));
+}
+
+TEST_F(RunTest, ADirectoryThatWasRemovedOrRenamedIsNoticed) {
+  const RunLock lock(directory_ / "a");
+  EXPECT_NO_THROW(lock.check());
+  fs::rename(directory_ / "a", directory_ / "b");
+  EXPECT_THROW(lock.check(), std::runtime_error);
+  fs::create_directories(directory_ / "a");  // another one of its name
+  EXPECT_THROW(lock.check(), std::runtime_error);
+  fs::remove(directory_ / "a");
+  fs::rename(directory_ / "b", directory_ / "a");
+  EXPECT_NO_THROW(lock.check());
+  fs::remove(directory_ / "a");
+  EXPECT_THROW(lock.check(), std::runtime_error);
+}
+
+TEST_F(RunTest, ALockIsSeenWithoutBeingTaken) {
+  EXPECT_FALSE(is_locked(directory_ / "a"));
+  std::optional<RunLock> lock(directory_ / "a");
+  EXPECT_TRUE(is_locked(directory_ / "a"));
+  lock.reset();
+  EXPECT_FALSE(is_locked(directory_ / "a"));
+  lock.emplace(directory_ / "a");
+}
+
+TEST(Interrupts, TheMarkIsThatOfTheOutermostGuard) {
+  std::signal(SIGHUP, SIG_IGN);  // as nohup does
+  {
+    const InterruptGuard outer;
+    for (const int signal : {SIGINT, SIGTERM}) {
+      EXPECT_EQ(InterruptGuard::interrupted(), signal != SIGINT);
+      {
+        const InterruptGuard inner;
+        std::raise(signal);
+      }
+      EXPECT_TRUE(InterruptGuard::interrupted());
+    }
+    std::raise(SIGHUP);
+  }
+  {
+    const InterruptGuard later;
+    EXPECT_FALSE(InterruptGuard::interrupted());
+    std::raise(SIGHUP);
+    EXPECT_FALSE(InterruptGuard::interrupted());
+  }
+  std::signal(SIGHUP, SIG_DFL);
+  const InterruptGuard guard;
+  std::raise(SIGHUP);
+  EXPECT_TRUE(InterruptGuard::interrupted());
+}
+
+TEST(Threads, AreRefusedWhereTheSystemHasNoneLeft) {
+  EXPECT_NO_THROW(require_threads(4, "threads"));
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "its shadow memory is beyond every limit";
+#endif
+  const auto few = [] {  // a limit on memory, in a process of its own
+    rlimit limit{1u << 30, 1u << 30};
+    setrlimit(RLIMIT_AS, &limit);
+    try {
+      require_threads(1024, "threads");
+    } catch (const std::invalid_argument& error) {
+      const std::string what = error.what();
+      const bool says = what.starts_with("threads: must be a number of threads") &&
+                        what.find("got 1024; it ends at ") != std::string::npos;
+      std::_Exit(says ? 0 : 1);
+    }
+    std::_Exit(2);
+  };
+  EXPECT_EXIT(few(), testing::ExitedWithCode(0), "");
+}
+
+TEST(ShellWords, AreTakenByAShellAsTheyAre) {
+  EXPECT_EQ(shell_word("runs/snake-1"), "runs/snake-1");
+  EXPECT_EQ(shell_word("my runs/it's"), "'my runs/it'\\''s'");
+  EXPECT_EQ(shell_word(""), "''");
 }
 
 TEST_F(RunTest, FlagsOfAResumedRunMustAgreeWithIt) {

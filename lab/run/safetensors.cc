@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "lab/run/durable_file.h"
+#include "lab/run/shown_text.h"
 #include "pion/optim/outside_text.h"
 
 namespace pion::lab {
@@ -55,7 +56,7 @@ Json parse_json(std::string_view text, const std::string& where) {
     if (event == Json::parse_event_t::key &&
         !keys.back().insert(parsed.get<std::string>()).second)
       throw std::invalid_argument(where + ": the header names \"" +
-                                  parsed.get<std::string>() + "\" twice");
+                                  shortened(parsed.get<std::string>()) + "\" twice");
     return true;
   };
   try {
@@ -83,7 +84,7 @@ TensorRecord read_record(const Json& entry, const std::string& where) {
   if (!entry.is_object()) fail("must be an object with dtype, shape and data_offsets");
   for (const auto& [key, value] : entry.items())
     if (key != "dtype" && key != "shape" && key != "data_offsets")
-      fail("unknown member \"" + key + "\"");
+      fail("unknown member \"" + shortened(key) + "\"");
   TensorRecord record{};
   const auto dtype = entry.find("dtype");
   if (dtype == entry.end() || !dtype->is_string()) fail("dtype must be text");
@@ -91,7 +92,8 @@ TensorRecord read_record(const Json& entry, const std::string& where) {
   const auto row = std::find_if(kTypes.begin(), kTypes.end(),
                                 [&](const TypeRow& each) { return each.tag == tag; });
   if (row == kTypes.end())
-    fail("dtype must be F32, F64, F16, BF16, I64, I32, U8 or BOOL, got \"" + tag + "\"");
+    fail("dtype must be F32, F64, F16, BF16, I64, I32, U8 or BOOL, got \"" +
+         shortened(tag) + "\"");
   record.type = row->type;
   const auto natural = [&](const Json& value, const char* what) -> std::uint64_t {
     if (!value.is_number_unsigned())
@@ -184,7 +186,8 @@ SafetensorsHeader parse_safetensors(std::string_view start, std::uint64_t file_s
   for (const auto& [name, entry] : json.items()) {
     if (name != "__metadata__") {
       header.tensors.emplace(name,
-                             read_record(entry, where + ": tensor \"" + name + "\""));
+                             read_record(entry, where + ": tensor \"" +
+                                               shortened(name) + "\""));
       continue;
     }
     if (!entry.is_object())

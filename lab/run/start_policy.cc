@@ -6,12 +6,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
+#include <thread>
 
 #include "lab/rewards/verifier.h"
 #include "lab/run/durable_file.h"
@@ -82,7 +84,7 @@ bool is_made(const fs::path& run) {
   return fs::exists(RunPaths{run}.result()) && fs::exists(run / "model" / "config.json");
 }
 
-// Waits for a lock that dies with its process.
+// Waits for a lock that dies with its process; throws Interrupted after a signal.
 class WaitingLock {
  public:
   WaitingLock(const fs::path& path, const std::string& waiting) {
@@ -90,11 +92,19 @@ class WaitingLock {
     descriptor_ = open_own_file(path, O_CREAT | O_RDWR);
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
     if (!waiting.empty()) std::printf("%s\n", waiting.c_str()), std::fflush(stdout);
-    while (::flock(descriptor_, LOCK_EX) != 0)
-      if (errno != EINTR || InterruptGuard::interrupted()) {
-        ::close(descriptor_);
-        throw std::runtime_error("interrupted while waiting for " + path.string());
+    // asked again and again: a call that waits would be begun anew after a signal
+    while (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+      const bool held = errno == EWOULDBLOCK || errno == EINTR;
+      const std::string reason = std::strerror(errno);
+      if (held && !InterruptGuard::interrupted()) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        continue;
       }
+      ::close(descriptor_);
+      if (!held) throw std::runtime_error("cannot lock " + path.string() + ": " + reason);
+      throw Interrupted("interrupted while waiting for " + path.string() +
+                        "; run the same command again");
+    }
   }
   ~WaitingLock() { ::close(descriptor_); }
   WaitingLock(const WaitingLock&) = delete;
@@ -127,6 +137,7 @@ void make_start_policy(const Recipe& recipe, int threads, bool quiet) {
         "model.folder");
   const fs::path run = policy_run(name, start);
   if (is_made(run)) return;
+  const InterruptGuard guard;
   const WaitingLock lock(
       run.string() + ".lock",
       quiet ? "" : "waiting for " + run.string() + ", which another process is training");
@@ -142,9 +153,11 @@ void make_start_policy(const Recipe& recipe, int threads, bool quiet) {
       begun ? resumed_recipe(run, {}) : start,
       {.out = run, .resume = begun, .quiet = quiet, .command = "start policy " + name});
   if (!outcome.complete)
-    throw std::runtime_error("start policy " + name +
-                             ": interrupted and saved; run the same command again to "
-                             "continue");
+    throw Interrupted("start policy " + name +
+                      ": interrupted and saved; run the same command again to continue");
+  if (!is_made(run))
+    throw std::runtime_error("start policy " + name + ": " + run.string() +
+                             " is complete but has no model; remove it to train again");
   if (!quiet) {
     std::printf("start policy: %s ready, accuracy %.3f\n", name.c_str(), outcome.score);
     std::fflush(stdout);

@@ -17,8 +17,7 @@ std::filesystem::path start_policy_folder(const std::string& name);
 
 // Makes what `recipe` begins with, if anything: trains it on `threads` threads, or waits
 // while another process does. Its progress is shown unless `quiet`. Throws
-// std::invalid_argument if that recipe is wrong, std::runtime_error if it was
-// interrupted.
+// std::invalid_argument if that recipe is wrong, Interrupted after a signal.
 void make_start_policy(const Recipe& recipe, int threads, bool quiet);
 
 }  // namespace pion::lab

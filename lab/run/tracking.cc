@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -40,8 +41,7 @@ pid_t start(const std::vector<std::string>& arguments, int input) {
                              std::strerror(errno));
   if (child > 0) return child;
   // Ctrl-C goes to the whole group; the mirror ends after the run, not before
-  ::signal(SIGINT, SIG_IGN);
-  ::signal(SIGTERM, SIG_IGN);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_IGN);
   ::dup2(input, STDIN_FILENO);
   ::dup2(STDERR_FILENO, STDOUT_FILENO);  // a library's chatter is no output of pion
   ::setenv("PYTHONPATH", path.c_str(), 1);

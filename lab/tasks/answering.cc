@@ -5,6 +5,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "lab/run/shown_text.h"
 #include "lab/tasks/stopwatch.h"
 
 namespace pion::lab {
@@ -56,8 +57,8 @@ AnswerBatch answer_problems(const CausalLm& model, const Vocabulary& vocabulary,
     if (!std::isfinite(batch.verdicts[row].reward))
       throw std::runtime_error("the verifier's reward must be finite, got " +
                                std::to_string(batch.verdicts[row].reward) + " for \"" +
-                               batch.texts[row] + "\", an answer to \"" +
-                               std::string(attempts[row].prompt) + "\"");
+                               shortened(batch.texts[row]) + "\", an answer to \"" +
+                               shortened(attempts[row].prompt) + "\"");
   batch.verification_seconds = watch.lap();
   return batch;
 }

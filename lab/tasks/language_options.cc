@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "lab/run/recipe_keys.h"
+#include "lab/run/shown_text.h"
 
 namespace pion::lab {
 namespace {
@@ -206,7 +207,7 @@ std::unique_ptr<ProblemSet> open_problems(const ProblemChoice& choice) {
     throw std::invalid_argument(
         "data.source: must be \"arithmetic\" or a file that python -m pion.prepare "
         "wrote, got \"" +
-        choice.source + "\", which does not exist in " +
+        shortened(choice.source) + "\", which does not exist in " +
         std::filesystem::absolute(choice.source).parent_path().string());
   return open_problem_set(choice.source);
 }

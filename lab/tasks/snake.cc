@@ -79,6 +79,7 @@ SnakeTask::SnakeTask(const SnakeTaskOptions& options)
     throw std::invalid_argument("snake: eval_episodes must be >= 1, got " +
                                 std::to_string(options.eval_episodes));
   }
+  evaluation_environment(1);  // its threads come on top: now, not in the first evaluation
 }
 
 AttentionShape SnakeTask::attention_shape() const {

@@ -51,9 +51,13 @@ class ThreadPool : public Executor {
     workers_.reserve(static_cast<std::size_t>(threads - 1));
     try {
       for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
-    } catch (...) {  // the system has no more threads
+    } catch (const std::exception& error) {  // the system has no more threads
+      const std::size_t started = workers_.size() + 1;
       stop();
-      throw;
+      throw std::runtime_error("make_thread_pool: the system must start " +
+                               std::to_string(threads) + " threads, got " +
+                               std::to_string(started) + " (" + error.what() +
+                               "); ask for fewer, or raise its limits");
     }
   }
   ~ThreadPool() override { stop(); }

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from pion import cpu_step, torch_step
+from pion import cpu_step, parameter_lists, torch_step
 from pion import groups as group_keys
 from pion import state as states
 from pion.cell import Cell, check_finite, check_parameter, checked_shape, shard_of
@@ -72,14 +72,13 @@ class Optimizer(torch.optim.Optimizer):
     closure did, or memory or a device failed in its middle.
     """
 
+    # said to who gives a module in the place of parameters
+    _whole_model = "give pion.route(model) to pion.PionAdamW, or model.parameters()"
+
     def __init__(self, params, defaults: dict | None = None, *, rule: str | None = None):
         self._rule = rule  # of groups that name none
         self._forget()
-        if isinstance(params, torch.nn.Module):
-            raise TypeError(
-                f"{type(self).__name__}: params must be parameters or groups of them, got a "
-                "module; give model.parameters(), or pion.route(model) to pion.PionAdamW"
-            )
+        params = parameter_lists.listed(params, type(self).__name__, self._whole_model)
         super().__init__(params, dict(defaults or {}))
 
     def _forget(self):
@@ -95,10 +94,14 @@ class Optimizer(torch.optim.Optimizer):
     # groups
 
     def add_param_group(self, param_group: dict):
-        if not isinstance(param_group, dict):
-            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         where = f"{type(self).__name__}: group {len(self.param_groups)}"
-        group = dict(param_group)
+        if not isinstance(param_group, dict):
+            raise TypeError(
+                f'{where}: must be a dict with "params", got '
+                f"{parameter_lists.described(param_group)}"
+            )
+        parameters = parameter_lists.in_group(param_group, where, self._whole_model)
+        group = param_group | {"params": parameters}
         group_keys.refuse(group, where)
         rule = self._rule_of(group, where)
         group = group_keys.merge(group, self._defaults_of(rule), rule, where) | {"rule": rule}

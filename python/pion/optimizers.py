@@ -5,9 +5,8 @@ Meaning and range of every key: help(pion.Pion) prints the table of the C++ libr
 the signatures show. Every key is also a group key.
 """
 
-import torch
-
 from pion import groups as group_keys
+from pion import parameter_lists
 from pion._pion import Rule, rule_names
 from pion.optimizer import Optimizer
 from pion.routing import Routing, route_bound
@@ -233,6 +232,8 @@ class PionAdamW(Optimizer):
     here: "pion", "muon", ...; a Routing has chosen it already.
     """
 
+    _whole_model = "give pion.route(model), or model.named_parameters()"
+
     def __init__(self, params, lr=None, *, matrices: str = _MATRICES, **keys):
         group_keys.refuse(keys, "PionAdamW")
         if not isinstance(matrices, str) or not _is_matrix_rule(matrices):
@@ -243,14 +244,12 @@ class PionAdamW(Optimizer):
         self._matrices = matrices
         self._keys = group_keys.with_betas(keys if lr is None else keys | {"lr": lr})
         defaults = {"lr": lr if lr is not None else _ADAMW["lr"]}
-        if isinstance(params, torch.nn.Module):  # refused there
-            super().__init__(params, defaults)
         if isinstance(params, Routing):
             rules = {route.rule for route in params.routes}
             _check_matrices(matrices, rules)
             params = params.to_param_groups()
         else:
-            params = list(params)
+            params = parameter_lists.listed(params, "PionAdamW", self._whole_model)
             rules = None
         grouped = bool(params) and isinstance(params[0], dict)
         self._check_keys(rules or self._rules_of(params, grouped))
@@ -279,15 +278,21 @@ class PionAdamW(Optimizer):
         groups = params if grouped else [{"params": params}]
         result = []
         for group in groups:
-            named = _RULE_KEYS & set(group)
-            result += [group] if named else route_bound(group, self._matrices)
+            if _RULE_KEYS & set(group):
+                result.append(group)
+                continue
+            where = "PionAdamW: a group" if grouped else "PionAdamW"
+            parameters = parameter_lists.in_group(group, where, self._whole_model)
+            result += route_bound(group | {"params": parameters}, self._matrices)
         return result
 
     def _defaults_of(self, rule: str) -> dict:
         return self._keys
 
     def add_param_group(self, param_group: dict):
-        for group in self._routed([param_group], isinstance(param_group, dict)):
+        if not isinstance(param_group, dict):
+            return super().add_param_group(param_group)  # refused there
+        for group in self._routed([param_group], True):
             super().add_param_group(group)
 
     def _own_attributes(self) -> dict:

@@ -22,6 +22,7 @@ class Row:
 
 
 def shortened(text: str, limit: int = 80) -> str:
+    """For every text in a message that a file or a command line may make long."""
     text = str(text).replace("\n", " ")
     return text if len(text) <= limit else text[: limit - 3] + "..."
 

@@ -4,19 +4,24 @@
 import operator
 from collections.abc import Iterable, Mapping
 
-from pion.group_values import pair
+import torch
+
+from pion.group_values import pair as two_betas
+from pion.parameter_lists import described
 
 
 def named_parameters(model) -> list:
     """(name, parameter) pairs, from pairs or a mapping."""
-    pairs = list(model.items()) if isinstance(model, Mapping) else list(model)
+    wanted = "route: model must be a torch.nn.Module or (name, parameter) pairs, got"
+    instead = "give the model itself or model.named_parameters()"
+    try:
+        pairs = list(model.items()) if isinstance(model, Mapping) else list(model)
+    except TypeError:  # cannot be iterated
+        raise TypeError(f"{wanted} {described(model)}; {instead}") from None
     for entry in pairs:
-        if not isinstance(entry, tuple | list) or len(entry) != 2 or not isinstance(entry[0], str):
-            raise TypeError(
-                "route: model must be a torch.nn.Module or (name, parameter) pairs, got "
-                f"{type(entry).__name__} in place of a pair; give the model itself or "
-                "model.named_parameters()"
-            )
+        pair = isinstance(entry, tuple | list) and len(entry) == 2
+        if not (pair and isinstance(entry[0], str) and isinstance(entry[1], torch.Tensor)):
+            raise TypeError(f"{wanted} {described(entry)} in place of a pair; {instead}")
     return pairs
 
 
@@ -38,7 +43,7 @@ def rules_of(rules) -> dict:
             )
         keys = dict(keys)
         if "betas" in keys:
-            keys["beta1"], keys["beta2"] = pair(keys.pop("betas"), f'route: rules["{part}"]')
+            keys["beta1"], keys["beta2"] = two_betas(keys.pop("betas"), f'route: rules["{part}"]')
         result[part] = keys
     return result
 

@@ -154,10 +154,76 @@ def test_a_group_keeps_its_rule_and_keys():
         optimizer.step()
 
 
-def test_a_model_is_not_its_parameters():
-    for make in (pion.PionAdamW, pion.Muon):
-        with pytest.raises(TypeError, match=r"give model.parameters\(\), or pion.route\(model\)"):
-            make(mlp())
+CLASSES = (pion.PionAdamW, pion.Pion, pion.Muon, pion.LowRankMuon, pion.LowPassMuon)
+
+
+@pytest.mark.parametrize("make", CLASSES)
+def test_what_is_no_list_of_parameters_is_refused_by_its_name(make):
+    weight, name = parameter((8, 6)), make.__name__
+    for wrong, got, remedy in (
+        (weight, r"a tensor of shape \[8, 6\]", r"\[weight\]"),
+        (mlp(), r"a module, \w+", r"give pion.route\(model\)"),
+        ({"params": [weight]}, "a dict", r"\[group\]"),
+        ({"w": weight}, "a dict", r"items\(\)"),
+        ({weight}, "a set", "give a list"),
+        ("weight", "str 'weight'", r"model.parameters\(\)"),
+        (None, "NoneType None", r"model.parameters\(\)"),
+        (3, "int 3", r"model.parameters\(\)"),
+    ):
+        message = f"^{name}: params must be a list.*got {got}[;,] .*{remedy}"
+        with pytest.raises(TypeError, match=message):
+            make(wrong)
+
+
+@pytest.mark.parametrize("make", CLASSES)
+def test_an_entry_that_is_no_parameter_is_named_with_its_place(make):
+    weight, name = parameter((8, 6)), make.__name__
+    for entries, got in (
+        (["a"], "str 'a' at index 0"),
+        ([weight, np.ones((8, 6))], "ndarray array.* at index 1"),
+        ([("w", weight), ("b", 1.0)], "tuple .*'b', 1.0.* at index 1"),
+        ([mlp()], r"a module, \w+ at index 0; for a whole model give pion.route"),
+        ([None], "NoneType None at index 0"),
+        (["x" * 126_000], r"str 'x+\.\.\. at index 0"),
+    ):
+        message = f"^{name}: params must hold parameters.*got {got}"
+        with pytest.raises(TypeError, match=message) as refusal:
+            make(iter(entries))
+        assert len(str(refusal.value)) < 400
+    with pytest.raises(TypeError, match="all parameters or all groups"):
+        make([weight, {"params": [parameter((8, 6))]}])
+
+
+@pytest.mark.parametrize("rule", [{}, {"rule": "muon"}])
+def test_the_parameters_of_a_group_are_held_to_the_same(rule):
+    weight = parameter((8, 6))
+    optimizers = [pion.PionAdamW([{"params": [weight], "rule": "muon"}]), pion.Muon([weight])]
+    for optimizer in optimizers:
+        for wrong, message in (
+            ({"params": mlp()}, r"a module, \w+"),
+            ({"params": ["a"]}, '"params" must hold parameters .*str .a. at index 0'),
+            ({"params": {weight}}, "a set"),
+            ({"weights": [weight]}, 'must have "params"'),
+        ):
+            with pytest.raises(TypeError, match=message):
+                optimizer.add_param_group(wrong | rule)
+        for wrong in (weight, [weight], "a"):
+            with pytest.raises(TypeError, match='must be a dict with "params"'):
+                optimizer.add_param_group(wrong)
+        assert len(optimizer.param_groups) == 1
+
+
+def test_lists_that_torch_takes_are_taken():
+    weight = parameter((8, 6))
+    for params in (
+        (weight,),
+        iter([weight]),
+        torch.nn.ParameterList([weight]),
+        [("w", weight)],
+        [{"params": weight}],
+        [{"params": iter([weight])}],
+    ):
+        assert pion.Muon(params).param_groups[0]["params"] == [weight]
 
 
 def test_functions_for_pions_optimizers_refuse_others(tmp_path):

@@ -374,3 +374,12 @@ def test_arguments_are_refused_by_name(option, value):
 def test_parameters_without_names_are_told_apart_from_a_model():
     with pytest.raises(TypeError, match=r"give the model itself or model.named_parameters\(\)"):
         pion.route(Language().parameters())
+    weight = torch.ones(4, 3)
+    for wrong, got in (
+        (None, "NoneType None"),
+        (weight, r"a tensor of shape \[3\] in place"),
+        ("model", "str 'm' in place"),
+        ([("w", 1.0)], r"tuple \('w', 1.0\) in place"),
+    ):
+        with pytest.raises(TypeError, match=f"^route: model must be.*got {got}.*give the model"):
+            pion.route(wrong)

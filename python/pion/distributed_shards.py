@@ -131,8 +131,7 @@ def _axis_of(shard: Shard, fold: str):
     """What of (count, rows, cols) the shard cuts, and how many rows or columns are one entry of
     the dimension: ("count" or 0 or 1 or None, unit). None: columns that lie apart."""
     dims = len(shard.shape)
-    stacked = not (dims == 2 or fold == "conv" or (fold == "auto" and dims != 3))
-    if stacked:
+    if dims > 2 and fold == "stack":
         return ("count", 1) if shard.dim < dims - 2 else (shard.dim - (dims - 2), 1)
     if shard.dim > 1:
         return None, 1

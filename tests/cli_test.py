@@ -184,6 +184,8 @@ def test_inspect_shows_routing_and_spectra(folder):
         "model.embed_tokens.weight": numpy.ones((10, 4), numpy.float32),
         "model.layers.0.mlp.up_proj.weight": numpy.diag([4.0, 2.0, 1.0, 0.0]).astype(numpy.float32),
         "model.layers.0.input_layernorm.weight": numpy.ones(4, numpy.float32),
+        "model.layers.0.mlp.experts.down_proj": numpy.ones((2, 4, 6), numpy.float32),
+        "model.layers.1.mlp.experts.down_proj": numpy.ones((2, 2, 4, 6), numpy.float32),
     }
     safetensors.numpy.save_file(tensors, folder / "m.safetensors")
     text = pion("inspect", "m.safetensors", "--spectra", cwd=folder, check=0).stdout
@@ -192,6 +194,9 @@ def test_inspect_shows_routing_and_spectra(folder):
     assert float(row[3]) == 4.0  # sigma_max
     assert float(row[4]) == pytest.approx(21 / 16, abs=0.05)  # (16 + 4 + 1) / 16, one decimal
     assert "embed_tokens" not in spectra
+    for layer, matrices in ((0, "2"), (1, "4")):  # every expert is one whole matrix
+        row = next(r for r in spectra.splitlines() if f"{layer}.mlp.experts" in r).split()
+        assert row[1:3] == [matrices, "4x6"]
     # the same model in two shards
     names = list(tensors)
     for i, part in enumerate((names[:1], names[1:])):

@@ -64,7 +64,7 @@ std::string module_type(const std::string& name, std::size_t dimensions) {
   const auto has = [&](const char* part) { return name.find(part) != std::string::npos; };
   if (has("embed") || has("wte.") || has("wpe.")) return "Embedding";
   if (has("norm") || has("ln_") || has(".ln")) return "LayerNorm";
-  if (dimensions == 4) return "Conv2d";
+  if (dimensions == 4 && !has("expert")) return "Conv2d";
   if (dimensions == 2 && name.ends_with(".weight")) return "Linear";
   return "";
 }
@@ -133,11 +133,14 @@ std::string spectra_table(const Routing& routing,
     if (weight.dim() > 2 && route.role != Role::kExpertStack) weight = weight.flatten(1);
     const torch::Tensor stack =
         weight.dim() == 2 ? weight.unsqueeze(0) : weight.flatten(0, -3);
+    // the matrices of a stack are its blocks already
+    const HeadLayout layout =
+        route.role == Role::kExpertStack ? HeadLayout{} : route.heads;
     double sigma_max = 0, stable = 0, effective = 0, directions = 0;
     int count = 0;
     Block shape{};
     for (std::int64_t i = 0; i < stack.size(0); ++i)
-      for (const Block& block : head_blocks(route.heads, stack.size(1), stack.size(2))) {
+      for (const Block& block : head_blocks(layout, stack.size(1), stack.size(2))) {
         const Spectrum spectrum = spectrum_of(
             stack[i].narrow(0, block.row, block.rows).narrow(1, block.col, block.cols));
         sigma_max = std::max(sigma_max, spectrum.sigma_max);
@@ -180,6 +183,10 @@ std::string inspect(const InspectOptions& options) {
     }
   }
   RoutingOptions routing_options;
+  for (const ParameterDescription& p : parameters) {  // a file cannot be asked
+    if (p.shape.size() > 3 && p.module_type.empty())
+      routing_options.overrides.emplace_back(p.name, "stack");
+  }
   fs::path config = options.config;
   const fs::path beside =
       (fs::is_directory(options.model) ? options.model : options.model.parent_path()) /

@@ -60,6 +60,13 @@ AttentionShape attention_shape_from_config(std::string_view json) {
       count(config, {"num_key_value_heads", "n_kv_heads", "num_kv_heads", "n_head_kv"});
   shape.head_dim = count(config, {"head_dim", "kv_channels", "d_kv"});
   const std::int64_t width = count(config, {"hidden_size", "n_embd", "d_model", "dim"});
+  shape.linear_key_heads = count(config, {"linear_num_key_heads", "linear_num_heads"});
+  shape.linear_value_heads =
+      count(config, {"linear_num_value_heads", "linear_num_heads"});
+  const auto linear = config.find("linear_attn_config");  // Kimi Linear's own files
+  if (shape.linear_key_heads == 0 && linear != config.end() && linear->is_object()) {
+    shape.linear_key_heads = shape.linear_value_heads = count(*linear, {"num_heads"});
+  }
   const auto multi_query = config.find("multi_query");
   if (shape.heads == 0) return {};
   if (shape.kv_heads == 0) {

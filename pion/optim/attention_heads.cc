@@ -31,13 +31,44 @@ HeadDecision even(const Projection& p, const AttentionShape& counts, std::int64_
   return {{.heads = {heads}}, text(heads) + " heads of " + text(head_dim)};
 }
 
+// Gated attention (Qwen3-Next, Qwen3.5) has every head's gate below its query.
+HeadDecision queries(const Projection& p, const AttentionShape& counts,
+                     std::int64_t out) {
+  if (out == 2 * p.read && p.read % counts.heads == 0 &&
+      (counts.head_dim == 0 || p.read == counts.heads * counts.head_dim)) {
+    return {{.heads = {2 * counts.heads}},
+            text(counts.heads) + " queries and gates of " + text(p.read / counts.heads)};
+  }
+  return even(p, counts, out, counts.heads, "heads");
+}
+
 HeadDecision whole(const std::string& why) { return {{}, why + ": taken whole"}; }
+
+// A gated delta net's: queries and keys have linear_key_heads, values and what reads them
+// linear_value_heads. Its fused projections lie key head by key head, with gates between.
+HeadDecision linear_heads(const Projection& p, const AttentionShape& counts,
+                          std::int64_t out, std::int64_t in) {
+  if (p.role == Role::kAttentionFusedQkv) return whole("linear attention, several parts");
+  const bool keys = p.role == Role::kAttentionQ || p.role == Role::kAttentionK;
+  const std::int64_t heads = keys ? counts.linear_key_heads : counts.linear_value_heads;
+  if (heads == 0) return whole("linear attention, head count unknown");
+  const std::int64_t length = p.role == Role::kAttentionO ? in : out;
+  if (length % heads != 0) {
+    throw std::invalid_argument(
+        "route: " + p.name + ": " + (keys ? "linear_key_heads" : "linear_value_heads") +
+        " must divide " + text(length) + ", got " + text(heads) +
+        ". Give the counts of this part by attention_by_name, or set per_head = false");
+  }
+  return {{.heads = {heads}},
+          text(heads) + " linear heads of " + text(length / heads)};
+}
 
 // Width of one head, from the counts or from the query projection; 0 if unknown.
 std::int64_t head_width(const Projection& p, const AttentionShape& counts) {
   if (counts.head_dim != 0) return counts.head_dim;
-  if (counts.heads == 0 || p.query_rows % counts.heads != 0) return 0;
-  return p.query_rows / counts.heads;
+  const std::int64_t rows = p.query_rows == 2 * p.read ? p.read : p.query_rows;  // gated
+  if (counts.heads == 0 || rows % counts.heads != 0) return 0;
+  return rows / counts.heads;
 }
 
 HeadDecision key_or_value(const Projection& p, const AttentionShape& counts,
@@ -110,14 +141,18 @@ HeadDecision attention_heads(const Projection& p, const AttentionShape& counts,
   const std::int64_t out = p.transposed ? p.cols : p.rows,
                      in = p.transposed ? p.rows : p.cols;
   HeadDecision decision;
-  if (p.role == Role::kAttentionFusedQkv) {
+  if (p.linear && per_head) {
+    decision = linear_heads(p, counts, out, in);
+  } else if (p.linear) {
+    decision = {{}, "taken whole"};
+  } else if (p.role == Role::kAttentionFusedQkv) {
     decision = fused(p, counts, out, in, per_head);
   } else if (!per_head) {
     decision = {{}, "taken whole"};
   } else if (counts.heads == 0) {
     decision = whole("head count unknown");
   } else if (p.role == Role::kAttentionQ) {
-    decision = even(p, counts, out, counts.heads, "heads");
+    decision = queries(p, counts, out);
   } else if (p.role == Role::kAttentionO) {
     decision = even(p, counts, in, counts.heads, "heads");
   } else {

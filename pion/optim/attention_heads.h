@@ -15,7 +15,9 @@ struct Projection {
   std::int64_t rows, cols;
   bool transposed = false;      // stored (in, out)
   bool interleaved = false;     // fused, head by head: no contiguous Q, K and V
+  bool linear = false;          // of a linear attention, which has counts of its own
   std::int64_t query_rows = 0;  // outputs of the query projection beside it; 0 if none
+  std::int64_t read = 0;        // inputs of the output projection beside it; 0 if none
 };
 
 struct HeadDecision {

@@ -25,6 +25,7 @@ RoleFinder::RoleFinder(const std::vector<ParameterDescription>& parameters) {
     Entry e{take_apart(p.name), plain_module_type(p.module_type), p.shape};
     e.wide_dims = static_cast<int>(std::count_if(p.shape.begin(), p.shape.end(),
                                                  [](std::int64_t n) { return n != 1; }));
+    e.index = entries_.size();
     entries_.push_back(std::move(e));
   }
   collect_neighbours();
@@ -56,6 +57,7 @@ void RoleFinder::check_flattened(
 
 void RoleFinder::collect_neighbours() {
   for (const Entry& e : entries_) {
+    if (is_one_of(e.name.leaf, kDeltaNet)) linear_attentions_.insert(e.name.prefix);
     if (e.shape.size() < 2 || e.name.bias) continue;
     children_[e.name.prefix].insert(e.name.leaf);
     in_out_ = in_out_ || e.type == "Conv1D" ||
@@ -64,8 +66,7 @@ void RoleFinder::collect_neighbours() {
     has_head_ = has_head_ || is_head_name(e.name.leaf) || is_head_name(e.name.parent) ||
                 (!e.name.in_block && is_one_of(e.name.leaf, kTopHeadLeaves));
     if (const auto number = layer_number(e.name.leaf)) {
-      std::int64_t& last = last_number_[e.name.prefix];
-      last = std::max(last, *number);
+      numbered_[e.name.prefix].emplace_back(*number, e.index);
     }
   }
 }
@@ -114,6 +115,9 @@ std::optional<Placement> RoleFinder::find(std::size_t index) const {
 
 bool RoleFinder::stored_in_out(std::size_t index) const {
   const Entry& e = entries_[index];
+  if (answers_[index] && answers_[index]->role == Role::kExpertStack) {
+    return experts_in_out(index).value_or(false);
+  }
   if (e.shape.size() != 2) return e.type.starts_with("ConvTranspose");
   if (!e.type.empty()) return e.type == "Conv1D";
   return in_out_ && is_one_of(e.name.leaf, {"c_attn", "c_proj", "c_fc", "q_attn"});
@@ -124,6 +128,16 @@ std::int64_t RoleFinder::query_rows(std::size_t index) const {
     if (e.name.prefix == entries_[index].name.prefix && is_one_of(e.name.leaf, kQuery) &&
         e.shape.size() == 2) {
       return e.shape[0];
+    }
+  }
+  return 0;
+}
+
+std::int64_t RoleFinder::output_inputs(std::size_t index) const {
+  for (const Entry& e : entries_) {
+    if (e.name.prefix == entries_[index].name.prefix && is_one_of(e.name.leaf, kOutput) &&
+        e.shape.size() == 2 && !e.name.bias) {
+      return inputs(e);
     }
   }
   return 0;
@@ -163,11 +177,22 @@ bool RoleFinder::in_attention(const Entry& e) const {
   const auto& parts = e.name.parts;
   for (std::size_t i = parts.size() - 1, seen = 0; i-- > 0 && seen < 2;) {
     if (is_number(parts[i])) continue;
+    if (contains(parts[i], {"norm"})) return false;  // "post_attention_layernorm.dense"
     if (contains(parts[i], kAttentionWords)) return true;
     if (contains(parts[i], kMultilayerWords)) return false;
     ++seen;
   }
   return has_sibling(e, kQuery) && has_sibling(e, kKey) && has_sibling(e, kValue);
+}
+
+bool RoleFinder::in_linear_attention(std::size_t index) const {
+  const ParameterName& name = entries_[index].name;
+  return name.inside({"linear_attn", "linear_attention", "delta_net", "deltanet"}) ||
+         linear_attentions_.contains(name.prefix);
+}
+
+bool RoleFinder::in_latent_attention(std::size_t index) const {
+  return has_sibling(entries_[index], kLatent);
 }
 
 RoleFinder::Answer RoleFinder::decide(const Entry& e) const {

@@ -61,34 +61,26 @@ inline const Words kSelfEvident = {"q_proj",
 inline const Words kLatent = {"q_a_proj",  "q_b_proj",  "kv_a_proj_with_mqa",
                               "kv_b_proj", "kv_a_proj", "kv_proj",
                               "to_kv",     "wkv"};
+// Beside the projections of a linear attention: decay rates and short convolutions of
+// gated delta nets, the output gate of MiniMax's, the input gate of xLSTM's.
+inline const Words kDeltaNet = {"a_log",    "dt_bias",     "conv1d",      "q_conv1d",
+                                "k_conv1d", "v_conv1d",    "output_gate", "igate_preact"};
 inline const Words kAttentionWords = {"attn", "attention", "mha"};
 inline const Words kMultilayerWords = {
     "mlp", "ffn", "feed_forward", "feedforward", "densereludense", "intermediate"};
-inline const Words kMultilayerLeaves = {"up_proj",
-                                        "gate_proj",
-                                        "down_proj",
-                                        "gate_up_proj",
-                                        "w1",
-                                        "w2",
-                                        "w3",
-                                        "wi",
-                                        "wi_0",
-                                        "wi_1",
-                                        "c_fc",
-                                        "dense_h_to_4h",
-                                        "lin1",
-                                        "lin2",
-                                        "fc_in",
-                                        "fc_out",
-                                        "dense_4h_to_h",
-                                        "w12",
-                                        "up",
-                                        "down",
-                                        "fc_up",
-                                        "fc_down",
-                                        "gate",
-                                        "linear_fc1",
-                                        "linear_fc2"};
+// clang-format off
+inline const Words kMultilayerLeaves = {
+    "up_proj", "gate_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3", "wi", "wi_0",
+    "wi_1", "c_fc", "dense_h_to_4h", "lin1", "lin2", "fc_in", "fc_out", "dense_4h_to_h",
+    "w12", "up", "down", "fc_up", "fc_down", "gate", "linear_fc1", "linear_fc2",
+    "input_linear", "output_linear", "time_mlp_in", "time_mlp_out", "action_time_mlp_in",
+    "action_time_mlp_out"};
+// clang-format on
+// Of the leaves above those whose outputs are the model's width.
+inline const Words kDownProjections = {"down_proj",     "w2",       "wo",
+                                       "lin2",          "fc_out",   "down",
+                                       "fc_down",       "fc2",      "dense_4h_to_h",
+                                       "linear_fc2",    "c_proj",   "output_linear"};
 inline const Words kHeadLeaves = {"lm_head",
                                   "head",
                                   "score",
@@ -131,9 +123,11 @@ inline bool is_head_name(std::string_view part) {
   return is_one_of(part, kHeadLeaves) || part.ends_with("_head") ||
          part.starts_with("head_");
 }
+// "Linear", "BitLinear", "Linear8bitLt"; not KimiLinear's "KimiLinearRMSNorm".
 inline bool is_linear_type(std::string_view type) {
-  return type.find("Linear") != std::string_view::npos || type == "Dense" ||
-         type == "Conv1D";
+  const bool with_bits = type.starts_with("Linear") && type.size() > 6 &&
+                         type[6] >= '0' && type[6] <= '9';
+  return type.ends_with("Linear") || with_bits || type == "Dense" || type == "Conv1D";
 }
 inline bool is_convolution_type(std::string_view type) {
   return type.starts_with("Conv") && type != "Conv1D";

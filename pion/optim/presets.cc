@@ -24,18 +24,33 @@ Routing paper_rlvr(const std::vector<ParameterDescription>& parameters,
   return route(parameters, options);
 }
 
-// "action_head", "action_expert", "gemma_expert", "dit" (transformers' PI0); not a
-// mixture's "experts".
-bool in_action_module(const std::string& name) {
-  for (const std::string& part : take_apart(name).parts) {
-    if (part.find("action") != std::string::npos || part == "expert" || part == "dit" ||
-        part.ends_with("_expert")) {
+// "action_head", "action_expert", "gemma_expert", "lm_expert", "dit" (transformers' PI0),
+// and pi_0.5's time_mlp_in and time_mlp_out; neither a mixture's "experts" nor the model
+// that holds both towers ("paligemma_with_expert", "vlm_with_expert").
+bool in_action_module(const ParameterName& name) {
+  for (const std::string& part : name.parts) {
+    const bool expert = part == "expert" || (part.ends_with("_expert") &&
+                                             !part.ends_with("_with_expert") &&
+                                             part != "shared_expert");
+    if (expert || part == "dit" || part.starts_with("action") ||
+        part.find("_action") != std::string::npos || part.starts_with("time_mlp") ||
+        part == "state_proj") {
       return true;
     }
   }
   return false;
 }
 
+// Layers that read states and noisy actions: input layers elsewhere, matrices of the
+// action module to the preset's authors.
+bool reads_actions(const Route& r, const ParameterName& name) {
+  return r.role == Role::kEmbedding && r.parameter.shape.size() == 2 &&
+         (name.leaf == "action_in_proj" || name.leaf == "state_proj");
+}
+
+// The recipe of the authors' VLA-Adapter and VLANeXt trainers: scale 0.2, one rate, and
+// Nesterov on, which their classes default to and the trainers leave alone. Their openpi
+// trainer differs: scale 2.0, Nesterov off, lr 2.5e-5.
 Routing paper_vla(const std::vector<ParameterDescription>& parameters,
                   RoutingOptions options) {
   MuonRule muon;
@@ -44,17 +59,21 @@ Routing paper_vla(const std::vector<ParameterDescription>& parameters,
   muon.scale = Scale::kOfficial;
   muon.scale_factor = 0.2;
   PionRule pion;
-  static_cast<MatrixRule&>(pion) = muon;
-  pion.nesterov = false;
+  static_cast<MatrixRule&>(pion) = muon;  // Nesterov too
   pion.promotion_steps = 0;
   options.matrices = muon;
   options.rest = AdamWRule{.lr = 1e-4, .weight_decay = 1e-2};
   Routing routing = route(parameters, options);
   bool found = false;
   for (Route& r : routing.routes) {
+    const ParameterName name = take_apart(r.parameter.name);
     const bool decided = r.reason.starts_with("override ");
-    if (decided || !is_matrix_rule(r.rule) || !in_action_module(r.parameter.name))
+    if (decided || !in_action_module(name)) continue;
+    if (reads_actions(r, name)) {
+      r.role = Role::kHiddenMatrix;
+    } else if (!is_matrix_rule(r.rule)) {
       continue;
+    }
     r.rule = pion;
     r.reason += "; action module";
     found = true;
@@ -122,7 +141,7 @@ const std::vector<Entry>& entries() {
       {{"paper-vla", "arXiv:2605.19282, OPTML-Group/Pion VLA recipe",
         "Muon on vision, language and connectors, Pion on the action module, AdamW on "
         "the rest; "
-        "lr 1e-4, scale 0.2, weight decay 0.01"},
+        "lr 1e-4, scale 0.2, Nesterov on, weight decay 0.01, as its VLA-Adapter has it"},
        paper_vla},
       {{"field-notes", "practitioners' notes on reinforcement learning with Muon",
         "Muon on hidden matrices, SGD with momentum on embeddings and the rest; lr 1e-5"},

@@ -79,6 +79,9 @@ RoleFinder::Answer RoleFinder::attention(const Entry& e) const {
   const bool inside = in_attention(e);
   const std::string reason =
       told_by(e.type, "name " + leaf + (inside ? " in attention" : ""));
+  if (e.name.inside({"indexer"})) {  // of sparse attention, with heads of its own
+    return Placement{Role::kHiddenMatrix, reason + ", of an indexer: taken whole"};
+  }
   if (is_one_of(leaf, kLatent)) {
     return Placement{Role::kHiddenMatrix, reason + ", several parts in one: taken whole"};
   }
@@ -125,6 +128,7 @@ RoleFinder::Answer RoleFinder::convolutions(const Entry& e) const {
     return std::nullopt;
   }
   if (!e.type.empty() && !is_convolution_type(e.type)) return std::nullopt;
+  if (may_be_a_stack(e)) return std::nullopt;
   if (contains(e.name.parent, {"embed"}))
     return Placement{Role::kEmbedding, "patch embedding"};
   if (e.shape[1] == 1 && !e.type.starts_with("ConvTranspose")) {
@@ -137,8 +141,7 @@ RoleFinder::Answer RoleFinder::convolutions(const Entry& e) const {
 }
 
 RoleFinder::Answer RoleFinder::experts(const Entry& e) const {
-  const bool named =
-      e.name.inside({"expert", "moe"}) || contains(e.name.leaf, {"expert"});
+  const bool named = in_experts(e) || e.name.inside({"moe"});
   if (e.shape.size() == 3 && (named || is_one_of(e.name.leaf, kMultilayerLeaves))) {
     return Placement{Role::kExpertStack,
                      told_by(e.type, "stack of " + std::to_string(e.shape[0]) +
@@ -150,8 +153,8 @@ RoleFinder::Answer RoleFinder::experts(const Entry& e) const {
 RoleFinder::Answer RoleFinder::multilayer(const Entry& e) const {
   if (e.shape.size() != 2) return std::nullopt;
   const std::string& leaf = e.name.leaf;
-  const bool inside = e.name.inside(kMultilayerWords) || e.name.parent == "ff" ||
-                      e.name.inside({"expert"});
+  const bool inside =
+      e.name.inside(kMultilayerWords) || e.name.parent == "ff" || in_experts(e);
   const bool known =
       is_one_of(leaf, kMultilayerLeaves) ||
       (e.name.in_block && (is_one_of(leaf, {"c_proj", "wo"}) || layer_number(leaf)));
@@ -166,7 +169,8 @@ RoleFinder::Answer RoleFinder::multilayer(const Entry& e) const {
 RoleFinder::Answer RoleFinder::sequential(const Entry& e) const {
   const auto number = layer_number(e.name.leaf);
   if (!number || e.shape.size() != 2 || !is_linear_type(e.type)) return std::nullopt;
-  const bool last = *number == last_number_.at(e.name.prefix);
+  if (!e.name.in_block && may_end(e)) return std::nullopt;
+  const bool last = is_last(e);
   // a network of a policy ends in its head; so does the only network of a model without
   // heads
   const bool own_head =
@@ -177,6 +181,8 @@ RoleFinder::Answer RoleFinder::sequential(const Entry& e) const {
         told_by(e.type, "last of " + (e.name.prefix.empty() ? std::string("the model")
                                                             : e.name.prefix))};
   }
+  // the output of a decoder, in a model whose head is elsewhere
+  if (last && !e.name.in_block && !is_read(e)) return std::nullopt;
   return Placement{
       Role::kHiddenMatrix,
       told_by(e.type, "number " + std::to_string(*number) + " of a sequence")};
@@ -188,6 +194,9 @@ RoleFinder::Answer RoleFinder::remaining_linear(const Entry& e) const {
   if (e.name.inside({"projector", "connector", "merger", "pooler"}) ||
       contains(leaf, {"projector", "connector", "pooler"})) {
     return Placement{Role::kHiddenMatrix, told_by(e.type, "connector or pooler")};
+  }
+  if (contains(e.name.parent, {"norm"})) {
+    return Placement{Role::kHiddenMatrix, told_by(e.type, "modulation of a norm")};
   }
   if (e.name.in_block && is_linear_type(e.type)) {
     return Placement{Role::kHiddenMatrix, "module " + e.type + " in a numbered block"};

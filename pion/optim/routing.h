@@ -20,6 +20,7 @@ struct ParameterDescription {
   std::string module_type;  // "Linear", "Embedding", "LayerNorm", ...; "" if unknown
   std::string tied_to;      // name of an earlier parameter with the same storage, or ""
   std::string dtype;        // "f32", "bf16", ...; for the table only
+  bool frozen = false;      // takes no gradient now; for the table only
 };
 
 enum class Role {
@@ -30,7 +31,7 @@ enum class Role {
   kAttentionO,
   kAttentionFusedQkv,  // the same, per head
   kConvolution,        // folds to (out, rest)
-  kExpertStack,        // (experts, out, in): a matrix each
+  kExpertStack,        // (experts, out, in), or (experts, in, out): a matrix each
   kEmbedding,
   kHead,
   kNorm,
@@ -45,8 +46,10 @@ std::vector<std::string> role_names();
 Role make_role(std::string_view name);  // throws with the nearest right name
 
 // Counts of a transformer; 0 means unknown: projections are then taken whole, and say so.
+// Linear attention (gated delta nets) beside softmax attention has counts of its own.
 struct AttentionShape {
   std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  std::int64_t linear_key_heads = 0, linear_value_heads = 0;
 };
 // From a Hugging Face config.json's text, of whose text_config if it has one. kv_heads is
 // heads and head_dim hidden_size / heads where the file leaves them out, as Hugging Face
@@ -79,16 +82,18 @@ struct RoutingOptions {
   std::vector<std::pair<std::string, AttentionShape>> attention_by_name;
   // Decisions of the user, first match wins: a glob on the name ("*.proj.weight") to
   // "matrix", "rest" or a rule name (taken from `matrices` or `rest` where that is its
-  // rule, else with its defaults). `*` matches any text, dots too; `?` one character. A
-  // glob that matches nothing is an error.
+  // rule, else with its defaults); of three dimensions and more also to "stack" (the last
+  // two, (out, in), are a matrix), "stack_in_out" (the same, stored (in, out)) or
+  // "convolution" ((out, rest)), each under `matrices`. `*` matches any text, dots too;
+  // `?` one character. A glob that matches nothing is an error.
   std::vector<std::pair<std::string, std::string>> overrides;
 };
 
 struct Routing {
   std::vector<Route> routes;
 
-  std::string table()
-      const;  // name, shape, role, rule, heads, scale, lr; aligned columns
+  // name, shape, role, rule, heads, scale, lr, why; aligned columns
+  std::string table() const;
   std::string to_toml() const;  // complete; edited by hand and read back
   // Throws std::invalid_argument with line and column for malformed TOML, unknown keys
   // (nearest right one), unknown rules.
@@ -105,12 +110,17 @@ struct Routing {
 //
 // Judgements that a user may want to know:
 //   input layers (patch and state embeddings) and output heads take the rest's rule: K.
-//   Jordan tied parameters take one role; if one of them is an embedding or a head, all
-//   are LoRA: B is a hidden matrix, A takes the rest's rule: (rank x in) is so wide that
-//   making its
-//     few singular values equal amplifies noise
+//     Jordan
+//   tied parameters take one role; if one of them is an embedding or a head, all are
+//   LoRA: B is a hidden matrix, A takes the rest's rule: (rank x in) is so wide that
+//     making its few singular values equal amplifies noise
 //   a convolution with one input channel is depthwise or a first layer: the rest's rule
-//   the last Linear of a Sequential at the top of the model is its head
+//   the last Linear of a Sequential at the top of the model is its head; where several
+//     may end the model (a VAE's mean and variance, its decoder), each has to be decided
+//   experts stored (in, out), as GPT-OSS and Llama 4 have them, are told by the widths of
+//     their pair of projections or of the model, and count as (out, in) transposed
+//   linear attention is cut by linear_key_heads and linear_value_heads, never by the
+//     counts of the softmax attention; its fused projections stay whole
 Routing route(const std::vector<ParameterDescription>& parameters,
               const RoutingOptions& options);
 

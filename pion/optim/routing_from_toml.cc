@@ -126,7 +126,7 @@ void read_heads(const toml::table& table, const Route& route, HeadLayout& heads)
 Route read_route(const toml::table& table, const std::map<std::string, Rule>& rules) {
   check_keys(table, "[[parameters]]",
              {"name", "shape", "role", "rule", "axis", "sizes", "heads", "transposed",
-              "module_type", "tied_to", "dtype", "reason"});
+              "module_type", "tied_to", "dtype", "frozen", "reason"});
   Route route{.parameter = {.name = read_text(table, "name", true)},
               .role = Role::kVector};
   const auto shape = read_list(table, "shape");
@@ -135,6 +135,8 @@ Route read_route(const toml::table& table, const std::map<std::string, Rule>& ru
   route.parameter.module_type = read_text(table, "module_type", false);
   route.parameter.tied_to = read_text(table, "tied_to", false);
   route.parameter.dtype = read_text(table, "dtype", false);
+  route.parameter.frozen =
+      read<bool>(table, "frozen", "true or false").value_or(false);
   route.reason = read_text(table, "reason", false);
   const std::string role = read_text(table, "role", true);
   route.role = at_line(table.get("role")->source(), [&] { return make_role(role); });

@@ -67,10 +67,11 @@ std::string Routing::table() const {
     rows.push_back({p.name, shape_text(p.shape), std::string(role_name(route.role)),
                     std::string(rule_name(route.rule)), heads_text(route),
                     scale_text(route), number_text(learning_rate(route.rule)),
-                    route.reason});
+                    route.reason + (p.frozen ? "; frozen" : "")});
     std::int64_t entries = 1;
     for (const std::int64_t n : p.shape) entries *= n;
-    auto& [parameters, numbers] = totals[std::string(rule_name(route.rule))];
+    const std::string stepped_by(rule_name(route.rule));
+    auto& [parameters, numbers] = totals[p.frozen ? "frozen" : stepped_by];
     ++parameters;
     if (p.tied_to.empty()) numbers += entries;
   }

@@ -78,6 +78,7 @@ std::string parameter_body(const Route& route, const std::string& rule) {
   if (!p.module_type.empty()) text += "module_type = " + toml_text(p.module_type) + "\n";
   if (!p.tied_to.empty()) text += "tied_to = " + toml_text(p.tied_to) + "\n";
   if (!p.dtype.empty()) text += "dtype = " + toml_text(p.dtype) + "\n";
+  if (p.frozen) text += "frozen = true\n";
   if (!route.reason.empty()) text += "reason = " + toml_text(route.reason) + "\n";
   return text;
 }

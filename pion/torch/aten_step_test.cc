@@ -83,8 +83,11 @@ TEST(AtenStep, BlocksAgree) {
   expect_same(PionOptions(0.1).heads(4), {16, 12});
   expect_same(PionOptions(0.1).heads(4).head_axis(1), {12, 16});
   expect_same(PionOptions(0.1).split_sizes({8, 4, 4}).split_heads({4, 2, 1}), {16, 12});
-  expect_same(PionOptions(0.1).heads(2), {3, 8, 10});
-  expect_same(PionOptions(0.1), {8, 3, 3, 3});
+  expect_same(PionOptions(0.1).fold(Fold::kStack).heads(2), {3, 8, 10});
+  expect_same(PionOptions(0.1).fold(Fold::kConvolution), {8, 3, 3, 3});
+  auto stored_in_out = MuonOptions(0.1).scale(Scale::kSpectral).fold(Fold::kStack);
+  stored_in_out.set_layout({.transposed = true});
+  expect_same(stored_in_out, {3, 8, 12});
 }
 
 TEST(AtenStep, ElementwiseRulesAgree) {

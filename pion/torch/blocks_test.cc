@@ -58,9 +58,10 @@ TEST(Blocks, FusedProjectionsOfUnequalSize) {
 }
 
 TEST(Blocks, ConvolutionsFoldToOutAndRest) {
-  expect_separate({8, 3, 3, 3}, kOptions, [](const torch::Tensor& x) {
-    return std::vector<torch::Tensor>{x.reshape({8, 27})};
-  });
+  expect_separate({8, 3, 3, 3}, PionOptions(kOptions).fold(Fold::kConvolution),
+                  [](const torch::Tensor& x) {
+                    return std::vector<torch::Tensor>{x.reshape({8, 27})};
+                  });
   expect_separate({8, 3, 5}, PionOptions(kOptions).fold(Fold::kConvolution),
                   [](const torch::Tensor& x) {
                     return std::vector<torch::Tensor>{x.reshape({8, 15})};
@@ -68,16 +69,31 @@ TEST(Blocks, ConvolutionsFoldToOutAndRest) {
 }
 
 TEST(Blocks, StacksAreOneMatrixEach) {
-  expect_separate({3, 16, 8}, kOptions,
+  expect_separate({3, 16, 8}, PionOptions(kOptions).fold(Fold::kStack),
                   [](const torch::Tensor& x) { return x.unbind(0); });
   expect_separate({2, 3, 16, 8}, PionOptions(kOptions).fold(Fold::kStack).heads(2),
                   [](const torch::Tensor& x) { return x.reshape({12, 8, 8}).unbind(0); });
 }
 
+TEST(Blocks, AWeightOfMoreDimensionsHasToBeDecided) {
+  for (const std::vector<std::int64_t>& shape :
+       {std::vector<std::int64_t>{3, 16, 8}, {8, 3, 3, 3}}) {
+    const torch::Tensor weight = torch::randn(shape).requires_grad_();
+    try {
+      Pion({weight}, PionOptions(kOptions));
+      ADD_FAILURE() << "taken without a word: " << weight.sizes();
+    } catch (const c10::Error& error) {
+      const std::string message = error.what_without_backtrace();
+      EXPECT_NE(message.find("fold must be chosen"), std::string::npos) << message;
+      EXPECT_NE(message.find("Fold::kStack"), std::string::npos) << message;
+    }
+  }
+}
+
 TEST(Blocks, AStackWithANonFiniteEntryIsSkippedAsAWhole) {
   torch::Tensor stack = torch::randn({3, 8, 8}).requires_grad_();
   const torch::Tensor old = stack.detach().clone();
-  Pion optimizer({stack}, kOptions);
+  Pion optimizer({stack}, PionOptions(kOptions).fold(Fold::kStack));
   optimizer.collect_statistics(true);
   stack.mutable_grad() = torch::randn({3, 8, 8});
   stack.mutable_grad()[2][0][0] = INFINITY;

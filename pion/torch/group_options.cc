@@ -120,7 +120,8 @@ void GroupOptions::serialize(torch::serialize::InputArchive& archive) {
       static_cast<LowPrecision>(read_integer(archive, "low_precision", 0, 2));
   const auto fold = static_cast<Fold>(read_integer(archive, "fold", 0, 2));
   maximize_ = read_flag(archive, "maximize");
-  low_precision_ = low_precision, fold_ = fold;
+  low_precision_ = low_precision;
+  if (fold != Fold::kAutomatic) fold_ = fold;  // else the group's own decision stays
   rule_ = rule, layout_ = std::move(layout), set_keys_ = std::move(set_keys);
 }
 

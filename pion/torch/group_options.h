@@ -19,7 +19,7 @@ namespace pion {
 
 // How a weight of more than two dimensions becomes matrices.
 enum class Fold {
-  kAutomatic,    // 3-D: kStack; 4-D and more: kConvolution
+  kAutomatic,    // for two dimensions; a weight of more has to be decided
   kConvolution,  // (out, rest)
   kStack,        // the last two dimensions are a matrix, the others count matrices
 };

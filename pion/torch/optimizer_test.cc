@@ -274,7 +274,7 @@ TEST(Step, GivesTheSameForEveryThreadCount) {
     at::set_num_threads(threads);
     std::vector<torch::Tensor> all = {parameter({33, 20}), parameter({5, 8, 8}),
                                       parameter({64, 16}), parameter({20, 64})};
-    Pion optimizer(all, PionOptions(0.1).cutoff(0.2));
+    Pion optimizer(all, PionOptions(0.1).cutoff(0.2).fold(Fold::kStack));
     for (int step = 0; step < 4; ++step) {
       for (auto& p : all) set_gradient(p, step);
       optimizer.step();

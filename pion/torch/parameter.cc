@@ -12,8 +12,8 @@ namespace pion {
 
 MatrixShape matrix_shape(at::IntArrayRef sizes, Fold fold) {
   const auto n = sizes.size();
-  const bool stack = fold == Fold::kStack || (fold == Fold::kAutomatic && n == 3);
-  if (n == 2 || !stack) return {1, sizes[0], c10::multiply_integers(sizes.slice(1))};
+  if (n == 2 || fold != Fold::kStack)
+    return {1, sizes[0], c10::multiply_integers(sizes.slice(1))};
   return {c10::multiply_integers(sizes.slice(0, n - 2)), sizes[n - 2], sizes[n - 1],
           /*stack=*/true};
 }
@@ -43,6 +43,11 @@ void check_parameter(const torch::Tensor& parameter, const GroupOptions& options
               rule_name(options.rule()), " must have two dimensions or more, got ", name,
               " of shape ", parameter.sizes(),
               "; put it in a group with AdamWOptions or SgdOptions");
+  TORCH_CHECK(parameter.dim() == 2 || options.fold() != Fold::kAutomatic,
+              "pion: fold must be chosen for a weight of more than two dimensions, got ",
+              name, " of shape ", parameter.sizes(),
+              ": a stack of matrices and a convolution look alike; "
+              ".fold(pion::Fold::kStack) or .fold(pion::Fold::kConvolution)");
   const MatrixShape shape = matrix_shape(parameter.sizes(), options.fold());
   if (parameter.numel() == 0) return;  // no block of it has a shape
   try {

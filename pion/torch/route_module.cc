@@ -66,10 +66,9 @@ std::vector<Named> named_parameters(const torch::nn::Module& module) {
   return all;
 }
 
-Fold fold_of(Role role) {
-  if (role == Role::kConvolution) return Fold::kConvolution;
-  if (role == Role::kExpertStack) return Fold::kStack;
-  return Fold::kAutomatic;
+Fold fold_of(const Route& route) {
+  if (route.role == Role::kExpertStack) return Fold::kStack;
+  return route.parameter.shape.size() > 2 ? Fold::kConvolution : Fold::kAutomatic;
 }
 
 }  // namespace
@@ -83,7 +82,8 @@ std::vector<ParameterDescription> describe(const torch::nn::Module& module) {
                             .shape = own.tensor.sizes().vec(),
                             .module_type = own.module_type,
                             .tied_to = is_new ? "" : first->second,
-                            .dtype = dtype_name(own.tensor.scalar_type())});
+                            .dtype = dtype_name(own.tensor.scalar_type()),
+                            .frozen = !own.tensor.requires_grad()});
   }
   return descriptions;
 }
@@ -114,8 +114,10 @@ std::unique_ptr<Optimizer> make_optimizer(const torch::nn::Module& module,
     std::unique_ptr<GroupOptions> options = make_options(one.rule);
     if (is_matrix_rule(one.rule)) {
       // the matrices of a stack are its blocks already
-      options->set_layout(one.role == Role::kExpertStack ? HeadLayout{} : one.heads);
-      options->set_fold(fold_of(one.role));
+      const bool stack = one.role == Role::kExpertStack;
+      options->set_layout(stack ? HeadLayout{.transposed = one.heads.transposed}
+                                : one.heads);
+      options->set_fold(fold_of(one));
     }
     auto group = std::find_if(groups.begin(), groups.end(),
                               [&](const Group& g) { return *g.options == *options; });

@@ -23,7 +23,8 @@ Routing route(const torch::nn::Module& module, const RoutingOptions& options = {
 
 // The optimizer of a routing: parameters of equal rule and heads share a group. The
 // routing must fit the module by names and shapes; tied parameters are stepped once, by
-// the first name.
+// the first name. Frozen ones (requires_grad false) are held too, without state, and are
+// stepped once they are unfrozen and have a gradient.
 std::unique_ptr<Optimizer> make_optimizer(const torch::nn::Module& module,
                                           const Routing& routing);
 

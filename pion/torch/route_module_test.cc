@@ -137,6 +137,78 @@ TEST(MakeOptimizer, StepsEveryExpertOfAStackAsOneMatrix) {
   EXPECT_TRUE(stack.detach()[2].equal(alone));
 }
 
+// GPT-OSS and Llama 4: (experts, in, out).
+struct ExpertsInOutImpl : torch::nn::Module {
+  torch::Tensor up = register_parameter("gate_up_proj", torch::randn({4, 8, 12}));
+  torch::Tensor down = register_parameter("down_proj", torch::randn({4, 6, 8}));
+};
+TORCH_MODULE(ExpertsInOut);
+
+TEST(MakeOptimizer, StepsExpertsStoredInOutAsTheirTransposes) {
+  struct Mixture : torch::nn::Module {
+    ExpertsInOut experts = register_module("experts", ExpertsInOut());
+  } model;
+  RoutingOptions options;
+  MuonRule muon;
+  muon.scale = Scale::kSpectral;
+  muon.precision = Precision::kF32;
+  options.matrices = muon;
+  const auto optimizer = make_optimizer(
+      model, Routing::from_toml(route(model, options).to_toml()));
+  torch::Tensor stack = model.experts->up;
+  torch::Tensor alone = stack.detach()[2].t().clone().requires_grad_();
+  Muon single({alone}, MuonOptions(muon.lr).scale(Scale::kSpectral).precision(
+                           Precision::kF32));
+  const torch::Tensor before = stack.detach()[2].clone();
+  stack.mutable_grad() = torch::randn_like(stack);
+  alone.mutable_grad() = stack.grad()[2].t().clone();
+  optimizer->step(), single.step();
+  const torch::Tensor moved = stack.detach()[2] - before,
+                      wanted = alone.detach().t() - before;
+  // a scale of the wrong orientation is sqrt(8 / 12) of it where this is sqrt(12 / 8);
+  // sums of 8 products of f32 in another order, through Muon's slope at 0, 3.4^5
+  EXPECT_LT((moved - wanted).abs().max().item<float>(),
+            8 * 5 * 480 * 0x1p-24 * wanted.abs().max().item<float>());
+}
+
+TEST(MakeOptimizer, StepsWhatIsUnfrozenLater) {
+  Model model;
+  model.up->weight.set_requires_grad(false);
+  RoutingOptions options;
+  options.overrides = {{"gain.gain", "rest"}};
+  const Routing routing = route(model, options);
+  EXPECT_NE(routing.table().find("frozen: 1 parameters, 512 numbers"),
+            std::string::npos);
+  const auto optimizer = make_optimizer(model, routing);
+  const torch::Tensor before = model.up->weight.detach().clone();
+  optimizer->step();
+  EXPECT_TRUE(model.up->weight.equal(before));
+  model.up->weight.set_requires_grad(true);
+  model.up->weight.mutable_grad() = torch::ones_like(model.up->weight);
+  optimizer->step();
+  EXPECT_FALSE(model.up->weight.detach().equal(before));
+}
+
+TEST(Route, AsksWhichLayersEndTheModel) {
+  struct Vae : torch::nn::Module {
+    torch::nn::Linear fc1 = register_module("fc1", torch::nn::Linear(784, 400));
+    torch::nn::Linear fc21 = register_module("fc21", torch::nn::Linear(400, 20));
+    torch::nn::Linear fc22 = register_module("fc22", torch::nn::Linear(400, 20));
+    torch::nn::Linear fc3 = register_module("fc3", torch::nn::Linear(20, 400));
+    torch::nn::Linear fc4 = register_module("fc4", torch::nn::Linear(400, 784));
+  } model;
+  try {
+    route(model);
+    ADD_FAILURE() << "the second output was taken for a hidden matrix";
+  } catch (const c10::Error& error) {
+    const std::string message = error.what_without_backtrace();
+    for (const char* name : {"fc21.weight  [", "fc22.weight  [", "fc4.weight  ["}) {
+      EXPECT_NE(message.find(name), std::string::npos) << message;
+    }
+    EXPECT_EQ(message.find("fc3.weight"), std::string::npos) << message;
+  }
+}
+
 TEST(MakeOptimizer, RefusesARoutingOfAnotherModel) {
   Model model;
   RoutingOptions options;

@@ -9,7 +9,6 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
-#include "pion/optim/parameter_role.h"
 #include "python/bindings/bindings.h"
 
 namespace nb = nanobind;
@@ -18,10 +17,14 @@ namespace pion::python {
 namespace {
 
 using Parameters = std::vector<ParameterDescription>;
-using Counts = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
+using Counts = std::vector<std::int64_t>;  // three of AttentionShape, or all five
 
 AttentionShape attention_shape(const Counts& counts) {
-  return {std::get<0>(counts), std::get<1>(counts), std::get<2>(counts)};
+  AttentionShape shape{counts.at(0), counts.at(1), counts.at(2)};
+  if (counts.size() > 3) {
+    shape.linear_key_heads = counts.at(3), shape.linear_value_heads = counts.at(4);
+  }
+  return shape;
 }
 
 Routing route_parameters(
@@ -51,14 +54,20 @@ std::map<std::string, RuleValue> set_keys(const Rule& rule) {
   return keys;
 }
 
-// Names that route() cannot place without an override.
-std::vector<std::string> unplaceable(const Parameters& parameters) {
-  const RoleFinder finder(parameters);
-  std::vector<std::string> names;
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    if (!finder.find(i)) names.push_back(parameters[i].name);
+// A routing that was read for a model: checked, with what the model alone knows.
+Routing read_for(const std::string& text, const Parameters& parameters,
+                 const std::map<std::string, std::string>& renamed) {
+  Routing routing = Routing::from_toml(text);
+  std::map<std::string, bool> frozen;
+  for (const ParameterDescription& p : parameters) frozen[p.name] = p.frozen;
+  for (Route& route : routing.routes) {
+    for (std::string* name : {&route.parameter.name, &route.parameter.tied_to}) {
+      if (const auto to = renamed.find(*name); to != renamed.end()) *name = to->second;
+    }
+    route.parameter.frozen = frozen[route.parameter.name];
   }
-  return names;
+  routing.check_against(parameters);
+  return routing;
 }
 
 void bind_parts(nb::module_& module) {
@@ -68,18 +77,19 @@ void bind_parts(nb::module_& module) {
           "__init__",
           [](ParameterDescription* self, std::string name,
              std::vector<std::int64_t> shape, std::string module_type,
-             std::string tied_to, std::string dtype) {
+             std::string tied_to, std::string dtype, bool frozen) {
             new (self) ParameterDescription{std::move(name), std::move(shape),
                                             std::move(module_type), std::move(tied_to),
-                                            std::move(dtype)};
+                                            std::move(dtype), frozen};
           },
           nb::arg("name"), nb::arg("shape"), nb::arg("module_type") = "",
-          nb::arg("tied_to") = "", nb::arg("dtype") = "")
+          nb::arg("tied_to") = "", nb::arg("dtype") = "", nb::arg("frozen") = false)
       .def_ro("name", &ParameterDescription::name)
       .def_ro("shape", &ParameterDescription::shape)
       .def_ro("module_type", &ParameterDescription::module_type)
       .def_ro("tied_to", &ParameterDescription::tied_to)
-      .def_ro("dtype", &ParameterDescription::dtype);
+      .def_ro("dtype", &ParameterDescription::dtype)
+      .def_ro("frozen", &ParameterDescription::frozen);
   nb::class_<Route>(module, "Route", "The decision for one parameter, with its reason.")
       .def_ro("parameter", &Route::parameter)
       .def_prop_ro("name", [](const Route& r) { return r.parameter.name; })
@@ -103,20 +113,24 @@ void bind_routing(nb::module_& module) {
       .def_static(
           "from_toml", [](const std::string& text) { return Routing::from_toml(text); },
           nb::arg("text"))
-      .def("check_against", &Routing::check_against, nb::arg("parameters"));
+      .def_static("read_for", &read_for, nb::arg("text"), nb::arg("parameters"),
+                  nb::arg("renamed"),
+                  "The routing of a file for these parameters, names of the file renamed "
+                  "first.");
   module.def("route", &route_parameters, nb::arg("parameters"),
              nb::arg("matrices").none(), nb::arg("rest").none(), nb::arg("per_head"),
              nb::arg("attention"), nb::arg("attention_by_name"), nb::arg("overrides"),
              nb::arg("preset"));
-  module.def("unplaceable", &unplaceable, nb::arg("parameters"));
   module.def(
       "attention_shape_from_config",
       [](const std::string& json) {
         const AttentionShape shape = attention_shape_from_config(json);
-        return Counts{shape.heads, shape.kv_heads, shape.head_dim};
+        return Counts{shape.heads, shape.kv_heads, shape.head_dim,
+                      shape.linear_key_heads, shape.linear_value_heads};
       },
       nb::arg("json"),
-      "(heads, kv_heads, head_dim) of a Hugging Face config; 0 unknown.");
+      "[heads, kv_heads, head_dim, linear_key_heads, linear_value_heads] of a Hugging "
+      "Face config; 0 unknown.");
   module.def("presets", [] {
     std::vector<std::tuple<std::string, std::string, std::string>> all;
     for (Preset& p : presets()) all.emplace_back(p.name, p.source, p.description);

@@ -69,6 +69,13 @@ def checked_shape(parameter: torch.Tensor, plan, name: str) -> tuple[int, int, i
             f"got {name} of shape {list(parameter.shape)}; put it in a group of rule "
             '"adamw" or "sgd", as pion.PionAdamW(pion.route(model)) does'
         )
+    if parameter.dim() > 2 and plan.fold == "auto":
+        raise ValueError(
+            f"pion: fold must be chosen for a weight of more than two dimensions, got {name} of "
+            f"shape {list(parameter.shape)}: a stack of matrices and a convolution look alike; "
+            'give its group fold="stack" or fold="conv", or pion.PionAdamW a routing, which tells '
+            "by module and name"
+        )
     shape = group_keys.matrix_shape(parameter.shape, plan.fold)
     if parameter.numel() == 0:
         return shape

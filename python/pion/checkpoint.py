@@ -10,6 +10,7 @@ import torch
 
 from pion import state as states
 from pion.optimizer import check_own
+from pion.wrapped_names import plain
 
 _SEED = "optimizer.seed"
 
@@ -78,8 +79,12 @@ def load_state(optimizer, path):
     for name, tensor in tensors.items():
         parameter, _, field = name.rpartition(".")
         by_parameter.setdefault(parameter, {})[field] = tensor
+    named, plain_of = dict(optimizer.named_cells()), plain(by_parameter)
+    for name in list(by_parameter):  # the file's may be those of a compiled model
+        if name not in named and plain_of[name] in named:
+            by_parameter[plain_of[name]] = by_parameter.pop(name)
     loaded = {}
-    for name, cell in optimizer.named_cells():
+    for name, cell in named.items():
         saved = by_parameter.pop(name, None)
         if saved is not None:
             loaded[cell.parameter] = states.adopted(

@@ -19,7 +19,7 @@ LAYOUT_KEYS = {
     "head_axis": 0,  # 0 cuts output rows (Q, K, V), 1 input columns (O)
     "split_sizes": None,  # fused QKV: rows (or columns) of every part
     "transposed": False,  # stored (in, out), as GPT-2's Conv1D
-    "fold": "auto",  # "conv": (out, rest); "stack": the last two dimensions; auto: 3-D is a stack
+    "fold": "auto",  # of more than two dimensions "conv": (out, rest) or "stack": the last two
 }
 # Any rule.
 SHARED_KEYS = {
@@ -39,6 +39,7 @@ REFUSED = {
 }
 # torch.optim.Muon's names
 COUNTERPARTS = {"ns_steps": "steps", "adjust_lr_fn": "scale", "ns_coefficients": "coefficients"}
+SCALES = {None: "original", "spectral_unclamped": "spectral"}  # adjust_lr_fn; others are the same
 # What schedulers, hosts and users write into groups beside an optimizer's keys. They are kept and
 # saved, and mean nothing to a step; so are keys that begin with "_".
 NOTES = {
@@ -47,6 +48,7 @@ NOTES = {
     *("base_momentum", "max_momentum"),
     *("lr_scale", "lr_mult", "wd_mult", "layer_id"),  # timm, Megatron: their schedulers' factors
     *("is_decoupled_lr", "is_expert_parallel", "default_config"),  # Megatron
+    *("rho", "adaptive", "use_gc", "perturb_eps"),  # SAM, which wraps an optimizer's groups
 }
 
 
@@ -93,7 +95,8 @@ def remedy(key: str, known) -> str:
     """What to write in the place of an unknown key, and the keys that there are."""
     meant, text = COUNTERPARTS.get(key), ""
     if meant in known:
-        text = f'it is called "{meant}" here; '
+        also = ' ("spectral_unclamped" is "spectral")' if key == "adjust_lr_fn" else ""
+        text = f'it is called "{meant}" here{also}; '
     elif near := nearest_name(key, list(known)):
         text = f'did you mean "{near}"? '
     return f"{text}keys are: {' '.join(known)}"
@@ -151,7 +154,7 @@ def set_rate(rule: Rule, lr, where: str):
 
 def is_stack(shape, fold: str) -> bool:
     """Whether a weight is a stack of matrices, be it of one: its last two dimensions are each."""
-    return len(shape) > 2 and (fold == "stack" or (fold == "auto" and len(shape) == 3))
+    return len(shape) > 2 and fold == "stack"
 
 
 def matrix_shape(shape, fold: str) -> tuple[int, int, int]:

@@ -77,6 +77,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __init__(self, params, defaults: dict | None = None, *, rule: str | None = None):
         self._rule = rule  # of groups that name none
+        self._given = dict(defaults or {})  # of groups that are added later too
         self._forget()
         params = parameter_lists.listed(params, type(self).__name__, self._whole_model)
         super().__init__(params, dict(defaults or {}))
@@ -129,11 +130,21 @@ class Optimizer(torch.optim.Optimizer):
             self.param_groups.pop()
             raise
         self._fill_sharded(added, plan)
+        self._show_cycled()
+
+    def _show_cycled(self):
+        """Schedulers that cycle momentum look for its name in `defaults` and write it into every
+        group: it is there where all of them have it. Else those schedulers refuse."""
+        for key in ("momentum", "betas"):
+            self.defaults.pop(key, None)
+            if all(key in group for group in self.param_groups):
+                self.defaults[key] = self.param_groups[0][key]
 
     def _fill_sharded(self, group: dict, plan):
-        """State of DTensors is made at once: a distributed checkpoint is read into what is there."""
+        """State of DTensors is made at once: a distributed checkpoint is read into what is there.
+        Frozen ones get theirs with their first gradient."""
         for parameter in group["params"]:
-            if states.is_sharded(parameter) and not parameter.is_meta:
+            if states.is_sharded(parameter) and not parameter.is_meta and parameter.requires_grad:
                 buffers = states.buffers_of(plan.rule, group)
                 master = states.needs_master(parameter, group)
                 states.fill(self.state[parameter], parameter.detach(), buffers, master)
@@ -158,7 +169,7 @@ class Optimizer(torch.optim.Optimizer):
         return rule
 
     def _defaults_of(self, rule: str) -> dict:
-        return self.defaults
+        return self._given
 
     def _name(self, group: int, index: int) -> str:
         names = self.param_groups[group].get("param_names")
@@ -311,9 +322,11 @@ class Optimizer(torch.optim.Optimizer):
         return self._statistics
 
     def init_state(self):
-        """Makes the state of all parameters now, and not in their first step."""
+        """Makes the state of all parameters now, and not in their first step; of frozen ones not
+        before they are unfrozen."""
         for _, cell in self.named_cells():
-            self._fill(cell, self.state[cell.parameter])
+            if cell.parameter.requires_grad:
+                self._fill(cell, self.state[cell.parameter])
 
     # saving and loading
 
@@ -330,7 +343,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self):
         self.check_whole("copy")
-        kept = {"_rule": self._rule, "_collect": self._collect, "host": self.host}
+        kept = {"_rule": self._rule, "_given": self._given}
+        kept |= {"_collect": self._collect, "host": self.host}
         return super().__getstate__() | kept | self._own_attributes()
 
     def _own_attributes(self) -> dict:
@@ -359,7 +373,7 @@ class Optimizer(torch.optim.Optimizer):
             self.replicas.loaded()
 
     def _adopt(self, state_dict):
-        groups = state_dict["param_groups"]
+        groups = states.regrouped(state_dict["param_groups"], self.param_groups)
         if len(groups) != len(self.param_groups):
             raise ValueError(
                 f"load_state_dict: the state must have {len(self.param_groups)} groups, "

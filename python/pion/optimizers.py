@@ -29,7 +29,7 @@ def _key_table(rule: str) -> str:
         [
             *lines,
             "    heads, head_axis, split_sizes: blocks of attention projections, which must divide",
-            '    fold: "conv" (out, rest), "stack" (last two dimensions), "auto": 3-D is a stack',
+            '    fold: of more than two dimensions "conv" (out, rest) or "stack" (the last two)',
             "    transposed: stored (in, out)",
             '    low_precision: bf16 weights: "master" f32 copy, "stochastic" rounding, "nearest"',
             "    maximize: step along the gradient",

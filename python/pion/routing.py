@@ -11,9 +11,9 @@ from pion import _pion
 from pion import routing_arguments as arguments
 from pion.group_values import check_numbers, flag, read_tensors
 from pion.groups import group_defaults, with_betas
+from pion.wrapped_names import PlainNames, plain
 
-_DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
-_FOLDS = {"convolution": "conv", "expert_stack": "stack"}
+_DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}  # that are stepped
 # Subclasses that torch.nn itself uses in place of what they are.
 _ALIASES = {"NonDynamicallyQuantizableLinear": "Linear"}
 _CONTAINERS = {"Module", "Sequential", "ModuleList", "ModuleDict"}
@@ -49,20 +49,24 @@ class Routing:
         """Reads what to_toml wrote, for `model` or its named parameters. Raises ValueError with
         line and column for a file that is malformed, or whose names and shapes are not those of
         the model."""
-        table = _pion.RoutingTable.from_toml(text)
         descriptions, parameters = describe(model)
-        table.check_against(descriptions)
-        return cls(table, parameters, None)
+        renamed = plain(route.name for route in _pion.RoutingTable.from_toml(text).routes)
+        return cls(_pion.RoutingTable.read_for(text, descriptions, renamed), parameters, None)
 
     def to_param_groups(self) -> list[dict]:
         """Groups with names for pion.PionAdamW; parameters of equal keys share one. Only keys that
-        the routing chose are in them, so that the optimizer's arguments reach the others. Frozen
-        parameters (requires_grad False) are left out, tied ones are in it once."""
+        the routing chose are in them, so that the optimizer's arguments reach the others. Tied
+        parameters are in it once. Frozen ones (requires_grad False) are in it too, as in
+        torch.optim, and are stepped once they have a gradient; those of a type that no step takes,
+        as quantized ones, are left out."""
         groups = []
         seen = set()
         for route in self.routes:
             parameter = self._parameters[route.name]
-            if not parameter.requires_grad or id(parameter) in seen or route.parameter.tied_to:
+            absent = isinstance(parameter, _Absent)
+            if absent or id(parameter) in seen or route.parameter.tied_to:
+                continue
+            if not parameter.requires_grad and not _can_be_stepped(parameter):
                 continue
             seen.add(id(parameter))
             keys = self._keys_of(route)
@@ -90,12 +94,11 @@ class Routing:
 
 def _layout_keys(route) -> dict:
     """Heads and fold; only what is not the default."""
-    keys = {}
-    if route.role in _FOLDS:
-        keys["fold"] = _FOLDS[route.role]
-    if route.role == "expert_stack":
-        return keys  # the stack's matrices are the blocks
-    heads = route.heads
+    keys, heads = {}, route.heads
+    if len(route.shape) > 2:
+        keys["fold"] = "stack" if route.role == "expert_stack" else "conv"
+    if route.role == "expert_stack":  # the stack's matrices are the blocks
+        return keys | ({"transposed": True} if heads.transposed else {})
     if heads.sizes:
         keys |= {"split_sizes": heads.sizes, "heads": heads.heads}
     elif heads.heads != [1]:
@@ -124,12 +127,15 @@ def route(
     rules       {"matrices": "muon", "rest": {"rule": "adamw", "lr": 3e-4}}: rules of hidden
                 matrices (default Pion) and of the rest (AdamW), by name or with keys
     overrides   {glob on the name: "matrix", "rest" or a rule}, first match wins; a tied parameter
-                is decided by its first name
+                is decided by its first name. Of three dimensions and more also "stack" (the last
+                two, (out, in), are a matrix), "stack_in_out" (stored (in, out)), "convolution"
     per_head    attention projections are cut into heads where their counts are known
-    attention   (heads, kv_heads, head_dim); by default read from model.config where there is one
+    attention   (heads, kv_heads, head_dim), or with those of linear attention (..., linear key
+                heads, linear value heads); by default read from model.config where there is one
     attention_by_name   {glob: counts} for parts of the model
 
     An unknown parameter of two dimensions or more is an error that lists it and says how to decide.
+    Names are those of the model without its wrappers: of a compiled one no "_orig_mod.".
     """
     if not isinstance(preset, str | None):
         raise TypeError(f"route: preset must be a name of pion.presets(), got {preset!r}")
@@ -140,17 +146,14 @@ def route(
     per_head = flag(per_head, "per_head", "route")
     if per_head:  # else nobody asks for counts
         counts, found = _counts_of(model, given, bool(by_name))
-    by_name += found
-    return _route(descriptions, parameters, preset, rules, overrides, per_head, counts, by_name)
+    name_of = PlainNames(name for name, _, _ in _named(model))
+    by_name = [(name_of(glob), counts_there) for glob, counts_there in by_name + found]
+    pairs = [(name_of(glob), to) for glob, to in arguments.overrides_of(overrides)]
+    return _route(descriptions, parameters, preset, rules, pairs, per_head, counts, by_name)
 
 
-def _route(descriptions, parameters, preset, rules, overrides, per_head, counts, by_name):
+def _route(descriptions, parameters, preset, rules, pairs, per_head, counts, by_name):
     made, given = _rules_of(rules)
-    pairs = arguments.overrides_of(overrides)
-    frozen = [d.name for d in descriptions if not parameters[d.name].requires_grad]
-    if frozen:  # what takes no step need not be placed
-        frozen = set(frozen)
-        pairs += [(name, "rest") for name in _pion.unplaceable(descriptions) if name in frozen]
     try:
         table = _pion.route(
             descriptions, made["matrices"], made["rest"], per_head, counts, by_name, pairs,
@@ -158,7 +161,7 @@ def _route(descriptions, parameters, preset, rules, overrides, per_head, counts,
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(arguments.in_python(str(error))) from None
-    if overrides:
+    if pairs:
         _check_tied(table.routes)
     return Routing(table, parameters, given)
 
@@ -225,16 +228,24 @@ def _named(model):
 def describe(model) -> tuple[list, dict]:
     """What routing needs to know: descriptions, and the parameters by name."""
     descriptions, parameters, seen = [], {}, {}
-    for name, parameter, module_type in _named(model):
+    named = list(_named(model))
+    name_of = PlainNames(name for name, _, _ in named)
+    for wrapped, parameter, module_type in named:
+        name = name_of(wrapped)
         tied = seen.setdefault(_memory(parameter), name)
         dtype = _DTYPES.get(parameter.dtype, str(parameter.dtype).removeprefix("torch."))
         descriptions.append(
             _pion.ParameterDescription(
-                name, list(parameter.shape), module_type, "" if tied == name else tied, dtype
+                name, list(parameter.shape), module_type, "" if tied == name else tied, dtype,
+                not parameter.requires_grad,
             )
-        )
+        )  # fmt: skip
         parameters[name] = parameter
     return descriptions, parameters
+
+
+def _can_be_stepped(parameter: torch.Tensor) -> bool:
+    return parameter.dtype in _DTYPES and parameter.layout is torch.strided
 
 
 def _counts_of(model, given: tuple | None = None, parts_given=False) -> tuple[tuple, list]:
@@ -256,7 +267,7 @@ def _counts_of(model, given: tuple | None = None, parts_given=False) -> tuple[tu
         configs.add(id(config))
         counts = _counts_in(config, needed)
         if any(counts) and any(True for _ in module.parameters()):
-            by_name.insert(0, (f"{prefix}.*", counts))
+            by_name.insert(0, (f"{prefix}.*", counts))  # the wrappers' names are taken out later
     return whole, by_name
 
 
@@ -280,6 +291,8 @@ def bind_names(model: torch.nn.Module) -> torch.nn.Module:
     model.parameters() alone. Weak: the model is not kept alive. Returns the model."""
     descriptions, parameters = describe(model)
     whole, by_name = _counts_of(model)
+    name_of = PlainNames(name for name, _, _ in _named(model))
+    by_name = [(name_of(glob), counts) for glob, counts in by_name]
     for description in descriptions:
         if not description.tied_to:
             parameter = parameters[description.name]
@@ -327,10 +340,18 @@ def _route_pairs(pairs: list, matrices: str) -> Routing:
     rules = {"matrices": matrices}
     if known is None:
         descriptions, parameters = describe(pairs)
-        return _route(descriptions, parameters, None, rules, None, True, (0, 0, 0), [])
+        return _route(descriptions, parameters, None, rules, [], True, (0, 0, 0), [])
     whole, by_name, descriptions = known
     everything = {d.name: parameters.get(d.name, _ABSENT) for d in descriptions}
-    return _route(descriptions, everything, None, rules, None, True, whole, by_name)
+    now = [_as_now(d, everything[d.name]) for d in descriptions]
+    return _route(now, everything, None, rules, [], True, whole, by_name)
+
+
+def _as_now(d: _pion.ParameterDescription, parameter) -> _pion.ParameterDescription:
+    """The description, of a parameter that may have been frozen since, or is not here."""
+    return _pion.ParameterDescription(
+        d.name, d.shape, d.module_type, d.tied_to, d.dtype, not parameter.requires_grad
+    )
 
 
 class _Absent:

@@ -72,17 +72,17 @@ def overrides_of(overrides) -> list[tuple[str, str]]:
     return [tuple(entry) for entry in pairs]
 
 
-def attention_of(counts, option: str) -> tuple[int, int, int]:
-    """(heads, kv_heads, head_dim), 0 for unknown."""
-    right = isinstance(counts, tuple | list) and len(counts) == 3
+def attention_of(counts, option: str) -> tuple[int, ...]:
+    """(heads, kv_heads, head_dim), and those of linear attention if given; 0 for unknown."""
+    right = isinstance(counts, tuple | list) and len(counts) in (3, 5)
     try:
         right = right and all(operator.index(count) >= 0 for count in counts)
     except TypeError:
         right = False
     if not right:
         raise ValueError(
-            f"route: {option} must be three counts (heads, kv_heads, head_dim), 0 for unknown, "
-            f"got {counts!r}"
+            f"route: {option} must be three counts (heads, kv_heads, head_dim), or five with "
+            f"(..., linear_key_heads, linear_value_heads), 0 for unknown, got {counts!r}"
         )
     return tuple(operator.index(count) for count in counts)
 
@@ -104,9 +104,9 @@ def in_python(message: str) -> str:
     head, found, rest = message.rpartition(': {"')
     if not found or "(Routing::to_toml)" not in rest:
         return message
-    name = rest.split('"', 1)[0]
+    name, _, decision = rest.split('"')[:3]
     return (
-        f'{head}: overrides={{"{name}": "matrix"}}; or write the decisions into a routing file: '
-        "routing.to_toml() of one that is routed so, to be edited and read by "
+        f'{head}: overrides={{"{name}": "{decision}"}}; or write the decisions into a routing '
+        "file: routing.to_toml() of one that is routed so, to be edited and read by "
         "pion.Routing.from_toml(text, model)"
     )

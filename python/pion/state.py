@@ -10,6 +10,8 @@ counters   i64 (4): empty updates in a row, warned of them, warned of a skip, st
 import torch
 
 from pion._pion import Rule
+from pion.groups import SCALES
+from pion.wrapped_names import plain
 
 BUFFERS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "master")
 FIELDS = (*BUFFERS, "step", "counters")
@@ -112,7 +114,54 @@ def converted_group(saved: dict, own: dict, index: int) -> dict:
             f"{sorted(key for key in saved if key != 'params')}"
         )
     kept = {key: value for key, value in own.items() if key != "params"}
-    return kept | loaded | {"rule": own["rule"]}
+    stays = {"rule": own["rule"]}
+    if own.get("param_names"):  # the file's may be those of a compiled model
+        stays["param_names"] = own["param_names"]
+    if own.get("fold", "auto") != "auto" and loaded.get("fold") == "auto":
+        stays["fold"] = own["fold"]
+    return kept | loaded | stays
+
+
+def regrouped(groups: list[dict], own_groups: list[dict]) -> list[dict]:
+    """Saved groups as the optimizer has them, by the names of their parameters, where it holds
+    frozen ones that they lack; else as they are. Those get ids of their own."""
+    counts = [len(group["params"]) for group in groups]
+    if counts == [len(group["params"]) for group in own_groups] or not all(
+        group.get("param_names") for group in [*groups, *own_groups]
+    ):
+        return groups
+    saved = [
+        (name, group, key)
+        for group in groups
+        for name, key in zip(group["param_names"], group["params"], strict=True)
+    ]
+    names = plain(name for name, _, _ in saved)
+    found = {names[name]: (group, key) for name, group, key in saved}
+    held = {
+        name: parameter
+        for group in own_groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
+    }
+    lacking = [held[name] for name in held.keys() - found.keys()]
+    if found.keys() - held.keys() or any(p.requires_grad for p in lacking):
+        return groups  # of another model: refused by their number
+    result, fresh = [], max((key for _, _, key in saved), default=-1) + 1
+    for own in own_groups:
+        members = [found.get(name) for name in own["param_names"]]
+        sources = [member[0] for member in members if member]
+        keys = [_keys_of(group) for group in sources or [own]]
+        if any(other != keys[0] for other in keys):
+            return groups  # regrouped otherwise
+        ids = []
+        for member in members:
+            ids.append(member[1] if member else fresh)
+            fresh += member is None
+        result.append({**keys[0], "params": ids, "param_names": own["param_names"]})
+    return result
+
+
+def _keys_of(group: dict) -> dict:
+    return {key: value for key, value in group.items() if key not in ("params", "param_names")}
 
 
 def _from_torch_muon(saved: dict, own: dict, where: str) -> dict:
@@ -123,7 +172,8 @@ def _from_torch_muon(saved: dict, own: dict, where: str) -> dict:
         )
     keys = ("params", "param_names", "lr", "weight_decay", "momentum", "nesterov", "initial_lr")
     loaded = {key: saved[key] for key in keys if key in saved}
-    loaded["scale"] = saved.get("adjust_lr_fn") or "original"
+    adjusted = saved.get("adjust_lr_fn")
+    loaded["scale"] = SCALES.get(adjusted, adjusted)
     loaded["scale_factor"] = None
     if own["rule"] == "muon":
         if tuple(saved["ns_coefficients"]) != CLASSIC:

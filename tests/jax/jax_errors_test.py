@@ -27,6 +27,19 @@ def shapes_of(**shapes):
     return {k: jnp.zeros(s) for k, s in shapes.items()}
 
 
+def test_four_axes_are_a_convolution_by_name_only():
+    """A stack of stacks is none without a word."""
+    step = pj.muon(0.1)
+    step.init({"Conv_0": {"kernel": jnp.zeros((3, 3, 4, 8))}})
+    message = told(
+        "dimension_numbers must be given for experts of shape [2, 4, 8, 16]",
+        step.init,
+        shapes_of(experts=(2, 4, 8, 16)),
+    )
+    assert "DimensionNumbers(2, 3)" in message and "DimensionNumbers((0, 1, 2), 3)" in message
+    pj.muon(0.1, dimension_numbers=D(2, 3)).init(shapes_of(experts=(2, 4, 8, 16)))
+
+
 @pytest.mark.parametrize("make", [pj.muon, pj.pion])
 def test_wrong_ranks(make):
     text = told("got layer/bias of shape [7]", make(0.1).init, {"layer": {"bias": jnp.zeros(7)}})

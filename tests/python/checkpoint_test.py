@@ -108,6 +108,26 @@ def test_a_state_of_torch_muon_goes_on():
     assert filtered.param_groups[0]["cutoff"] == "auto"
 
 
+@pytest.mark.parametrize(
+    ("theirs", "here"),
+    [(None, "original"), ("original", "original"), ("match_rms_adamw", "match_rms_adamw"),
+     ("spectral_unclamped", "spectral")],
+)  # fmt: skip
+def test_every_scale_of_torchs_muon_has_its_counterpart(theirs, here):
+    made = torch.optim.Muon([parameter((12, 8))])
+    run(made, made.param_groups[0]["params"], 1)
+    saved = made.state_dict()
+    saved["param_groups"][0]["adjust_lr_fn"] = theirs  # the last is of torch 2.14
+    for rule in (pion.Muon, pion.Pion):
+        ours = rule([parameter((12, 8))])
+        ours.load_state_dict(saved)
+        assert ours.param_groups[0]["scale"] == here
+        run(ours, ours.param_groups[0]["params"], 1)
+    saved["param_groups"][0]["adjust_lr_fn"] = "of_the_future"
+    with pytest.raises(ValueError, match="scale"):
+        pion.Muon([parameter((12, 8))]).load_state_dict(saved)
+
+
 def test_a_state_of_torch_adamw_goes_on_and_comes_back():
     a, b = parameter((12, 8)), parameter((12, 8))
     theirs = torch.optim.AdamW([a], lr=0.03, betas=(0.8, 0.9), weight_decay=0.2)

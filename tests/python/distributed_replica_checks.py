@@ -23,7 +23,8 @@ def groups(dtype=torch.float32):
     return [
         {"params": matrices[:2], "rule": "pion"},
         {"params": matrices[2:3], "rule": "muon", "heads": 4},
-        {"params": matrices[3:5], "rule": "muon", "nesterov": True},
+        {"params": matrices[3:4], "rule": "muon", "nesterov": True, "fold": "stack"},
+        {"params": matrices[4:5], "rule": "muon", "nesterov": True, "fold": "conv"},
         {"params": matrices[5:], "rule": "low_rank_muon", "rank": 4},
         {"params": rest[:2], "rule": "adamw"},
         {"params": rest[2:], "rule": "sgd", "momentum": 0.9},

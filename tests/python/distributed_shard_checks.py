@@ -25,11 +25,11 @@ CASES = [
     ((24, 20), 0, {"rule": "pion", "heads": 3}),  # heads cut between 2 and 4 ranks
     ((32, 12), 0, {"rule": "muon", "heads": [2, 2, 4], "split_sizes": [8, 8, 16]}),
     ((30, 12), 0, {"rule": "muon", "heads": [2, 1, 1], "split_sizes": [16, 8, 6]}),
-    ((4, 10, 6), 0, {"rule": "muon"}),  # experts
-    ((3, 10, 6), 1, {"rule": "muon"}),
-    ((3, 10, 6), 2, {"rule": "muon"}),
-    ((8, 6, 3, 3), 0, {"rule": "muon"}),
-    ((8, 6, 3, 3), 1, {"rule": "muon"}),
+    ((4, 10, 6), 0, {"rule": "muon", "fold": "stack"}),  # experts
+    ((3, 10, 6), 1, {"rule": "muon", "fold": "stack"}),
+    ((3, 10, 6), 2, {"rule": "muon", "fold": "stack"}),
+    ((8, 6, 3, 3), 0, {"rule": "muon", "fold": "conv"}),
+    ((8, 6, 3, 3), 1, {"rule": "muon", "fold": "conv"}),
     ((8, 6, 3, 4), 3, {"rule": "muon", "fold": "conv"}),
     ((12, 9), 0, {"rule": "low_rank_muon", "rank": 3}),
     ((33,), 0, {"rule": "adamw"}),

@@ -55,13 +55,13 @@ def same_weights(one, other) -> bool:
 # transformers
 
 
-def trainer(model, folder, optimizer=None, steps=4, **keys):
+def trainer(model, folder, optimizer=None, steps=4, arguments=None, **keys):
     from transformers import Trainer, TrainingArguments
 
     tokens = torch.randint(3, 64, (64, 12), generator=torch.Generator().manual_seed(0))
     arguments = TrainingArguments(
         str(folder), max_steps=steps, per_device_train_batch_size=8, report_to=[], use_cpu=True,
-        disable_tqdm=True, logging_steps=1, save_steps=2,
+        disable_tqdm=True, logging_steps=1, save_steps=2, **(arguments or {}),
     )  # fmt: skip
     data = [{"input_ids": row, "labels": row} for row in tokens]
     if optimizer is not None:
@@ -89,6 +89,30 @@ def test_trainer_resumes_from_its_checkpoint_bit_for_bit(tmp_path):
     trainer(whole, tmp_path, **choice).train()
     trainer(half, tmp_path, **choice).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert same_weights(whole, half)
+
+
+def test_trainer_arguments_reach_the_routed_optimizer(tmp_path):
+    """TrainingArguments' weight decay and betas, unless the keys have their own."""
+    own = {"weight_decay": 0.2, "adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-6}
+    for keys, decay, betas in (
+        ({}, 0.2, (0.8, 0.9)),
+        ({"weight_decay": 0.0, "betas": (0.7, 0.9)}, 0.0, (0.7, 0.9)),
+    ):
+        choice = {"optimizer_cls_and_kwargs": (RoutedPionAdamW, {"lr": 1e-2, **keys})}
+        made = trainer(zoo.qwen3(), tmp_path, arguments=own, **choice)
+        made.create_optimizer()
+        groups = {n: g for g in inner(made.optimizer).param_groups for n in g["param_names"]}
+        query, norm = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
+        assert groups[query]["weight_decay"] == decay
+        assert groups[norm]["weight_decay"] == 0.0
+        assert (groups[norm]["betas"], groups[norm]["eps"]) == (betas, 1e-6)
+    # momentum SGD has neither betas nor eps
+    rules = {"matrices": "muon", "rest": {"rule": "sgd", "momentum": 0.9}}
+    choice = {"optimizer_cls_and_kwargs": (RoutedPionAdamW, {"lr": 1e-2, "rules": rules})}
+    made = trainer(zoo.qwen3(), tmp_path, arguments=own, **choice)
+    made.create_optimizer()
+    assert {g["rule"] for g in inner(made.optimizer).param_groups} == {"muon", "sgd"}
+    assert RoutedPionAdamW()(zoo.qwen3()).param_groups[0]["weight_decay"] == 0.0  # without one
 
 
 def test_trainer_takes_an_optimizer(tmp_path):

@@ -18,7 +18,11 @@ def mixed(seed: int = 0, **keys):
     """Every rule, several shapes, heads, a stack."""
     shapes = [(32, 48), (32, 48), (48, 32), (64, 16), (3, 16, 24)]
     groups = [
-        {"params": [parameter(s, seed + i) for i, s in enumerate(shapes)], "rule": "pion"},
+        {
+            "params": [parameter(s, seed + i) for i, s in enumerate(shapes)],
+            "rule": "pion",
+            "fold": "stack",
+        },
         {"params": [parameter((32, 48), 7)], "rule": "pion", "heads": 4},
         {"params": [parameter((24, 24), 8)], "rule": "muon", "nesterov": False},
         {"params": [parameter((32,), 9), parameter((10, 6), 10)], "rule": "adamw"},

@@ -6,51 +6,10 @@ import gc
 import pytest
 import torch
 from judges import mlp, run
+from small_models import Block, Config, Language, decided
 from torch import nn
 
 import pion
-
-
-class Block(nn.Module):
-    """A Llama-like block with grouped queries: 4 heads, 2 of keys and values, 8 wide."""
-
-    def __init__(self):
-        super().__init__()
-        self.q_proj = nn.Linear(32, 32, bias=False)
-        self.k_proj = nn.Linear(32, 16, bias=False)
-        self.v_proj = nn.Linear(32, 16, bias=False)
-        self.o_proj = nn.Linear(32, 32, bias=False)
-        self.up_proj = nn.Linear(32, 64)
-        self.down_proj = nn.Linear(64, 32)
-        self.input_layernorm = nn.RMSNorm(32)
-
-
-class Config:
-    def __init__(self, **keys):
-        self.keys = keys
-
-    def to_json_string(self, use_diff=True):
-        import json
-
-        return json.dumps(self.keys)
-
-
-class Language(nn.Module):
-    def __init__(self, tied=False, config=True):
-        super().__init__()
-        self.embed_tokens = nn.Embedding(100, 32)
-        self.layers = nn.ModuleList([Block(), Block()])
-        self.lm_head = nn.Linear(32, 100, bias=False)
-        if tied:
-            self.lm_head.weight = self.embed_tokens.weight
-        if config:
-            self.config = Config(
-                num_attention_heads=4, num_key_value_heads=2, head_dim=8, hidden_size=32
-            )
-
-
-def decided(routing):
-    return {r.name: (r.role, r.rule, r.heads.heads, r.heads.axis) for r in routing.routes}
 
 
 def test_a_language_model_with_grouped_queries():
@@ -142,8 +101,9 @@ def test_unknown_matrices_are_errors_unless_they_are_frozen():
     with pytest.raises(ValueError, match=r"table  \[7, 5\]  in Odd"):
         pion.route(model)
     model.table.requires_grad_(False)
-    groups = pion.route(model).to_param_groups()
-    assert "table" not in [n for g in groups for n, _ in g["params"]]
+    routing = pion.route(model)  # as part of the rest, should it be unfrozen
+    assert decided(routing)["table"][1] == "adamw"
+    assert "frozen: 1 parameters, 35 numbers" in str(routing)
 
 
 def test_head_counts_that_contradict_are_errors():
@@ -218,8 +178,8 @@ def test_adapters():
     got = decided(pion.route(model))
     assert got["layers.0.up_proj.lora_A.default.weight"][:2] == ("adapter_a", "adamw")
     assert got["layers.0.up_proj.lora_B.default.weight"][1] == "pion"
-    names = [n for g in pion.route(model).to_param_groups() for n, _ in g["params"]]
-    assert len(names) == 2
+    (base,) = [line for line in str(pion.route(model)).splitlines() if "base_layer" in line]
+    assert base.endswith("; frozen")
 
 
 def test_a_flattened_model_is_an_error():
@@ -298,23 +258,6 @@ def test_groups_of_hosts_carry_keys_of_adamw_and_notes():
             pion.PionAdamW([{**group, **wrong}])
 
 
-def test_schedulers_that_cycle_momentum():
-    model = Language()
-    optimizer = pion.PionAdamW(pion.route(model), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=1e-2, total_steps=4, cycle_momentum=False
-    )
-    for _ in range(3):
-        run(optimizer, list(model.parameters()), 1)
-        schedule.step()
-    assert {g["lr"] for g in optimizer.param_groups} == {schedule.get_last_lr()[0]}
-    matrices = pion.Muon([torch.nn.Parameter(torch.ones(4, 4))])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(matrices, max_lr=1e-2, total_steps=4)
-    run(matrices, matrices.param_groups[0]["params"], 1)
-    schedule.step()
-    assert matrices.param_groups[0]["momentum"] < 0.95  # 0.95 at the start, 0.85 at the top
-
-
 def test_what_cannot_be_placed_is_told_in_python():
     odd = nn.Module()
     odd.table = nn.Parameter(torch.zeros(4, 4))
@@ -383,3 +326,35 @@ def test_parameters_without_names_are_told_apart_from_a_model():
     ):
         with pytest.raises(TypeError, match=f"^route: model must be.*got {got}.*give the model"):
             pion.route(wrong)
+
+
+def test_several_ends_of_a_model_are_asked_for():
+    class Vae(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc21 = nn.Linear(784, 400), nn.Linear(400, 20)
+            self.fc22, self.fc3 = nn.Linear(400, 20), nn.Linear(20, 400)
+            self.fc4 = nn.Linear(400, 784)
+
+    with pytest.raises(ValueError, match="every parameter must be placed, got 3") as told:
+        pion.route(Vae())
+    for name in ("fc21.weight", "fc22.weight", "fc4.weight"):
+        assert f"{name}  [" in str(told.value)
+    got = decided(pion.route(Vae(), overrides={"fc2?.weight": "rest", "fc4.weight": "rest"}))
+    assert {n: got[f"{n}.weight"][1] for n in ("fc1", "fc3")} == {"fc1": "pion", "fc3": "pion"}
+
+
+def test_stacks_and_convolutions_are_decided_by_overrides():
+    named = {"odd.table": nn.Parameter(torch.randn(3, 8, 4))}
+    with pytest.raises(ValueError, match=r'overrides={"odd.table": "stack"}'):
+        pion.route(named)
+    for decision, keys in (
+        ("stack", {"fold": "stack"}),
+        ("stack_in_out", {"fold": "stack", "transposed": True}),
+        ("convolution", {"fold": "conv"}),
+    ):
+        (group,) = pion.route(named, overrides={"odd.*": decision}).to_param_groups()
+        assert {k: v for k, v in group.items() if k not in ("params", "rule")} == keys
+        pion.PionAdamW([group], lr=0.1)
+    with pytest.raises(ValueError, match="stack of matrices"):
+        pion.route(named, overrides={"odd.*": "muon"})

@@ -72,7 +72,7 @@ def test_a_convolution_is_its_folded_matrix(path):
     # the scale too is that of (out, in kh kw): timm#2791 took (kh, kw)
     shape = (32, 4, 3, 3)
     weight, gradient = whole(shape)
-    (conv,) = stepped([(weight, gradient)])
+    (conv,) = stepped([(weight, gradient)], fold="conv")
     (linear,) = stepped([(weight.flatten(1), lambda step: gradient(step).flatten(1))])
     close(path, conv.flatten(1), linear)
 
@@ -82,7 +82,7 @@ def test_channels_last_changes_nothing():
     plain = torch.nn.Parameter(gaussian(shape, 1))
     strided = torch.nn.Parameter(gaussian(shape, 1).to(memory_format=torch.channels_last))
     assert not strided.is_contiguous()
-    a, b = pion.Muon([plain], lr=0.1), pion.Muon([strided], lr=0.1)
+    a, b = (pion.Muon([p], lr=0.1, fold="conv") for p in (plain, strided))
     for step in range(3):
         plain.grad = gaussian(shape, step)
         strided.grad = gaussian(shape, step).to(memory_format=torch.channels_last)
@@ -101,7 +101,7 @@ def test_transposed_views_are_stepped_in_place():
 
 def test_stacks_are_matrices_each(path):
     shape = (3, 16, 24)
-    (got,) = stepped([whole(shape)])
+    (got,) = stepped([whole(shape)], fold="stack")
     parts = stepped([cut(shape, i) for i in range(3)])
     for i in range(3):
         close(path, got[i], parts[i])
@@ -117,6 +117,38 @@ def test_a_transposed_weight_is_its_transpose(path):
     weight, gradient = whole(shape)
     (plain,) = stepped([(weight.t(), lambda step: gradient(step).t())], scale="original")
     assert (stored - plain.t()).abs().max() <= 3 * 0.2 * 12 * 30 * 2.0**-24
+
+
+def test_a_stack_stored_in_out_is_its_transposes(path):
+    # experts of GPT-OSS and Llama 4; "spectral" is sqrt(out / in)
+    shape = (3, 16, 64)
+    (stored,) = stepped([whole(shape)], fold="stack", transposed=True, scale="spectral")
+    weight, gradient = whole(shape)
+    for i in range(3):
+        one = (weight[i].t(), lambda step, i=i: gradient(step)[i].t())
+        (plain,) = stepped([one], scale="spectral")
+        # as above, a step of 0.1 sqrt(64 / 16)
+        assert (stored[i] - plain.t()).abs().max() <= 3 * 0.2 * 12 * 30 * 2.0**-24
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 8), (8, 3, 3, 3)])
+def test_more_dimensions_have_to_be_decided(shape):
+    for make in (pion.Muon, pion.Pion):
+        with pytest.raises(ValueError, match=r'fold must be chosen .* fold="stack" or fold="conv"'):
+            make([parameter(shape)])
+    with pytest.raises(ValueError, match="fold must be chosen"):
+        pion.PionAdamW([{"params": [parameter(shape)], "rule": "muon"}])
+
+
+def test_a_state_saved_before_folds_were_asked_for_loads():
+    made = pion.Muon([parameter((3, 8, 8))], fold="stack")
+    run(made, made.param_groups[0]["params"], 1)
+    saved = made.state_dict()
+    saved["param_groups"][0]["fold"] = "auto"
+    again = pion.Muon([parameter((3, 8, 8))], fold="stack")
+    again.load_state_dict(saved)
+    assert again.param_groups[0]["fold"] == "stack"
+    run(again, again.param_groups[0]["params"], 1)
 
 
 def test_empty_parameters_are_left_alone():

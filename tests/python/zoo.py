@@ -75,6 +75,51 @@ def mixtral():
     return _language("Mixtral", num_local_experts=4, num_experts_per_tok=2)
 
 
+def gpt_oss():
+    """Experts stored (in, out)."""
+    return _language("GptOss", head_dim=8, num_local_experts=4, num_experts_per_tok=2)
+
+
+def llama4():
+    """Experts stored (in, out), beside a shared one stored (out, in)."""
+    return _language(
+        "Llama4", "Llama4TextConfig", head_dim=8, num_local_experts=4, num_experts_per_tok=1,
+        intermediate_size_mlp=48,
+    )  # fmt: skip
+
+
+# two value heads of 16 where the softmax attention has four heads of 8
+_LINEAR = {
+    "num_hidden_layers": 2,
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+_MIXTURE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+
+
+def qwen3_next():
+    shared = {"shared_expert_intermediate_size": 16}
+    return _language("Qwen3Next", head_dim=8, **_LINEAR, **_MIXTURE, **shared)
+
+
+def qwen3_5():
+    return _language("Qwen3_5", "Qwen3_5TextConfig", head_dim=8, **_LINEAR)
+
+
+def olmo_hybrid():
+    return _language("OlmoHybrid", **_LINEAR)
+
+
+def kimi_linear():
+    linear = {"layer_types": _LINEAR["layer_types"], "linear_num_heads": 2, "linear_head_dim": 16}
+    latent = {"kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+    mixture = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    return _language("KimiLinear", **linear, **latent, **mixture, num_hidden_layers=2)
+
+
 def vit():
     torch.manual_seed(0)
     config = transformers.ViTConfig(

@@ -4,6 +4,8 @@
 Trainer(..., optimizer_cls_and_kwargs=(RoutedPionAdamW, {"lr": 1e-3, "weight_decay": 0.01}))
 """
 
+import sys
+
 from torch import nn
 
 from pion.optimizers import PionAdamW
@@ -17,10 +19,12 @@ class RoutedPionAdamW:
     """A factory, as the Trainer takes it in place of an optimizer class: made without arguments,
     called with the model. Keys of pion.route go there, `matrices` too, as the rule of matrices; the
     rest goes to PionAdamW. Norms and biases get no weight decay, as with the Trainer's own
-    optimizers. The learning rate is `lr` here, not TrainingArguments.learning_rate; schedulers
-    start from it."""
+    optimizers. Of TrainingArguments weight_decay holds for what has any, and adam_beta1,
+    adam_beta2 and adam_epsilon for AdamW's part, unless given here. The learning rate is `lr`
+    here, not TrainingArguments.learning_rate; schedulers start from it."""
 
     def __call__(self, model: nn.Module, **keys) -> PionAdamW:
+        told = _told_by_trainer()
         chosen = {key: keys.pop(key) for key in ROUTE_KEYS if key in keys}
         if "matrices" in keys:
             rules = dict(chosen.get("rules") or {})
@@ -30,7 +34,27 @@ class RoutedPionAdamW:
                     'rules={"matrices": ...}'
                 )
             chosen["rules"] = rules | {"matrices": keys["matrices"]}
-        return PionAdamW(_without_decay(route(model, **chosen)), **keys)
+        routing = route(model, **chosen)
+        if all(r.rule != "adamw" for r in routing.routes):
+            told = {key: value for key, value in told.items() if key == "weight_decay"}
+        return PionAdamW(_without_decay(routing), **(told | keys))
+
+
+def _told_by_trainer() -> dict:
+    """Keys of the TrainingArguments of the Trainer that calls, which hands its factories the model
+    and the keys of optimizer_cls_and_kwargs alone; none outside of one."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        args = getattr(caller, "args", None)
+        if hasattr(caller, "optimizer_cls_and_kwargs") and hasattr(args, "weight_decay"):
+            return {
+                "weight_decay": args.weight_decay,
+                "betas": (args.adam_beta1, args.adam_beta2),
+                "eps": args.adam_epsilon,
+            }
+        frame = frame.f_back
+    return {}
 
 
 def _without_decay(routing: Routing) -> list[dict]:

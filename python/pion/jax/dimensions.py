@@ -114,11 +114,15 @@ class Layout:
         }  # fmt: skip
 
 
+def _numbers_text(inputs, outputs) -> str:
+    return f"DimensionNumbers({inputs}, {outputs})"
+
+
 def default_numbers(where: str, name: str, shape: tuple[int, ...]) -> DimensionNumbers:
     """Of an array that no dimension numbers were given for."""
     if len(shape) == 2:
         return _OF_A_KERNEL
-    if len(shape) == 4:
+    if len(shape) == 4 and "conv" in name.lower():
         return _OF_A_CONVOLUTION
     if len(shape) < 2:
         raise ValueError(
@@ -127,8 +131,9 @@ def default_numbers(where: str, name: str, shape: tuple[int, ...]) -> DimensionN
         )
     raise ValueError(
         f"{where}: dimension_numbers must be given for {name} of shape {list(shape)}: a stack of "
-        "matrices (DimensionNumbers(1, 2)), heads (DimensionNumbers(0, 2)) and a convolution "
-        "(DimensionNumbers((0, 1), 2)) look alike"
+        f"matrices ({_numbers_text(len(shape) - 2, len(shape) - 1)}), heads "
+        f"({_numbers_text(len(shape) - 3, len(shape) - 1)}) and a convolution "
+        f"({_numbers_text(tuple(range(len(shape) - 1)), len(shape) - 1)}) look alike"
     )
 
 

@@ -243,7 +243,8 @@ def scale_by_rule(
     dimension_numbers  which axes are the matrix: DimensionNumbers, or optax's
                        MuonDimensionNumbers, for all; a tree or a prefix of them; or a callable
                        that makes one from the parameters. By default two dimensions are
-                       (in, out), four a convolution (height, width, in, out)
+                       (in, out), four under a name with "conv" (height, width, in,
+                       out)
     mu_dtype           what momenta are stored in; f32 (f64 for f64 parameters) by default
     backend            "kernels", the C++ kernels on the CPU; "jnp", jax.numpy; "auto", kernels
                        where the program runs on a CPU and jax.numpy elsewhere

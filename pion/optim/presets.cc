@@ -55,7 +55,9 @@ Routing paper_vla(const std::vector<ParameterDescription>& parameters,
     const bool decided = r.reason.starts_with("override ");
     if (decided || !is_matrix_rule(r.rule) || !in_action_module(r.parameter.name))
       continue;
+    const double lr = learning_rate(r.rule);  // that of the role, where one is given
     r.rule = pion;
+    set_learning_rate(r.rule, lr);
     r.reason += "; action module";
     found = true;
   }

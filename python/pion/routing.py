@@ -81,7 +81,7 @@ class Routing:
         defaults = group_defaults(route.rule)
         keys = with_betas(dict(route.keys))
         if self._given is not None:
-            given = self._given.get(route.rule, ())
+            given = {*self._given.get(route.rule, ()), *route.keys_by_role}
             keys = {k: v for k, v in keys.items() if k in given or v != defaults[k]}
         if route.is_matrix:
             keys |= _layout_keys(route)
@@ -116,6 +116,8 @@ def route(
     per_head: bool = True,
     attention: tuple[int, int, int] | None = None,
     attention_by_name: dict | None = None,
+    decay_vectors: bool = True,
+    lr_by_role: dict | None = None,
 ) -> Routing:
     """Decides by module type, name, ties and shape which parameter takes which rule.
 
@@ -128,6 +130,10 @@ def route(
     per_head    attention projections are cut into heads where their counts are known
     attention   (heads, kv_heads, head_dim); by default read from model.config where there is one
     attention_by_name   {glob: counts} for parts of the model
+    decay_vectors   False: norms, biases and other vectors are not decayed, whatever weight_decay
+                    the rule or the optimizer has
+    lr_by_role      {"embedding": 3e-4, "head": 1e-4}: rates by role, in place of the rule's or the
+                    optimizer's; roles are those of the table
 
     An unknown parameter of two dimensions or more is an error that lists it and says how to decide.
     """
@@ -141,10 +147,16 @@ def route(
     if per_head:  # else nobody asks for counts
         counts, found = _counts_of(model, given, bool(by_name))
     by_name += found
-    return _route(descriptions, parameters, preset, rules, overrides, per_head, counts, by_name)
+    by_role = (flag(decay_vectors, "decay_vectors", "route"), arguments.rates_of(lr_by_role))
+    return _route(
+        descriptions, parameters, preset, rules, overrides, per_head, counts, by_name, by_role
+    )
 
 
-def _route(descriptions, parameters, preset, rules, overrides, per_head, counts, by_name):
+def _route(
+    descriptions, parameters, preset, rules, overrides, per_head, counts, by_name,
+    by_role=(True, []),
+):  # fmt: skip
     made, given = _rules_of(rules)
     pairs = arguments.overrides_of(overrides)
     frozen = [d.name for d in descriptions if not parameters[d.name].requires_grad]
@@ -154,7 +166,7 @@ def _route(descriptions, parameters, preset, rules, overrides, per_head, counts,
     try:
         table = _pion.route(
             descriptions, made["matrices"], made["rest"], per_head, counts, by_name, pairs,
-            preset or "",
+            *by_role, preset or "",
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(arguments.in_python(str(error))) from None

@@ -9,6 +9,7 @@
 
 #include "lab/report/escape.h"
 #include "lab/report/page_data.h"
+#include "lab/run/installed_folder.h"
 
 namespace pion::lab {
 namespace {
@@ -18,7 +19,9 @@ using namespace report;
 
 fs::path asset_directory() {
   const char* other = std::getenv("PION_REPORT_ASSETS");
-  return other != nullptr && *other != '\0' ? other : PION_REPORT_ASSETS_DIR;
+  if (other != nullptr && *other != '\0') return other;
+  const fs::path installed = installed_folder();
+  return installed.empty() ? PION_REPORT_ASSETS_DIR : installed / "report";
 }
 
 std::string asset(const std::string& name) {

@@ -55,6 +55,13 @@ int print_tables_of(const std::string& path) {
   return kSuccess;
 }
 
+std::string joined_peers() {
+  std::string all;
+  for (const std::string& name : bench::peer_names())
+    all += (all.empty() ? "" : ", ") + name;
+  return all;
+}
+
 struct Flags {
   bench::BenchOptions options;
   std::string json, from;
@@ -80,6 +87,13 @@ void declare(CLI::App& app, Flags& flags) {
       ->delimiter(',');
   app.add_option("--seconds", options.seconds,
                  "for each shape, rule and number of threads [1; 0.1 with --quick]");
+  app.add_option(
+         "--peers", options.peers,
+         "compare with these alone, a,b,... or none: " + joined_peers() + " [all]")
+      ->delimiter(',');
+  app.add_option("--skip-slow", options.skip_slow,
+                 "leave peers out that take this many times the fastest side's time in "
+                 "the warm-up, such as 5 [none]");
   app.add_option("--json", flags.json, "file to write the measurements to");
   app.add_option("--from", flags.from,
                  "measure nothing, print the tables of a file of --json");
@@ -97,7 +111,7 @@ void declare(CLI::App& app, Flags& flags) {
 int bench(const Invocation& invocation) {
   CLI::App app(
       "Times optimizer steps on this machine, interleaved with the fastest that LibTorch "
-      "offers, and prints tables in Markdown.",
+      "offers, and prints tables in Markdown, each when it is measured.",
       "pion bench");
   Flags flags;
   declare(app, flags);
@@ -110,17 +124,19 @@ int bench(const Invocation& invocation) {
   if (flags.options.quick && app.count("--seconds") == 0) flags.options.seconds = 0.1;
   const bench::Plan plan = bench::make_plan(flags.options);
   if (app.count("--json") > 0) check_json_path(flags.json);
-  const auto save = [&](const nlohmann::ordered_json& result) {
+  std::size_t printed = 0;  // parts; those of a result that goes on are final
+  const auto show = [&](nlohmann::ordered_json result) {
     if (!flags.json.empty()) lab::replace_file(flags.json, lab::json_text(result, 1));
+    result["complete"] = true;  // as far as it is printed
+    const std::vector<std::string> parts = bench::markdown_parts(result);
+    for (; printed < parts.size(); ++printed) std::cout << parts[printed] << std::flush;
   };
-  const nlohmann::ordered_json result = bench::run_plan(
+  show(bench::run_plan(
       plan, flags.options,
       {.version = lab::version_text(),
        .command = invocation.command,
        .progress = [](const std::string& line) { std::cerr << line << "\n"; },
-       .partial = save});
-  save(result);
-  std::cout << bench::markdown(result);
+       .partial = show}));
   return kSuccess;
 }
 

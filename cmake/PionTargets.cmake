@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # pion_library(name SOURCES ... [PUBLIC ...] [PRIVATE ...])  one folder's static library
 # pion_test(name SOURCES ... LIBS ...)                       one GoogleTest binary
+# pion_private_headers(name target ...)  header-only libraries that no user of the target meets
 # pion_precompiled(name)                                     uses pion_torch's precompiled header
 
 function(pion_flags target)
@@ -32,6 +33,17 @@ function(pion_library name)
   pion_flags(${name})
   pion_joined(${name})
   target_link_libraries(${name} PUBLIC ${arg_PUBLIC} PRIVATE ${arg_PRIVATE})
+endfunction()
+
+# Includes of such libraries, under namespaces of pion's own: their inline functions are weak
+# symbols, and a program that compiles Eigen with -mavx has other ones of the same names.
+function(pion_private_headers name)
+  foreach(library IN LISTS ARGN)
+    target_include_directories(
+      ${name} SYSTEM PRIVATE $<TARGET_PROPERTY:${library},INTERFACE_INCLUDE_DIRECTORIES>)
+  endforeach()
+  target_compile_definitions(${name} PRIVATE Eigen=pion_eigen nlohmann=pion_nlohmann
+                                             toml=pion_toml)
 endfunction()
 
 function(pion_test name)

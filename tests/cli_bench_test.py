@@ -3,9 +3,10 @@
 
 import json
 import math
+import subprocess
 
 import pytest
-from cli_command import BAD_INPUT, needs_binary, pion
+from cli_command import BAD_INPUT, BINARY, needs_binary, pion
 
 pytestmark = needs_binary
 FAST = ("--seconds", 0.002)
@@ -20,6 +21,7 @@ ROW = {
     "numbers",
     "pion",
     "peers",
+    "left_out",
     "best_peer",
     "ratio_min",
     "ratio_median",
@@ -49,6 +51,10 @@ ROW = {
         (["--shape", "3x4", "--json", "."], "--json: must be a file"),
         (["--from", "missing.json"], "--from: no file"),
         (["--from", "small.toml"], "--from: small.toml: markdown: must be a result"),
+        (["--peers", "optim_mun"], '--peers: must be one of optim_muon'),
+        (["--peers", "none,fused"], '--peers: must be "none" alone'),
+        (["--skip-slow", "1"], "--skip-slow: must be > 1, got 1"),
+        (["--skip-slow", "nan"], "--skip-slow"),
         (["--sceonds", "1"], 'did you mean "--seconds"?'),
     ],
 )
@@ -117,6 +123,42 @@ def test_measurements_have_the_documented_shape(folder):
     assert pion("bench", "--from", "b.json", cwd=folder, check=0).stdout == result.stdout
     assert "| 3x6x2:cols" in result.stdout and "geometric mean" in result.stdout
     assert "[1/" in result.stderr
+
+
+def test_peers_are_chosen_or_left_out(folder):
+    words = ["--shape", "8x16", "--rules", "muon,adamw", "--precision", "fast", *FAST]
+    words += ["--quick", "--json", "p.json"]
+
+    def rows(*more):
+        text = pion("bench", *words, *more, cwd=folder, check=0).stdout
+        assert pion("bench", "--from", "p.json", cwd=folder, check=0).stdout == text
+        return json.loads((folder / "p.json").read_text())["rows"], text
+
+    (muon, adamw), _ = rows("--peers", "addmm_f32,optim_muon")
+    assert [peer["name"] for peer in muon["peers"]] == ["optim_muon", "addmm_f32"]
+    assert adamw["peers"] == [] and adamw["best_peer"] is None and adamw["ratio_min"] is None
+    (muon, adamw), text = rows("--peers", "none")
+    assert muon["peers"] == adamw["peers"] == [] and muon["pion"]["min_ms"] > 0
+    assert "best peer" not in text
+    # no two sides take the same time, and only the fastest stays
+    (muon, _), text = rows("--skip-slow", 1.0001)
+    left_out, kept = muon["left_out"], [peer["name"] for peer in muon["peers"]]
+    assert {*left_out, *kept} >= {"optim_muon", "plain_bf16", "addmm_bf16"}
+    assert len(kept) <= 1 and f"{left_out[0]} left out" in text
+
+
+def test_tables_are_printed_as_they_come(folder):
+    words = ["--group", "tiny,elementwise", "--quick", "--seconds", 0.2]
+    command = [BINARY, "bench", *map(str, words)]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        head = ""
+        while "## " not in head:  # the first group's table, while the second is measured
+            line = process.stdout.readline()
+            assert line, head
+            head += line
+        assert process.poll() is None
+        rest = process.stdout.read()
+    assert rest.count("## ") == 1
 
 
 def test_errors_alone_measure_no_time(folder):

@@ -139,9 +139,10 @@ class Session {
     std::vector<Contender> contenders;
     for (const Precision precision : wanted)
       contenders.push_back(pion_side(problem, precision).contender);
-    for (Side& peer : peer_sides(problem, with_f32))
-      contenders.push_back(std::move(peer.contender));
-    const std::vector<Timing> timings = interleave(contenders, options_.seconds);
+    for (Side& peer : peer_sides(problem, with_f32 || names_peer("addmm_f32")))
+      add_peer(contenders, std::move(peer.contender));
+    const std::vector<Timing> timings =
+        interleave(contenders, options_.seconds, options_.skip_slow);
 
     std::vector<Json> rows;
     for (std::size_t i = 0; i < wanted.size(); ++i) {
@@ -159,8 +160,12 @@ class Session {
   std::vector<Json> outside_rows(const RowSet& set, const Problem& problem) {
     if (!has_bf16(cpu_target())) return {};  // the passes of the f32 kernels are others
     const Precision precision = set.precisions.front();
-    const std::vector<Contender> contenders = outside_map_contenders(problem);
-    const std::vector<Timing> timings = interleave(contenders, options_.seconds);
+    std::vector<Contender> sides = outside_map_contenders(problem), contenders;
+    contenders.push_back(std::move(sides.front()));
+    for (Contender& peer : std::span(sides).subspan(1))
+      add_peer(contenders, std::move(peer));
+    const std::vector<Timing> timings =
+        interleave(contenders, options_.seconds, options_.skip_slow);
     Json row = row_of(set, problem, precision);
     row["pion"] = timing_json(timings.front());
     add_peers(row, timings.front(), std::span(contenders).subspan(1),
@@ -168,6 +173,18 @@ class Session {
     add_roofline(row, set, SgdRule{}, precision, timings.front());
     row["error"] = row["direct_bf16_error"] = nullptr;
     return {std::move(row)};
+  }
+
+  bool names_peer(const std::string& name) const {
+    return std::find(options_.peers.begin(), options_.peers.end(), name) !=
+           options_.peers.end();
+  }
+
+  // Unless others were asked for.
+  void add_peer(std::vector<Contender>& contenders, Contender peer) const {
+    if (!options_.peers.empty() && !names_peer(peer.name)) return;
+    peer.may_be_left_out = true;
+    contenders.push_back(std::move(peer));
   }
 
   static Json row_of(const RowSet& set, const Problem& problem, Precision precision) {
@@ -184,21 +201,28 @@ class Session {
 
   static void add_peers(Json& row, const Timing& pion, std::span<const Contender> peers,
                         std::span<const Timing> timings) {
-    row["peers"] = Json::array();
-    std::size_t best = 0;
+    row["peers"] = row["left_out"] = Json::array();
+    row["best_peer"] = row["ratio_min"] = row["ratio_median"] = nullptr;
+    const Timing* best = nullptr;
     for (std::size_t i = 0; i < peers.size(); ++i) {
+      if (timings[i].repetitions == 0) {
+        row["left_out"].push_back(peers[i].name);
+        continue;
+      }
       Json peer = {{"name", peers[i].name}};
       peer.update(timing_json(timings[i]));
       row["peers"].push_back(peer);
-      if (timings[i].min_ms < timings[best].min_ms) best = i;
+      if (best != nullptr && timings[i].min_ms >= best->min_ms) continue;
+      best = &timings[i];
+      row["best_peer"] = peers[i].name;
     }
-    row["best_peer"] = peers[best].name;
+    if (best == nullptr) return;
     const auto ratio = [](double peer, double own) -> Json {
       if (own <= 0) return nullptr;
       return rounded(peer / own);
     };
-    row["ratio_min"] = ratio(timings[best].min_ms, pion.min_ms);
-    row["ratio_median"] = ratio(timings[best].median_ms, pion.median_ms);
+    row["ratio_min"] = ratio(best->min_ms, pion.min_ms);
+    row["ratio_median"] = ratio(best->median_ms, pion.median_ms);
   }
 
   void add_roofline(Json& row, const RowSet& set, const Rule& rule, Precision precision,
@@ -283,6 +307,7 @@ nlohmann::ordered_json run_plan(const Plan& plan, const BenchOptions& options,
   result["rows"] = Json::array();
   result["errors"] = Json::array();
   result["stages"] = Json::array();
+  calls.partial(result);
   const std::size_t total = plan.rows.size() + plan.errors.size() + plan.stages.size();
   for (std::size_t i = 0; i < plan.rows.size(); ++i) {
     calls.progress("[" + std::to_string(i + 1) + "/" + std::to_string(total) + "] " +
@@ -301,6 +326,7 @@ nlohmann::ordered_json run_plan(const Plan& plan, const BenchOptions& options,
       result["stages"].push_back(row);
     shape = name;
   }
+  if (!plan.stages.empty()) calls.partial(result);
   at::set_num_threads(machine.cores);
   for (std::size_t i = 0; i < plan.errors.size(); ++i) {
     const ErrorTask& task = plan.errors[i];

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -18,6 +19,10 @@ struct BenchOptions {
   std::vector<int> threads = {1};
   double seconds = 1.0;  // for one set of rows: one shape, rule and number of threads
   bool quick = false;    // few shapes, and 0.1 s unless `seconds` was set
+  std::vector<std::string> peers;  // peer_names(), or "none"; empty: all
+  // Peers that take more than this times the fastest side's time in the warm-up are left
+  // out; > 1.
+  double skip_slow = std::numeric_limits<double>::infinity();
   // In place of times, of `shapes` or of some of their own: the error tables; where the
   // time of one block goes.
   bool errors = false, stages = false;
@@ -57,7 +62,7 @@ struct Plan {
 Plan make_plan(const BenchOptions& options);
 
 // Runs the plan. `progress` gets a line before every set of rows, `partial` the object as
-// it is after every group, with "complete": false. The result:
+// it is after the peaks, every group and the stages, with "complete": false. The result:
 //
 //   format     1
 //   complete   bool
@@ -67,7 +72,8 @@ Plan make_plan(const BenchOptions& options);
 //                streams: [{bytes, read_gbs, update_gbs}]}]
 //   rows       [{group, shape, rule, precision, threads, heads, numbers,
 //                pion: {min_ms, median_ms, repetitions, calls}, peers: [{name, ...}],
-//                best_peer, ratio_min, ratio_median,
+//                left_out: [names of slow peers],
+//                best_peer, ratio_min, ratio_median (null where there is no peer),
 //                roofline: {bf16_flops, f32_flops, bytes, compute_ms, memory_ms, bound},
 //                fraction_of_peak, error, direct_bf16_error}]
 //   errors     [{shape, spectrum, rule, exact_norm, direct_bf16, fast, accurate, f32}]

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <random>
+#include <utility>
 
 #include "lab/bench/stopwatch.h"
 
@@ -17,43 +17,59 @@ double turn(const Contender& contender, int calls) {
   return seconds_since(start) / calls;
 }
 
-// State, workspaces and thread pools are made here. Returns the steps of one turn.
-int warm_up(const Contender& contender) {
-  constexpr double kSlow = 0.5, kShortestTurn = 1e-4;  // seconds
-  constexpr int kMostCalls = 1000;
+constexpr double kShortestTurn = 1e-4;  // seconds
+
+// State, workspaces and thread pools are made here. Returns the seconds of one step.
+double warm_up(const Contender& contender) {
+  constexpr double kSlow = 0.5, kLeast = 1e-9;  // a clock may stand still
   double taken = turn(contender, 1);
   if (taken < kSlow) taken = turn(contender, 1);
   if (taken < kShortestTurn) taken = turn(contender, 10);
-  return std::clamp(static_cast<int>(std::ceil(kShortestTurn / taken)), 1, kMostCalls);
+  return std::max(taken, kLeast);
+}
+
+// Steps in one turn.
+int calls_of(double step_seconds) {
+  constexpr int kMostCalls = 1000;
+  return std::clamp(static_cast<int>(std::ceil(kShortestTurn / step_seconds)), 1,
+                    kMostCalls);
+}
+
+Timing summary(std::vector<double> taken, int calls) {
+  std::sort(taken.begin(), taken.end());
+  const std::size_t middle = taken.size() / 2;
+  const double median = taken.size() % 2 == 1
+                            ? taken[middle]
+                            : 0.5 * (taken[middle - 1] + taken[middle]);
+  return {taken.front(), median, static_cast<int>(taken.size()), calls};
 }
 
 }  // namespace
 
-std::vector<Timing> interleave(std::span<const Contender> contenders, double seconds) {
+std::vector<Timing> interleave(std::span<const Contender> contenders, double seconds,
+                               double slowest) {
   constexpr std::size_t kFewestRounds = 3, kMostRounds = 20000;
-  std::vector<Timing> timings(contenders.size());
+  std::vector<double> first;
+  for (const Contender& each : contenders) first.push_back(warm_up(each));
+  const double fastest =
+      first.empty() ? 0 : *std::min_element(first.begin(), first.end());
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < contenders.size(); ++i) {
+    if (!contenders[i].may_be_left_out || first[i] <= slowest * fastest)
+      order.push_back(i);
+  }
   std::vector<std::vector<double>> taken(contenders.size());
-  for (std::size_t i = 0; i < contenders.size(); ++i)
-    timings[i].calls = warm_up(contenders[i]);
-  std::vector<std::size_t> order(contenders.size());
-  std::iota(order.begin(), order.end(), 0);
   std::minstd_rand random(1);
   const Clock::time_point start = Clock::now();
   for (std::size_t round = 0; round < kMostRounds; ++round) {
     if (round >= kFewestRounds && seconds_since(start) >= seconds) break;
     std::shuffle(order.begin(), order.end(), random);
     for (const std::size_t i : order)
-      taken[i].push_back(1e3 * turn(contenders[i], timings[i].calls));
+      taken[i].push_back(1e3 * turn(contenders[i], calls_of(first[i])));
   }
-  for (std::size_t i = 0; i < contenders.size(); ++i) {
-    std::sort(taken[i].begin(), taken[i].end());
-    timings[i].min_ms = taken[i].front();
-    const std::size_t middle = taken[i].size() / 2;
-    timings[i].median_ms = taken[i].size() % 2 == 1
-                               ? taken[i][middle]
-                               : 0.5 * (taken[i][middle - 1] + taken[i][middle]);
-    timings[i].repetitions = static_cast<int>(taken[i].size());
-  }
+  std::vector<Timing> timings(contenders.size());
+  for (const std::size_t i : order)
+    timings[i] = summary(std::move(taken[i]), calls_of(first[i]));
   return timings;
 }
 

@@ -21,6 +21,12 @@ auto read_all(const char* flag, const std::vector<std::string>& words, Read read
   return values;
 }
 
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += " " + word;
+  return text;
+}
+
 // Shapes given one by one: any rule, as in the group of heads.
 const Group& own_shapes() {
   static const Group group = {.name = "custom",
@@ -30,6 +36,21 @@ const Group& own_shapes() {
                               .rules = {"pion2", "muon"},
                               .precisions = find_group("heads").precisions};
   return group;
+}
+
+void check_peers(const BenchOptions& options) {
+  std::vector<std::string> known = peer_names();
+  known.push_back("none");
+  for (const std::string& peer : options.peers) {
+    if (std::find(known.begin(), known.end(), peer) == known.end())
+      throw std::invalid_argument("--peers: must be one of" + joined(known) + ", got \"" +
+                                  peer + "\"");
+    if (peer == "none" && options.peers.size() > 1)
+      throw std::invalid_argument("--peers: must be \"none\" alone or names of peers");
+  }
+  if (!(options.skip_slow > 1))
+    throw std::invalid_argument("--skip-slow: must be > 1, got " +
+                                std::to_string(options.skip_slow));
 }
 
 void check_numbers(const BenchOptions& options) {
@@ -123,6 +144,7 @@ void add_errors(const Choice& choice, const BenchOptions& options,
 
 Plan make_plan(const BenchOptions& options) {
   check_numbers(options);
+  check_peers(options);
   if (!options.groups.empty() && !options.shapes.empty())
     throw std::invalid_argument(
         "--shape: cannot be given with --group, which has shapes of its own");
@@ -145,9 +167,13 @@ Plan make_plan(const BenchOptions& options) {
       add_rows(own_shapes(), shape, choice, options, plan.rows);
   if (all)
     for (const Group& group : groups()) chosen.push_back(&group);
-  for (const Group* group : chosen)
+  std::vector<const Group*> done;  // one named twice is measured once
+  for (const Group* group : chosen) {
+    if (std::find(done.begin(), done.end(), group) != done.end()) continue;
+    done.push_back(group);
     for (const std::string& shape : options.quick ? group->quick : group->shapes)
       add_rows(*group, shape, choice, options, plan.rows);
+  }
   if (options.errors || all) add_errors(choice, options, plan.errors);
   if (options.stages || all) add_stages(choice, options, plan.stages);
   if (plan.rows.empty() && plan.errors.empty() && plan.stages.empty())

@@ -32,7 +32,7 @@ Side pion_side(const Problem& problem, Precision precision);
 //   addmm_bf16      the same with the sums inside the products (addmm, baddbmm)
 //   addmm_f32       the same in f32; if asked for
 //
-// For adamw and sgd: fused, LibTorch's multi-tensor step.
+// For adamw and sgd: fused, LibTorch's multi-tensor step. peer_names() has all of them.
 std::vector<Side> peer_sides(const Problem& problem, bool with_f32);
 
 // The spectral map of the peers on (rows, cols) or (heads, rows, cols) of any floating

@@ -78,7 +78,9 @@ void expect_equal_steps(const std::string& shape, const std::string& rule) {
     pion.contender.step();
     for (const Side& peer : peers) peer.contender.step();
   }
+  const std::vector<std::string> names = peer_names();
   for (const Side& peer : peers) {
+    EXPECT_EQ(std::count(names.begin(), names.end(), peer.contender.name), 1);
     const std::vector<at::Tensor> expected = pion.weights(), got = peer.weights();
     ASSERT_EQ(expected.size(), got.size());
     for (std::size_t i = 0; i < got.size(); ++i) {

@@ -147,6 +147,9 @@ std::string others(const Json& row) {
     all += (all.empty() ? "" : ", ") + peer.at("name").get<std::string>() + " " +
            text(peer.at("min_ms").get<double>() / own) + "x";
   }
+  if (!row.contains("left_out")) return all;  // files of before
+  for (const Json& name : row.at("left_out"))
+    all += (all.empty() ? "" : ", ") + name.get<std::string>() + " left out";
   return all;
 }
 
@@ -182,7 +185,8 @@ std::string group_text(const std::string& title, const std::vector<Json>& rows,
                "over 1 thread", "of peak", "least ms", "bound by", "error",
                "direct bf16"});
   for (const Json& row : rows) {
-    const std::string best = row.at("best_peer").get<std::string>();
+    const bool alone = row.at("best_peer").is_null();
+    const std::string best = alone ? "-" : row.at("best_peer").get<std::string>();
     const Json& roofline = row.at("roofline");
     const double least = std::max(roofline.at("compute_ms").get<double>(),
                                   roofline.at("memory_ms").get<double>());
@@ -192,7 +196,7 @@ std::string group_text(const std::string& title, const std::vector<Json>& rows,
                both(row.at("pion")),
                text(1e3 * row.at("pion").at("min_ms").get<double>() /
                     row.at("blocks").get<double>()),
-               best, both(peer_named(row, best)),
+               best, alone ? "-" : both(peer_named(row, best)),
                number_or_dash(row.at("ratio_min"), "x"),
                number_or_dash(row.at("ratio_median"), "x"), others(row),
                row.at("threads") == 1 ? "" : speed_up(row, all),
@@ -248,11 +252,11 @@ std::string stages_text(const Json& stages) {
          table.str();
 }
 
-std::string checked_markdown(const Json& result) {
+std::vector<std::string> checked_parts(const Json& result) {
   if (result.at("format") != 1)
     throw std::invalid_argument("markdown: format must be 1, got " +
                                 result.at("format").dump());
-  std::string all = machine_text(result);
+  std::vector<std::string> parts = {machine_text(result)};
   const Json& rows = result.at("rows");
   std::vector<std::string> names;
   std::map<std::string, std::vector<Json>> of_group;
@@ -261,30 +265,38 @@ std::string checked_markdown(const Json& result) {
     if (!of_group.contains(name)) names.push_back(name);
     of_group[name].push_back(row);
   }
-  if (!rows.empty()) all += "\nTimes of whole steps in milliseconds, minimum / median.\n";
   for (const std::string& name : names) {
     std::string title = name;
     for (const Group& group : groups())
       if (group.name == name) title = group.title;
-    all += group_text(title, of_group[name], rows);
+    const bool first = parts.size() == 1;
+    parts.push_back(
+        (first ? "\nTimes of whole steps in milliseconds, minimum / median.\n" : "") +
+        group_text(title, of_group[name], rows));
   }
   // files of before have none
   if (result.contains("stages") && !result.at("stages").empty())
-    all += stages_text(result.at("stages"));
-  if (!result.at("errors").empty()) all += errors_text(result.at("errors"));
-  return all;
+    parts.push_back(stages_text(result.at("stages")));
+  if (!result.at("errors").empty()) parts.push_back(errors_text(result.at("errors")));
+  return parts;
 }
 
 }  // namespace
 
-std::string markdown(const Json& result) {
+std::vector<std::string> markdown_parts(const Json& result) {
   try {
-    return checked_markdown(result);
+    return checked_parts(result);
   } catch (const Json::exception& error) {
     throw std::invalid_argument(
         std::string("markdown: must be a result of pion bench --json, got ") +
         error.what());
   }
+}
+
+std::string markdown(const Json& result) {
+  std::string all;
+  for (const std::string& part : markdown_parts(result)) all += part;
+  return all;
 }
 
 std::string markdown_of_text(const std::string& json) {

@@ -119,6 +119,11 @@ Rule make_labelled_rule(const std::string& label) {
       label + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"));
 }
 
+std::vector<std::string> peer_names() {
+  return {"optim_muon", "per_head_bf16", "plain_bf16",
+          "addmm_bf16", "addmm_f32",     "fused"};
+}
+
 std::string_view precision_name(Precision precision) {
   switch (precision) {
     case Precision::kFast:

@@ -49,6 +49,9 @@ std::vector<std::string> rule_labels();
 // Throws std::invalid_argument with the nearest right label.
 Rule make_labelled_rule(const std::string& label);
 
+// The names of all peers, see sides.h.
+std::vector<std::string> peer_names();
+
 std::string_view precision_name(Precision precision);
 // Throws std::invalid_argument with the nearest right name.
 Precision read_precision(const std::string& name);

@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <set>
+#include <thread>
 
 #include "lab/bench/bench.h"
 #include "lab/bench/interleave.h"
@@ -150,6 +152,24 @@ TEST(Interleave, TakesTurnsAndCountsThem) {
   };
   EXPECT_EQ(turns(0), 3);
   EXPECT_EQ(turns(1), 3);
+}
+
+TEST(Interleave, LeavesOutWhatIsSlowAndMayBe) {
+  using namespace std::chrono_literals;
+  std::vector<int> calls(3);
+  const auto sleeps = [&](std::size_t who, std::chrono::milliseconds time) {
+    return [&calls, who, time] { ++calls[who], std::this_thread::sleep_for(time); };
+  };
+  const std::vector<Contender> contenders = {
+      {"own", sleeps(0, 20ms)},  // ten times the fastest, yet nobody said it may
+      {"fast", sleeps(1, 2ms), true},
+      {"slow", sleeps(2, 200ms), true}};
+  const std::vector<Timing> timings = interleave(contenders, 0.01, /*slowest=*/30);
+  EXPECT_GE(timings[0].repetitions, 3);
+  EXPECT_GE(timings[1].repetitions, 3);
+  EXPECT_EQ(timings[2].repetitions, 0);
+  EXPECT_EQ(calls[2], 2);  // the warm-up
+  EXPECT_GE(interleave(contenders, 0.01)[2].repetitions, 3);
 }
 
 TEST(Tables, RefuseWhatIsNoResult) {

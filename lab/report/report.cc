@@ -12,6 +12,7 @@
 #include "lab/report/page_data.h"
 #include "lab/run/durable_file.h"
 #include "lab/run/plain_name.h"
+#include "lab/run/installed_folder.h"
 
 namespace pion::lab {
 namespace {
@@ -21,7 +22,9 @@ using namespace report;
 
 fs::path asset_directory() {
   const char* other = std::getenv("PION_REPORT_ASSETS");
-  return other != nullptr && *other != '\0' ? other : PION_REPORT_ASSETS_DIR;
+  if (other != nullptr && *other != '\0') return other;
+  const fs::path installed = installed_folder();
+  return installed.empty() ? PION_REPORT_ASSETS_DIR : installed / "report";
 }
 
 std::string asset(const std::string& name) {

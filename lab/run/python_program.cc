@@ -3,18 +3,24 @@
 
 #include <cstdlib>
 
+#include "lab/run/installed_folder.h"
+
 namespace pion::lab {
 
 std::string python_program() {
   const char* chosen = std::getenv("PION_PYTHON");
-  return chosen != nullptr ? chosen : PION_DEFAULT_PYTHON;
+  if (chosen != nullptr) return chosen;
+  std::error_code error;
+  const bool checkout = installed_folder().empty() ||
+                        std::filesystem::exists(PION_CHECKOUT_VENV, error);
+  return checkout ? PION_CHECKOUT_VENV : "python3";
 }
 
 std::filesystem::path python_folder(const std::string& name) {
-  const std::filesystem::path checkout = PION_SOURCE_PYTHON;
+  const std::filesystem::path installed = installed_folder() / "python";
   std::error_code error;
-  return std::filesystem::exists(checkout / name, error) ? checkout
-                                                         : PION_INSTALLED_PYTHON;
+  return std::filesystem::exists(installed / name, error) ? installed
+                                                          : PION_SOURCE_PYTHON;
 }
 
 }  // namespace pion::lab

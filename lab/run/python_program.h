@@ -7,10 +7,11 @@
 
 namespace pion::lab {
 
-// PION_PYTHON of the environment, else the checkout's .venv.
+// PION_PYTHON of the environment, else the checkout's .venv; where an installed command
+// finds no checkout, the python3 in PATH.
 std::string python_program();
 
-// The checkout's python/ where `name` is in it, else the installed one.
+// The python/ of an installed command where `name` is in it, else the checkout's.
 std::filesystem::path python_folder(const std::string& name);
 
 }  // namespace pion::lab

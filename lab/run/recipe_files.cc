@@ -7,6 +7,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "lab/run/installed_folder.h"
 #include "pion/optim/rule.h"
 
 namespace pion::lab {
@@ -38,8 +39,8 @@ std::vector<fs::path> recipe_directories() {
     for (std::string part; std::getline(parts, part, ':');)
       if (!part.empty()) directories.emplace_back(part);
   }
-  directories.emplace_back(PION_SOURCE_RECIPES);
-  directories.emplace_back(PION_INSTALLED_RECIPES);
+  const fs::path installed = installed_folder();
+  directories.push_back(installed.empty() ? PION_SOURCE_RECIPES : installed / "recipes");
   return directories;
 }
 

@@ -19,10 +19,17 @@
 
 #include "lab/run/commit.h"  // written by the build: PION_COMMIT
 #include "lab/run/json_text.h"
+#include "pion/version.h"
 
 namespace pion::lab {
 namespace fs = std::filesystem;
 namespace {
+
+#ifdef __clang__
+constexpr const char* kCompiler = "";  // its version begins with its name
+#else
+constexpr const char* kCompiler = "gcc ";
+#endif
 
 std::string cpu_name() {
   std::ifstream info("/proc/cpuinfo");
@@ -115,10 +122,10 @@ std::string environment_json(const Recipe& recipe, const std::string& command) {
   utsname system{};
   uname(&system);
   const nlohmann::ordered_json json = {
-      {"pion", PION_VERSION},
+      {"pion", PION_VERSION_STRING},
       {"commit", PION_COMMIT},
       {"libtorch", TORCH_VERSION},
-      {"compiler", std::string("gcc ") + __VERSION__},
+      {"compiler", std::string(kCompiler) + __VERSION__},
       {"system",
        std::string(system.sysname) + " " + system.release + " " + system.machine},
       {"cpu", cpu_name()},
@@ -130,8 +137,8 @@ std::string environment_json(const Recipe& recipe, const std::string& command) {
 }
 
 std::string version_text() {
-  return std::string("pion ") + PION_VERSION + " (commit " + PION_COMMIT + ", LibTorch " +
-         TORCH_VERSION + ")";
+  return std::string("pion ") + PION_VERSION_STRING + " (commit " + PION_COMMIT +
+         ", LibTorch " + TORCH_VERSION + ")";
 }
 
 std::string shell_word(const std::string& word) {

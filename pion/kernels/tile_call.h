@@ -120,7 +120,7 @@ struct TileAdvance {
   void round_gram(const TileSymmetric& call, std::size_t first, std::size_t last);      \
   void update(const TileUpdate& call, std::size_t first_item, std::size_t last_item);   \
   void advance(const TileAdvance& call, std::size_t first_item, std::size_t last_item); \
-  double multiply_peak(std::size_t repetitions);
+  double multiply_peak(std::size_t repetitions, float* last);
 namespace avx512_bf16 {
 PION_TILE_KERNELS
 }

@@ -24,8 +24,9 @@ struct TileKernels {
   void (*round_gram)(const TileSymmetric& call, std::size_t first, std::size_t last);
   void (*update)(const TileUpdate& call, std::size_t first, std::size_t last);
   void (*advance)(const TileAdvance& call, std::size_t first, std::size_t last);
-  // Multiplies 32 x 256 x 32 within L1 and returns the flops: what a machine can reach.
-  double (*multiply_peak)(std::size_t repetitions);
+  // Multiplies 32 x 256 x 32 of ones within L1 and returns the flops: what a machine can
+  // reach. `last` becomes an entry of the sum, 256 repetitions.
+  double (*multiply_peak)(std::size_t repetitions, float* last);
 };
 
 // Throws std::invalid_argument unless has_bf16(target).

@@ -297,6 +297,12 @@ TEST_P(Tiles, BothRestsMakeProductsOfSixteenBits) {
   }
 }
 
+TEST_P(Tiles, ThePeakIsOfProductsThatAreDone) {
+  float last = 0;
+  EXPECT_EQ(kernels().multiply_peak(3, &last), 3 * 2.0 * 32 * 256 * 32);
+  EXPECT_EQ(last, 3 * 256.0f);  // exact: integers below 2^24
+}
+
 TEST(TilesTarget, WithoutBf16IsAnError) {
   for (const CpuTarget target :
        {CpuTarget::kPortable, CpuTarget::kAvx2, CpuTarget::kAvx512}) {

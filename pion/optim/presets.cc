@@ -74,7 +74,9 @@ Routing paper_vla(const std::vector<ParameterDescription>& parameters,
     } else if (!is_matrix_rule(r.rule)) {
       continue;
     }
-    r.rule = pion;
+    PionRule own = pion;
+    if (is_matrix_rule(r.rule)) own.lr = learning_rate(r.rule);  // its role's, if given
+    r.rule = own;
     r.reason += "; action module";
     found = true;
   }

@@ -8,6 +8,7 @@
 #include "pion/optim/attention_heads.h"
 #include "pion/optim/glob.h"
 #include "pion/optim/parameter_role.h"
+#include "pion/optim/keys_by_role.h"
 #include "pion/optim/part_names.h"
 #include "pion/optim/routing_checks.h"
 
@@ -263,6 +264,7 @@ Routing route(const std::vector<ParameterDescription>& parameters,
     routing.routes.push_back(std::move(route));
   }
   if (!unplaced.empty()) refuse(unplaced_message(unplaced));
+  set_keys_by_role(routing, options);
   return routing;
 }
 

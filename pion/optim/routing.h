@@ -63,6 +63,7 @@ struct Route {
   Rule rule;
   HeadLayout heads;    // matrix rules only; of the folded shape
   std::string reason;  // why this role: "module Linear, name q_proj"
+  std::vector<std::string> keys_by_role;  // "lr", "weight_decay": set for this role
 };
 
 // The matrix that a matrix rule sees: a convolution is (out, rest), a stack of E experts
@@ -87,6 +88,11 @@ struct RoutingOptions {
   // "convolution" ((out, rest)), each under `matrices`. `*` matches any text, dots too;
   // `?` one character. A glob that matches nothing is an error.
   std::vector<std::pair<std::string, std::string>> overrides;
+  // Whether norms, biases and other vectors decay as the rule says; false: not at all.
+  bool decay_vectors = true;
+  // Learning rates in place of the rule's, by the role's name: {"embedding", 3e-4}. A
+  // role that no parameter has is an error.
+  std::vector<std::pair<std::string, double>> lr_by_role;
 };
 
 struct Routing {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Built with OpenMP, without which at::parallel_for runs on one thread.
 #include "pion/torch/cpu_step.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorIterator.h>
 
 #include <algorithm>
 
@@ -14,7 +14,23 @@ namespace {
 
 static_assert(sizeof(bfloat16) == sizeof(c10::BFloat16));
 
-// LibTorch's own threads.
+// Calls work(i) for every i in [0, count) on LibTorch's own threads. at::parallel_for is
+// an inline function that needs OpenMP where it is compiled, and that of LibTorch, whose
+// loops inside are compiled already: one over the entries of a tensor of `count` bytes.
+void on_threads_of_torch(int count, FunctionRef<void(int)> work) {
+  const at::Tensor entries = at::empty({count}, at::kByte);
+  const char* first = static_cast<const char*>(entries.const_data_ptr());
+  at::TensorIterator iterator = at::TensorIterator::borrowing_nullary_op(entries);
+  iterator.for_each(
+      [&](char** data, const std::int64_t* strides, std::int64_t inner,
+          std::int64_t outer) {
+        for (std::int64_t j = 0; j < outer; ++j)
+          for (std::int64_t i = 0; i < inner; ++i)
+            work(static_cast<int>(data[0] + j * strides[1] + i * strides[0] - first));
+      },
+      /*grain_size=*/1);
+}
+
 class AtenExecutor : public Executor {
  public:
   int threads() const override { return std::max(1, at::get_num_threads()); }
@@ -26,11 +42,8 @@ class AtenExecutor : public Executor {
     }
     TaskLists lists(used);
     lists.deal(tasks);
-    at::parallel_for(0, used, 1, [&](std::int64_t from, std::int64_t to) {
-      for (std::int64_t i = from; i < to; ++i) {
-        const int thread = static_cast<int>(i);
-        lists.take(thread, [&](int task) { work(task, thread); });
-      }
+    on_threads_of_torch(used, [&](int thread) {
+      lists.take(thread, [&](int task) { work(task, thread); });
     });
   }
 };

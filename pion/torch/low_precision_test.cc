@@ -95,5 +95,25 @@ TEST(LowPrecision, F64AgreesWithF32) {
             30 * (12 * 0x1p-24 + 0.8 * 1e-2 * 1e-4));
 }
 
+TEST(LowPrecision, AMasterCopyOfAParameterThatIsNoBf16AnyMoreIsNamed) {
+  torch::Tensor w = start(torch::kBFloat16);
+  Muon optimizer({w}, MuonOptions(0.1));
+  w.mutable_grad() = gradient(0, torch::kBFloat16);
+  optimizer.step();
+  w.mutable_grad().reset();
+  w.set_data(w.detach().to(torch::kFloat));
+  w.mutable_grad() = gradient(1, torch::kFloat);
+  try {
+    optimizer.step();
+    FAIL() << "must throw";
+  } catch (const c10::Error& error) {
+    const std::string message = error.what_without_backtrace();
+    EXPECT_TRUE(message.starts_with(
+        "step: groups.0.params.0 must stay BFloat16, of which its state keeps a master "
+        "copy, got Float; "))
+        << message;
+  }
+}
+
 }  // namespace
 }  // namespace pion

@@ -2,6 +2,7 @@
 #include "pion/torch/parameter.h"
 
 #include <ATen/MemoryOverlap.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -115,14 +116,17 @@ at::ScalarType work_type(const torch::Tensor& parameter) {
 void check_state(const ParameterState& state, const torch::Tensor& parameter,
                  const std::string& name) {
   check_type(parameter, name);
+  TORCH_CHECK(!state.master.defined() || parameter.scalar_type() == at::kBFloat16,
+              "step: ", name, " must stay ", at::kBFloat16,
+              ", of which its state keeps a master copy, got ", parameter.scalar_type(),
+              "; change modules before their optimizer is made, or make a new one");
   const at::ScalarType type = work_type(parameter);
   for (const torch::Tensor* buffer :
        {&state.momentum_buffer, &state.exp_avg, &state.exp_avg_sq, &state.master}) {
     if (!buffer->defined()) continue;
-    const bool fits =
-        buffer->sizes() == parameter.sizes() && buffer->scalar_type() == type &&
-        buffer->device() == parameter.device() &&
-        (buffer != &state.master || parameter.scalar_type() == at::kBFloat16);
+    const bool fits = buffer->sizes() == parameter.sizes() &&
+                      buffer->scalar_type() == type &&
+                      buffer->device() == parameter.device();
     TORCH_CHECK(fits, "step: ", name,
                 " was changed after its first step: its state is of ", "shape ",
                 buffer->sizes(), ", ", buffer->scalar_type(), " on ", buffer->device(),

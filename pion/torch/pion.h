@@ -6,3 +6,8 @@
 #include "pion/torch/optimizer.h"
 #include "pion/torch/options.h"
 #include "pion/torch/route_module.h"
+#include "pion/version.h"
+
+#if __has_include("pion/torch/torch_version.h")  // written when pion is installed
+#include "pion/torch/torch_version.h"
+#endif

@@ -136,4 +136,9 @@ std::unique_ptr<Optimizer> make_optimizer(const torch::nn::Module& module,
   return optimizer;
 }
 
+std::unique_ptr<Optimizer> make_optimizer(const torch::nn::Module& module,
+                                          const RoutingOptions& options) {
+  return make_optimizer(module, route(module, options));
+}
+
 }  // namespace pion

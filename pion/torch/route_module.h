@@ -28,4 +28,14 @@ Routing route(const torch::nn::Module& module, const RoutingOptions& options = {
 std::unique_ptr<Optimizer> make_optimizer(const torch::nn::Module& module,
                                           const Routing& routing);
 
+// Both in one call:
+//
+//   auto optimizer = pion::make_optimizer(
+//       *model, {.matrices = pion::MuonOptions(0.02).rule(),
+//                .rest = pion::AdamWOptions(3e-4).weight_decay(0.1).rule(),
+//                .decay_vectors = false,
+//                .lr_by_role = {{"embedding", 1e-3}}});
+std::unique_ptr<Optimizer> make_optimizer(const torch::nn::Module& module,
+                                          const RoutingOptions& options = {});
+
 }  // namespace pion

@@ -78,6 +78,33 @@ TEST(Describe, PartsOfOneFlatBufferAreNotTied) {
   for (const ParameterDescription& one : describe(*both)) EXPECT_EQ(one.tied_to, "");
 }
 
+TEST(MakeOptimizer, TakesAModelAndOptionsInOneCall) {
+  Model model;
+  const auto optimizer = make_optimizer(
+      model, {.matrices = MuonOptions(0.02).rule(),
+              .rest = AdamWOptions(3e-4).weight_decay(0.5).rule(),
+              .overrides = {{"gain.gain", "rest"}},
+              .decay_vectors = false,
+              .lr_by_role = {{"embedding", 1e-3}}});
+  std::map<std::string, torch::Tensor> before;
+  for (const auto& p : model.named_parameters())
+    before.emplace(p.key(), p.value().detach().clone());
+  for (auto& p : model.parameters()) p.mutable_grad() = torch::zeros_like(p);
+  optimizer->step();
+  // of zero gradients only the decay is left: W <- (1 - lr 0.5) W
+  for (const auto& p : model.named_parameters()) {
+    double factor = 1;
+    if (p.key() == "embed_tokens.weight") factor = 1 - 1e-3 * 0.5;
+    if (p.key() == "lm_head.weight") factor = 1 - 3e-4 * 0.5;
+    EXPECT_TRUE(torch::allclose(p.value(), factor * before.at(p.key()), 1e-6, 0))
+        << p.key();
+    EXPECT_TRUE(factor == 1 || !torch::equal(p.value(), before.at(p.key()))) << p.key();
+  }
+  std::size_t held = 0;
+  for (const auto& group : optimizer->param_groups()) held += group.params().size();
+  EXPECT_EQ(held, 13u);
+}
+
 TEST(MakeOptimizer, GroupsByRuleAndHeadsAndStepsTiedParametersOnce) {
   Model model(/*tied=*/true);
   RoutingOptions options;

@@ -32,6 +32,7 @@ Routing route_parameters(
     bool per_head, const Counts& attention,
     const std::vector<std::pair<std::string, Counts>>& attention_by_name,
     const std::vector<std::pair<std::string, std::string>>& overrides,
+    bool decay_vectors, const std::vector<std::pair<std::string, double>>& lr_by_role,
     const std::string& preset) {
   RoutingOptions options;
   if (matrices != nullptr) options.matrices = matrices->rule;
@@ -42,6 +43,8 @@ Routing route_parameters(
     options.attention_by_name.emplace_back(glob, attention_shape(counts));
   }
   options.overrides = overrides;
+  options.decay_vectors = decay_vectors;
+  options.lr_by_role = lr_by_role;
   return preset.empty() ? route(parameters, options)
                         : route_preset(parameters, preset, options);
 }
@@ -99,6 +102,7 @@ void bind_parts(nb::module_& module) {
       .def_prop_ro("is_matrix", [](const Route& r) { return is_matrix_rule(r.rule); })
       .def_prop_ro("keys", [](const Route& r) { return set_keys(r.rule); })
       .def_ro("heads", &Route::heads)
+      .def_ro("keys_by_role", &Route::keys_by_role)
       .def_ro("reason", &Route::reason);
 }
 
@@ -120,7 +124,7 @@ void bind_routing(nb::module_& module) {
   module.def("route", &route_parameters, nb::arg("parameters"),
              nb::arg("matrices").none(), nb::arg("rest").none(), nb::arg("per_head"),
              nb::arg("attention"), nb::arg("attention_by_name"), nb::arg("overrides"),
-             nb::arg("preset"));
+             nb::arg("decay_vectors"), nb::arg("lr_by_role"), nb::arg("preset"));
   module.def(
       "attention_shape_from_config",
       [](const std::string& json) {

@@ -85,7 +85,7 @@ class Routing:
         defaults = group_defaults(route.rule)
         keys = with_betas(dict(route.keys))
         if self._given is not None:
-            given = self._given.get(route.rule, ())
+            given = {*self._given.get(route.rule, ()), *route.keys_by_role}
             keys = {k: v for k, v in keys.items() if k in given or v != defaults[k]}
         if route.is_matrix:
             keys |= _layout_keys(route)
@@ -119,6 +119,8 @@ def route(
     per_head: bool = True,
     attention: tuple[int, int, int] | None = None,
     attention_by_name: dict | None = None,
+    decay_vectors: bool = True,
+    lr_by_role: dict | None = None,
 ) -> Routing:
     """Decides by module type, name, ties and shape which parameter takes which rule.
 
@@ -133,6 +135,10 @@ def route(
     attention   (heads, kv_heads, head_dim), or with those of linear attention (..., linear key
                 heads, linear value heads); by default read from model.config where there is one
     attention_by_name   {glob: counts} for parts of the model
+    decay_vectors   False: norms, biases and other vectors are not decayed, whatever weight_decay
+                    the rule or the optimizer has
+    lr_by_role      {"embedding": 3e-4, "head": 1e-4}: rates by role, in place of the rule's or the
+                    optimizer's; roles are those of the table
 
     An unknown parameter of two dimensions or more is an error that lists it and says how to decide.
     Names are those of the model without its wrappers: of a compiled one no "_orig_mod.".
@@ -149,15 +155,21 @@ def route(
     name_of = PlainNames(name for name, _, _ in _named(model))
     by_name = [(name_of(glob), counts_there) for glob, counts_there in by_name + found]
     pairs = [(name_of(glob), to) for glob, to in arguments.overrides_of(overrides)]
-    return _route(descriptions, parameters, preset, rules, pairs, per_head, counts, by_name)
+    by_role = (flag(decay_vectors, "decay_vectors", "route"), arguments.rates_of(lr_by_role))
+    return _route(
+        descriptions, parameters, preset, rules, pairs, per_head, counts, by_name, by_role
+    )
 
 
-def _route(descriptions, parameters, preset, rules, pairs, per_head, counts, by_name):
+def _route(
+    descriptions, parameters, preset, rules, pairs, per_head, counts, by_name,
+    by_role=(True, []),
+):  # fmt: skip
     made, given = _rules_of(rules)
     try:
         table = _pion.route(
             descriptions, made["matrices"], made["rest"], per_head, counts, by_name, pairs,
-            preset or "",
+            *by_role, preset or "",
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(arguments.in_python(str(error))) from None

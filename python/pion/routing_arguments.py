@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from pion.group_values import pair as two_betas
+from pion.group_values import read_tensors
 from pion.parameter_lists import described
 
 
@@ -70,6 +71,23 @@ def overrides_of(overrides) -> list[tuple[str, str]]:
                 f"got {decision!r}; keys of a rule are given in rules="
             )
     return [tuple(entry) for entry in pairs]
+
+
+def rates_of(lr_by_role) -> list[tuple[str, float]]:
+    """(role, rate) pairs."""
+    if not isinstance(lr_by_role, Mapping | None):
+        raise TypeError(
+            f'route: lr_by_role must be a dict such as {{"embedding": 3e-4}}, got {lr_by_role!r}'
+        )
+    rates = dict(lr_by_role or {})
+    read_tensors(rates, rates, "route: lr_by_role")
+    for role, rate in rates.items():
+        number = isinstance(rate, int | float) and not isinstance(rate, bool)
+        if not isinstance(role, str) or not number:
+            raise TypeError(
+                f"route: lr_by_role must have rates by the names of roles, got {role!r}: {rate!r}"
+            )
+    return [(role, float(rate)) for role, rate in rates.items()]
 
 
 def attention_of(counts, option: str) -> tuple[int, ...]:

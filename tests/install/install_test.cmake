@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# cmake -DBUILD=... -DTORCH=... -DGENERATOR=... -DCOMPILER=... -DCONFIG=... -DEXAMPLE=... -P this
+# cmake -DBUILD=... -DTORCH=... -DGENERATOR=... -DCOMPILER=... -DCONFIG=... -DEXAMPLE=...
+#     -DSOURCE=... -DWITH_TORCH=... -P this
 get_filename_component(name ${EXAMPLE} NAME)
 set(temporary $ENV{TMPDIR})
 if(NOT temporary)
@@ -20,6 +21,13 @@ function(run)
 endfunction()
 
 file(COPY ${EXAMPLE}/ DESTINATION ${scratch}/source)
+if(name STREQUAL "subproject_example")
+  run(${CMAKE_COMMAND} -S ${scratch}/source -B ${scratch}/build -G ${GENERATOR}
+      -DCMAKE_CXX_COMPILER=${COMPILER} -DTorch_DIR=${TORCH} -DPION_SOURCE=${SOURCE}
+      -DPION_TORCH=${WITH_TORCH})
+  file(REMOVE_RECURSE ${scratch})
+  return()
+endif()
 run(${CMAKE_COMMAND} --install ${BUILD} --component pion --prefix ${scratch}/prefix)
 # the optim example must not find LibTorch by accident
 set(torch)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One step on plain arrays, without a framework; returns 0 if one direction passed.
-#include <pion/optim/matrix_step.h>
+#include <pion/optim.h>
 
 #include <iostream>
 #include <vector>

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "pion/bfloat16.h"
-#include "pion/kernels/tiles.h"
+#include "pion/kernels/tested_tiles_test.h"
 #include "tests/random_matrix.h"
 
 namespace pion {
@@ -72,14 +72,6 @@ inline TileProduct product_of(const Loaded& a, const Loaded& b, bool symmetric) 
           .row_blocks = a.rows,
           .col_blocks = b.cols,
           .symmetric = symmetric};
-}
-
-inline std::vector<CpuTarget> bf16_targets() {
-  std::vector<CpuTarget> targets;
-  for (const CpuTarget target : supported_cpu_targets()) {
-    if (has_bf16(target)) targets.push_back(target);
-  }
-  return targets;
 }
 
 }  // namespace pion

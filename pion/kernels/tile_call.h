@@ -81,6 +81,7 @@ struct TileSymmetric {
   float alpha, beta, diagonal;
   const float* c;         // blocks; not read if beta is 0
   float* out;             // null, or blocks of v + diagonal I; may be c
+  bool out_rounded = false;  // `out` gets bf16(v): what the tiles hold
   Bf16Bits* left;         // null, or left tiles of v
   Bf16Bits* left_rest;    // null, or left tiles of v - bf16(v)
   bool diagonal_in_left;  // of v + diagonal I instead
@@ -106,6 +107,7 @@ struct TileAdvance {
   TileProduct product;
   float alpha, beta;
   float* x;        // blocks; or null, with beta = 0
+  bool x_rounded = false;  // x gets its rounded values: what the tiles hold
   Bf16Bits* left;  // left tiles
   std::size_t left_step;
   Bf16Bits* right;  // right tiles
@@ -125,6 +127,9 @@ namespace avx512_bf16 {
 PION_TILE_KERNELS
 }
 namespace amx_bf16 {
+PION_TILE_KERNELS
+}
+namespace emulated_bf16 {  // in tests only, see tests/emulated
 PION_TILE_KERNELS
 }
 #undef PION_TILE_KERNELS

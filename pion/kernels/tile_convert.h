@@ -20,14 +20,20 @@ inline __m512i round_pair(__m512 first, __m512 second) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
 }
 
+// The first and the last 16 of them as floats.
+inline __m512 first_of_pair(__m512i rounded) {
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(rounded)), 16));
+}
+inline __m512 second_of_pair(__m512i rounded) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(
+      _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(rounded, 1)), 16));
+}
+
 // What the rounding left over of 32 floats, rounded itself.
 inline __m512i rest_of_pair(__m512 first, __m512 second, __m512i rounded) {
-  const __m512i low =
-      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(rounded)), 16);
-  const __m512i high =
-      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(rounded, 1)), 16);
-  return round_pair(_mm512_sub_ps(first, _mm512_castsi512_ps(low)),
-                    _mm512_sub_ps(second, _mm512_castsi512_ps(high)));
+  return round_pair(_mm512_sub_ps(first, first_of_pair(rounded)),
+                    _mm512_sub_ps(second, second_of_pair(rounded)));
 }
 
 // Two rows of 32 become two lines of right tiles: columns 0 to 15, and 16 to 31.

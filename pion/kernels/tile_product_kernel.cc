@@ -108,6 +108,13 @@ void round_pairs(const RoundedBlock& block, std::size_t first_pair,
                                round_row<kRest>(v[2], v[3]));
     }
     if (out == nullptr) continue;
+    if (call->out_rounded) {
+      for (std::size_t q = 0; q < 4; q += 2) {
+        const __m512i rounded = round_pair(v[q], v[q + 1]);
+        v[q] = first_of_pair(rounded);
+        v[q + 1] = second_of_pair(rounded);
+      }
+    }
 #pragma GCC unroll 4
     for (std::size_t q = 0; q < 4; ++q) _mm512_storeu_ps(out + p * 64 + q * 16, v[q]);
   }
@@ -290,7 +297,8 @@ class FinishAdvance {
   static constexpr int kPieces = 8;  // of 4 rows
 
   explicit FinishAdvance(const TileAdvance& call)
-      : call_(call), how_{.alpha = call.alpha, .beta = call.beta} {
+      : call_(call),
+        how_{.alpha = call.alpha, .beta = call.beta, .out_rounded = call.x_rounded} {
     block_.call = &how_;
     block_.on_diagonal = false;
   }

@@ -15,9 +15,9 @@
 namespace pion {
 namespace {
 
-class Tiles : public testing::TestWithParam<CpuTarget> {
+class Tiles : public testing::TestWithParam<TestedTiles> {
  protected:
-  const TileKernels& kernels() const { return tile_kernels(GetParam()); }
+  const TileKernels& kernels() const { return *GetParam().kernels; }
 };
 
 TEST_P(Tiles, LoadRoundsIntoBothLayoutsAndPadsWithZeros) {
@@ -311,10 +311,8 @@ TEST(TilesTarget, WithoutBf16IsAnError) {
 }
 
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Tiles);
-INSTANTIATE_TEST_SUITE_P(Targets, Tiles, testing::ValuesIn(bf16_targets()),
-                         [](const auto& tested) {
-                           return std::string(cpu_target_name(tested.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(Targets, Tiles, testing::ValuesIn(tested_tiles()),
+                         testing::PrintToStringParamName());
 
 }  // namespace
 }  // namespace pion

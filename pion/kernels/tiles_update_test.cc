@@ -10,9 +10,9 @@
 namespace pion {
 namespace {
 
-class TilesUpdate : public testing::TestWithParam<CpuTarget> {
+class TilesUpdate : public testing::TestWithParam<TestedTiles> {
  protected:
-  const TileKernels& kernels() const { return tile_kernels(GetParam()); }
+  const TileKernels& kernels() const { return *GetParam().kernels; }
 };
 
 TEST_P(TilesUpdate, UpdateAddsXAndMeasuresTheSum) {
@@ -62,10 +62,8 @@ TEST_P(TilesUpdate, UpdateAddsXAndMeasuresTheSum) {
 }
 
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(TilesUpdate);
-INSTANTIATE_TEST_SUITE_P(Targets, TilesUpdate, testing::ValuesIn(bf16_targets()),
-                         [](const auto& tested) {
-                           return std::string(cpu_target_name(tested.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(Targets, TilesUpdate, testing::ValuesIn(tested_tiles()),
+                         testing::PrintToStringParamName());
 
 }  // namespace
 }  // namespace pion

@@ -25,7 +25,7 @@ struct MuonRule : MatrixRule {
   std::string coefficients = "classic";  // see muon_sequence
   int steps = 5;                         // in [1, 64]
   Normalization normalization = Normalization::kFrobenius;
-  Precision precision = Precision::kAccurate;  // of f32 steps; f64 ones are exact
+  Precision precision = Precision::kFast;  // of f32 steps; f64 ones are exact
 };
 
 // Low-rank Muon: the `rank` largest singular values of D to 1, the rest to 0 (exact SVD):

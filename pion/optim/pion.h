@@ -46,7 +46,7 @@ struct PionRule : MatrixRule {
       promotion_steps;  // the published map instead of a cutoff; in [0, steps]
   int steps = 5;        // promotions and suppressions together, in [1, 64]
   Normalization normalization = Normalization::kFrobenius;
-  Precision precision = Precision::kAccurate;  // of f32 steps; f64 ones are exact
+  Precision precision = Precision::kFast;  // of f32 steps; f64 ones are exact
 };
 
 }  // namespace pion

@@ -10,6 +10,9 @@
 #include <tuple>
 #include <vector>
 
+#include "pion/kernels/tested_tiles_test.h"
+#include "pion/spectral/f32_map.h"
+#include "pion/spectral/tile_map.h"
 #include "tests/spectral_map_bound.h"
 
 namespace pion {
@@ -102,7 +105,8 @@ Matrix direct_bf16(const SpectralMap& map, const Matrix& input) {
   return tall ? transposed(x) : x;
 }
 
-// Power law, logarithmic to 1e-4, rank 8 and noise, rank 8 alone.
+// Power law, logarithmic to 1e-4, rank 8 and noise, rank 8 alone; that of a Gaussian
+// matrix has no values here.
 std::vector<std::pair<std::string, std::vector<double>>> spectra(std::int64_t m) {
   std::vector<double> power, logarithmic, noisy, deficient;
   for (std::int64_t i = 0; i < m; ++i) {
@@ -115,7 +119,8 @@ std::vector<std::pair<std::string, std::vector<double>>> spectra(std::int64_t m)
   return {{"1/i", power},
           {"to 1e-4", logarithmic},
           {"rank 8 and noise", noisy},
-          {"rank 8", deficient}};
+          {"rank 8", deficient},
+          {"Gaussian", {}}};
 }
 
 // A map of one matrix, exactly, and how far off plain bf16 is.
@@ -132,7 +137,9 @@ std::vector<Judged> judged(const std::vector<std::pair<int, int>>& shapes,
   std::vector<Judged> all;
   for (const auto& [rows, cols] : shapes) {
     for (const auto& [name, values] : spectra(std::min(rows, cols))) {
-      const Matrix x = converted<float>(with_spectrum(rows, cols, values, 3).matrix());
+      const Matrix x = values.empty()
+                           ? gaussian_matrix<float>(rows, cols, 3)
+                           : converted<float>(with_spectrum(rows, cols, values, 3).matrix());
       for (std::size_t k = 0; k < maps.size(); ++k) {
         Judged one{name + ", " + std::to_string(rows) + " x " + std::to_string(cols) +
                        ", map " + std::to_string(k),
@@ -145,15 +152,43 @@ std::vector<Judged> judged(const std::vector<std::pair<int, int>>& shapes,
   return all;
 }
 
-class BlockMaps : public testing::TestWithParam<CpuTarget> {
+// One kind of BlockMap: f32 on a target, or tiles by a table of kernels.
+struct TestedMap {
+  std::string name;
+  CpuTarget target = CpuTarget::kPortable;
+  const TileKernels* kernels = nullptr;
+
+  std::unique_ptr<BlockMap> make() const {
+    if (kernels != nullptr) return std::make_unique<TileMap>(*kernels);
+    return std::make_unique<F32Map>(target);
+  }
+  friend std::ostream& operator<<(std::ostream& out, const TestedMap& tested) {
+    return out << tested.name;
+  }
+};
+
+std::vector<TestedMap> tested_maps() {
+  std::vector<TestedMap> all;
+  for (const CpuTarget target : supported_cpu_targets()) {
+    if (!has_bf16(target)) all.push_back({std::string(cpu_target_name(target)), target});
+  }
+  for (const TestedTiles& tiles : tested_tiles()) {
+    all.push_back({.name = tiles.name, .kernels = tiles.kernels});
+  }
+  return all;
+}
+
+class BlockMaps : public testing::TestWithParam<TestedMap> {
  protected:
   void expect_no_further_off(const std::vector<Judged>& cases) {
-    for (const Judged& one : cases)
-      EXPECT_LE(distance(through(*block, one.map, one.x), one.expected), one.plain)
-          << one.what;
+    for (const Judged& one : cases) {
+      const double off = distance(through(*block, one.map, one.x), one.expected);
+      EXPECT_LE(off, one.plain) << one.what;
+      RecordProperty(one.what, std::to_string(off / one.plain));
+    }
   }
 
-  std::unique_ptr<BlockMap> block = make_block_map(GetParam());
+  std::unique_ptr<BlockMap> block = GetParam().make();
 };
 
 // The cases are the same for every target: judged once.
@@ -166,34 +201,49 @@ TEST_P(BlockMaps, AccurateIsNeverFurtherOffThanPlainBf16) {
   expect_no_further_off(cases);
 }
 
-// From 225 rows on X is formed anew before the last two steps.
-TEST_P(BlockMaps, FastMuonIsNeverFurtherOffThanPlainBf16WhereItRestarts) {
-  static const std::vector<Judged> cases =
-      judged({{230, 350}, {350, 230}}, {muon_map(Precision::kFast)});
+// Every policy of Precision::kFast: single products, split last steps, all split, a new X
+// before the last two steps (230 rows), and nearly square with X in bf16 or f32.
+TEST_P(BlockMaps, FastIsNeverFurtherOffThanPlainBf16) {
+  static const std::vector<Judged> cases = [] {
+    std::vector<SpectralMap> maps = {muon_map(Precision::kFast)};
+    for (int k = 2; k <= 5; ++k) maps.push_back(pion_map(k, Precision::kFast));
+    auto all = judged({{48, 160}, {160, 48}, {64, 64}, {128, 140}, {128, 200}}, maps);
+    for (Judged& one : judged({{230, 350}, {350, 230}}, {maps[0]})) {
+      all.push_back(std::move(one));
+    }
+    return all;
+  }();
   expect_no_further_off(cases);
 }
 
 // f stays below 1.13 on [0, 1]. One direction is the worst input: the others are rounding
 // errors of X, 2^-9 at most, so below 1 after f' = 1049 too, unless the arithmetic's
 // grow.
-TEST_P(BlockMaps, SequencesThatMagnifyMuchDoNotDiverge) {
-  for (const char* name : {"polar_express", "cans"}) {
-    for (const Precision precision : {Precision::kAccurate, Precision::kFast}) {
-      SpectralMap map = muon_map(precision);
-      map.sequence = muon_sequence(name, 5);
-      map.norm_margin = muon_norm_margin(name);
-      for (const auto& [m, n] : {std::pair{64, 128}, {64, 64}, {16, 12}, {1, 1}}) {
-        for (std::uint64_t seed = 1; seed <= 5; ++seed) {
-          std::vector<double> values(std::min(m, n), 0.0);
-          values[0] = 1;
-          const Matrix strong =
-              converted<float>(with_spectrum(m, n, values, seed).matrix());
-          for (const Matrix& input : {strong, gaussian_matrix<float>(m, n, seed)}) {
-            SpectralWorkspace workspace(GetParam());
-            const Matrix output = applied(map, input, workspace);
-            EXPECT_LT(singular_values<float>(output.view()).front(), 1.5)
-                << name << " " << m << "x" << n << " seed " << seed;
-          }
+TEST(BlockMap, SequencesThatMagnifyMuchDoNotDiverge) {
+  for (const auto& [name, precision, target] : [] {
+         std::vector<std::tuple<const char*, Precision, CpuTarget>> all;
+         for (const CpuTarget each : supported_cpu_targets()) {
+           for (const char* sequence : {"polar_express", "cans"}) {
+             all.emplace_back(sequence, Precision::kAccurate, each);
+             all.emplace_back(sequence, Precision::kFast, each);
+           }
+         }
+         return all;
+       }()) {
+    SpectralMap map = muon_map(precision);
+    map.sequence = muon_sequence(name, 5);
+    map.norm_margin = muon_norm_margin(name);
+    for (const auto& [m, n] : {std::pair{64, 128}, {64, 64}, {16, 12}, {1, 1}}) {
+      for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+        std::vector<double> values(std::min(m, n), 0.0);
+        values[0] = 1;
+        const Matrix strong =
+            converted<float>(with_spectrum(m, n, values, seed).matrix());
+        for (const Matrix& input : {strong, gaussian_matrix<float>(m, n, seed)}) {
+          SpectralWorkspace workspace(target);
+          const Matrix output = applied(map, input, workspace);
+          EXPECT_LT(singular_values<float>(output.view()).front(), 1.5)
+              << name << " " << m << "x" << n << " seed " << seed;
         }
       }
     }
@@ -263,7 +313,7 @@ TEST_P(BlockMaps, ZeroGivesZeroAndNonFiniteIsRefused) {
   // and it is none the worse for it
   const Matrix y = gaussian_matrix<float>(20, 64, 2);
   EXPECT_EQ(through(*block, map, y).data,
-            through(*make_block_map(GetParam()), map, y).data);
+            through(*GetParam().make(), map, y).data);
 }
 
 TEST_P(BlockMaps, StatisticsAreThoseOfTheDefinition) {
@@ -346,10 +396,8 @@ TEST_P(BlockMaps, EveryNumberOfThreadsGivesTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, BlockMaps, testing::ValuesIn(supported_cpu_targets()),
-                         [](const auto& tested) {
-                           return std::string(cpu_target_name(tested.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(Kinds, BlockMaps, testing::ValuesIn(tested_maps()),
+                         testing::PrintToStringParamName());
 
 }  // namespace
 }  // namespace pion

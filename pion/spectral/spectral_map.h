@@ -32,7 +32,7 @@ enum class Normalization {
 // What the products of a polynomial map are computed in. Error figures are in
 // docs/kernels.md.
 enum class Precision {
-  kFast,      // bf16 products, f32 sums; as close to the exact map as plain bf16 code
+  kFast,      // bf16 products, f32 sums; no further off than direct bf16 code
   kAccurate,  // bf16 X; Gram matrix, its polynomials and their effect in f32 or split
               // bf16
   kF32,       // f32 throughout

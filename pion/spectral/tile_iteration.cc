@@ -58,13 +58,15 @@ void TileMap::run_symmetric(const TileSymmetric& call, Executor& executor) {
   });
 }
 
-// Tiles of square * gram in both layouts; `out`, if not null, gets its blocks.
+// Tiles of square * gram in both layouts; `out`, if not null, gets its blocks, rounded as
+// the tiles are or not.
 void TileMap::round_gram(double square, const float* gram, float* out, const Tiles& left,
-                         const Tiles& right, Executor& executor) {
+                         const Tiles& right, Executor& executor, bool rounded) {
   const TileSymmetric call{.product = short_product(left, right),
                            .beta = static_cast<float>(square),
                            .c = gram,
                            .out = out,
+                           .out_rounded = rounded,
                            .left = left.rounded,
                            .left_rest = left.rest,
                            .right = right.rounded,
@@ -109,13 +111,16 @@ TileMap::Step TileMap::step_at(const SpectralMap& map, std::size_t k, std::size_
   const bool last = k + 1 == end, exact = !policy_.single(k);
   const bool next_exact = !last && !policy_.single(k + 1);
   // how Q goes on: as right operand of the next step, or into the last product
-  const bool q_rest = last ? policy_.rest_of_last && end == policy_.steps : next_exact;
+  bool q_rest = last ? policy_.rest_of_last && end == policy_.steps : next_exact;
+  bool p_rest = exact;
+  // P and the first Q are rounded at once, both with a rest or none
+  if (k == begin) p_rest = q_rest = q_rest || (exact && !last);
   return {.quintic = map.sequence[k],
           .first = k == begin,
           .last = last,
           .a_left = tiles(a_left_, exact),
           .a_right = tiles(a_right_, exact),
-          .p = tiles(p_tiles_, exact),
+          .p = tiles(p_tiles_, p_rest),
           .t = tiles(t_right_, exact),
           .q = tiles(k % 2 == 0 ? q_other_ : q_tiles_, exact),
           .next_left = tiles(a_left_, next_exact),
@@ -206,13 +211,14 @@ TileMap::Tiles TileMap::run_steps(const SpectralMap& map, std::size_t begin,
   return q;
 }
 
-// x = alpha product + beta x, and its tiles become the kept ones.
+// x = alpha product + beta x, rounded or not, and its tiles become the kept ones.
 void TileMap::advance(const TileProduct& product, double alpha, double beta, float* x,
-                      Executor& executor) {
+                      Executor& executor, bool rounded) {
   const TileAdvance call{.product = product,
                          .alpha = static_cast<float>(alpha),
                          .beta = static_cast<float>(beta),
                          .x = x,
+                         .x_rounded = rounded,
                          .left = other_left_.data(),
                          .left_step = left_step_,
                          .right = other_right_.data(),
@@ -242,19 +248,25 @@ double TileMap::symmetric_inner_product(const float* s, const float* r) const {
 }
 
 // The last step is left to the update: O = a X + P X.
+//
+// Products of single tiles know the rounded A and X alone. Where b A or a X came from f32
+// beside them, the step would be no polynomial of any matrix, and rounding would be
+// magnified by the slope of one term: 2 c A, or p' - a, in place of b + 2 c A and p',
+// which nearly vanish where singular values have arrived. So A is rounded with its tiles,
+// and X from policy_.round_x_from on; in earlier steps X in f32 keeps weak directions.
 void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
   if (collect_) {
     std::memcpy(first_x_.data(), x_.data(),
                 row_blocks_ * col_blocks_ * kBlockSize * sizeof(float));
   }
-  const bool exact = !policy_.single(0);
-  const Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact);
-  const Tiles p = tiles(p_tiles_, policy_.rest_of_last);
   double factor = factor_;
   for (std::size_t k = 0; k < policy_.steps; ++k, factor = 1.0) {
     const Quintic& step = map.sequence[k];
+    const bool exact = !policy_.single(k);
+    const Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact);
+    const Tiles p = tiles(p_tiles_, policy_.rest_of_last);
     if (k > 0) gram_of_kept(executor);
-    round_gram(factor * factor, a_.data(), a_.data(), a_left, a_right, executor);
+    round_gram(factor * factor, a_.data(), a_.data(), a_left, a_right, executor, !exact);
     TileSymmetric polynomial{.product = short_product(a_left, a_right),
                              .alpha = static_cast<float>(step.c),
                              .beta = static_cast<float>(step.b),
@@ -267,7 +279,8 @@ void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
       output_factor_ = factor;
       output_beta_ = step.a;
     } else {
-      advance(long_product(p), factor, factor * step.a, x_.data(), executor);
+      advance(long_product(p), factor, factor * step.a, x_.data(), executor,
+              k + 1 >= policy_.round_x_from);
     }
   }
 }

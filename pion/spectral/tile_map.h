@@ -32,6 +32,7 @@ namespace pion {
 class TileMap : public BlockMap {
  public:
   explicit TileMap(CpuTarget target);  // throws unless has_bf16(target)
+  explicit TileMap(const TileKernels& kernels) : kernels_(kernels) {}  // which outlive it
 
  private:
   struct Tiles {  // of a symmetric matrix, and of what rounding left over
@@ -76,7 +77,7 @@ class TileMap : public BlockMap {
   TileProduct long_product(const Tiles& q) const;
   void run_symmetric(const TileSymmetric& call, Executor& executor);
   void round_gram(double square, const float* gram, float* out, const Tiles& left,
-                  const Tiles& right, Executor& executor);
+                  const Tiles& right, Executor& executor, bool rounded = false);
   void iterate_gram(const SpectralMap& map, Executor& executor);
   Step step_at(const SpectralMap& map, std::size_t k, std::size_t begin, std::size_t end);
   void form_p(const Step& step, Executor& executor);
@@ -85,7 +86,7 @@ class TileMap : public BlockMap {
   Tiles run_steps(const SpectralMap& map, std::size_t begin, std::size_t end,
                   Executor& executor);
   void advance(const TileProduct& product, double alpha, double beta, float* x,
-               Executor& executor);
+               Executor& executor, bool rounded = false);
   void iterate_directly(const SpectralMap& map, Executor& executor);
   double symmetric_inner_product(const float* s, const float* r) const;
 

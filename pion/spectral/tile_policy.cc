@@ -18,11 +18,22 @@ double growth(const QuinticSequence& sequence, std::size_t steps) {
   return largest;
 }
 
-// What single products are good enough for. Two promotions grow 1.875^2 = 3.52,
-// four 12.4, three steps of Muon 40.9.
-constexpr double kSingleGrowth = 4.2;       // every step
-constexpr double kMostlySingleGrowth = 13;  // all but the last two steps
-constexpr double kRestartGrowth = 42;  // the same, and a new X before the last two steps
+// What is good enough, so that Precision::kFast is no further off than direct bf16 code
+// (docs/kernels.md). Two promotions grow 1.875^2 = 3.52, three 6.6, four 12.4, three
+// steps of Muon 40.9.
+constexpr double kSingleGrowth = 4.2;        // single products
+constexpr double kMostlySingleGrowth = 7.5;  // single ones but in the last two steps
+constexpr double kSingleQGrowth = 13;        // split ones, but Q X
+constexpr double kRestartGrowth = 42;        // as kMostlySingleGrowth, with a new X
+
+// Short sums average less of their rounding: below so many rows the third and later steps
+// are split where single products would do, and below so many everything is, which costs
+// microseconds there.
+constexpr std::int64_t kLeastSingle = 128, kLeastFast = 48;
+
+// Steps of a direct iteration that keep X in f32, where it magnifies much: the errors of
+// later ones are magnified no more than 42 times in Muon's five.
+constexpr std::size_t kWideSteps = 2;
 
 // Products of split tiles, whose error is 2^-17, may grow by the square of it before the
 // last step: to 0.3. Beyond, small eigenvalues of A turn negative and diverge. Muon's
@@ -48,23 +59,27 @@ TilePolicy::TilePolicy(const SpectralMap& map, std::int64_t rows, std::int64_t c
       steps(map.sequence.size()),
       restart(steps),
       split_from(0),
-      rest_of_last(true) {
+      rest_of_last(true),
+      round_x_from(steps) {
   const double grown = growth(map.sequence, steps);
-  const bool fast = map.precision == Precision::kFast;
+  const std::int64_t m = std::min(rows, cols), n = std::max(rows, cols);
+  const bool fast = map.precision == Precision::kFast && m >= kLeastFast;
   const std::size_t last_two = steps - std::min<std::size_t>(steps, 2);
   if (direct) {
     split_from = fast ? steps : 0;
-    // P's own rounding matters only where the map magnifies much
-    rest_of_last = !fast && grown > kMostlySingleGrowth;
+    // P's own rounding, and X's, matter only where the map magnifies much
+    rest_of_last = !fast && grown > kSingleQGrowth;
+    if (fast && grown > kSingleQGrowth) round_x_from = kWideSteps;
     return;
   }
   if (!fast) return;
-  const std::int64_t m = std::min(rows, cols), n = std::max(rows, cols);
   if (grown <= kSingleGrowth) {
-    split_from = steps;
+    split_from = m < kLeastSingle ? std::min<std::size_t>(steps, 2) : steps;
     rest_of_last = false;
   } else if (grown <= kMostlySingleGrowth) {
     split_from = last_two;
+    rest_of_last = false;
+  } else if (grown <= kSingleQGrowth) {
     rest_of_last = false;
   } else if (last_two > 0 && growth(map.sequence, last_two) <= kRestartGrowth &&
              m >= kLeastRestart && n <= kLongestRestart * m) {

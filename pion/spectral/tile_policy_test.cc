@@ -29,15 +29,26 @@ TEST(TilePolicy, SplitsWhatTheMapMagnifies) {
                          std::int64_t cols, Precision precision = Precision::kFast) {
     return TilePolicy(map_of(sequence, precision), rows, cols);
   };
-  // 1.875^2 = 3.5, 1.875^4 = 12.4, 3.4445^5 = 485
+  // 1.875^2 = 3.5, ^3 = 6.6, ^4 = 12.4, 3.4445^5 = 485
   EXPECT_EQ(policy(promotions(2), 128, 512).split_from, 5u);
+  EXPECT_EQ(policy(promotions(2), 127, 512).split_from, 2u);  // short sums
   EXPECT_EQ(policy(promotions(3), 128, 512).split_from, 3u);
-  EXPECT_EQ(policy(promotions(4), 128, 512).split_from, 3u);
+  EXPECT_EQ(policy(promotions(4), 128, 512).split_from, 0u);
   EXPECT_FALSE(policy(promotions(4), 128, 512).rest_of_last);
   EXPECT_EQ(policy(kMuon, 128, 512).split_from, 0u);
   EXPECT_TRUE(policy(kMuon, 128, 512).rest_of_last);
   EXPECT_EQ(policy(promotions(2), 128, 512, Precision::kAccurate).split_from, 0u);
   EXPECT_TRUE(policy(promotions(2), 128, 512, Precision::kAccurate).rest_of_last);
+  EXPECT_TRUE(policy(promotions(2), 47, 512).rest_of_last);  // tiny: as accurate
+}
+
+TEST(TilePolicy, RoundsXWhereADirectIterationMagnifiesMuch) {
+  const auto round_x_from = [](const QuinticSequence& sequence, Precision precision) {
+    return TilePolicy(map_of(sequence, precision), 256, 257).round_x_from;
+  };
+  EXPECT_EQ(round_x_from(kMuon, Precision::kFast), 2u);
+  EXPECT_EQ(round_x_from(promotions(4), Precision::kFast), 5u);
+  EXPECT_EQ(round_x_from(kMuon, Precision::kAccurate), 5u);
 }
 
 TEST(TilePolicy, MuonStartsAgainWhereThatIsCheaper) {
@@ -69,28 +80,29 @@ TEST(TilePolicy, SequencesThatMagnifyMuchAreNotForTiles) {
   EXPECT_TRUE(fits_tiles({}));
 }
 
-// m = 2, n = 8: Gram 32, m x m product 8, Q X 64.
 TEST(TileWork, CountsWhatIsMultiplied) {
-  const auto work = [](const QuinticSequence& sequence, Precision precision) {
-    return tile_work(TilePolicy(map_of(sequence, precision), 2, 8), 2, 8);
-  };
-  const TileWork fast = work(promotions(2), Precision::kFast);
-  EXPECT_EQ(fast.load, 32);
-  EXPECT_EQ(fast.apply, 17 * 8);  // 3 + 4 + 4 + 4 + 2
-  EXPECT_EQ(fast.update, 64);
-  EXPECT_EQ(work(promotions(3), Precision::kFast).apply, (3 + 4 + 4 + 3 * (4 + 2)) * 8);
-  const TileWork accurate = work(promotions(2), Precision::kAccurate);
-  EXPECT_EQ(accurate.apply, 3 * 17 * 8);
-  EXPECT_EQ(accurate.update, 2 * 64);
-  // 3 + 4 + 2 products, a new X and Gram matrix, then 3 + 2 split ones
   const double m = 256, n = 768;
+  const auto work = [](const QuinticSequence& sequence, Precision precision) {
+    return tile_work(TilePolicy(map_of(sequence, precision), 256, 768), 256, 768);
+  };
+  const double half = m * m * m;
+  const TileWork fast = work(promotions(2), Precision::kFast);
+  EXPECT_EQ(fast.load, m * m * n);
+  EXPECT_EQ(fast.apply, 17 * half);  // 3 + 4 + 4 + 4 + 2
+  EXPECT_EQ(fast.update, 2 * m * m * n);
+  EXPECT_EQ(work(promotions(3), Precision::kFast).apply,
+            (3 + 4 + 4 + 3 * (4 + 2)) * half);
+  const TileWork accurate = work(promotions(2), Precision::kAccurate);
+  EXPECT_EQ(accurate.apply, 3 * 17 * half);
+  EXPECT_EQ(accurate.update, 4 * m * m * n);
+  // 3 + 4 + 2 products, a new X and Gram matrix, then 3 + 2 split ones
   const TilePolicy restarted(map_of(kMuon, Precision::kFast), 256, 768);
   EXPECT_EQ(tile_work(restarted, 256, 768).apply,
-            (9 + 3 * 5) * m * m * m + 3 * m * m * n);
+            (9 + 3 * 5) * half + 3 * m * m * n);
   // direct: 2 x 2, every step A^2 and P X, from the second on X X^T
-  const TilePolicy direct(map_of(kMuon, Precision::kFast), 2, 2);
-  EXPECT_EQ(tile_work(direct, 2, 2).apply, 4 * 8 + 5 * (8 + 16));
-  EXPECT_EQ(tile_work(direct, 2, 2).update, 0);
+  const TilePolicy direct(map_of(kMuon, Precision::kFast), 256, 256);
+  EXPECT_EQ(tile_work(direct, 256, 256).apply, (4 + 5 * (1 + 2)) * half);
+  EXPECT_EQ(tile_work(direct, 256, 256).update, 0);
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ constexpr bool kIsMatrixRule = std::is_base_of_v<MatrixRule, R>;
 template <std::size_t... I>
 Rule make_alternative(std::size_t index, std::index_sequence<I...>) {
   Rule rule;
-  ((index == I ? (rule.emplace<I>(), true) : false) || ...);
+  static_cast<void>(((index == I ? (rule.emplace<I>(), true) : false) || ...));
   return rule;
 }
 

@@ -142,12 +142,18 @@ TEST(Recipe, RefusesWhatNoRecipeHolds) {
               Recipe::parse(letters, "r.toml");
             }).find("r.toml:1: is no TOML: only texts and comments"),
             0u);
-  for (const char* name : {"../../x", "/tmp/x", ".x", "a/b", "a\\u001b[2J", ""})
-    for (const char* table : {"\n[compare.settings.\"%\"]\nrule = \"muon\"\n",
-                              "\n[compare.grid]\n\"%\" = [1]\n"})
-      EXPECT_NE(message(replaced(table, "%", name)).find("an optimizer's name must be"),
-                std::string::npos)
-          << name << table << message(replaced(table, "%", name));
+  for (const char* name : {"../../x", "/tmp/x", ".x", "a/b", "a\\u001b[2J", ""}) {
+    const std::string quoted = "\"" + std::string(name) + "\"";
+    const std::string settings =
+        message("\n[compare.settings." + quoted + "]\nrule = \"muon\"\n");
+    const std::string in_grid = "[compare.grid]\n" + quoted + " = [1]\n";
+    const std::string grid = message_of(
+        [&] { Recipe::parse(replaced(kRecipe, "[compare.grid]", in_grid), "r.toml"); });
+    for (const std::string& said : {settings, grid})
+      EXPECT_NE(said.find("an optimizer's name must be"), std::string::npos)
+          << name << "\n"
+          << said;
+  }
   Recipe recipe = Recipe::parse(kRecipe, "r.toml");
   EXPECT_NE(message_of([&] { recipe.set("compare.grid.a/b", "1"); }).find("name must be"),
             std::string::npos);

@@ -97,8 +97,10 @@ int train(const Invocation& invocation) {
               << "; continue with: pion train --resume --out " << out << "\n";
     return kInterrupted;
   }
-  std::cout << "complete: " << out << "\n";
-  return kSuccess;
+  std::cout << lab::ending_name(outcome.ending.kind) << ": " << out;
+  if (!outcome.ending.reason.empty()) std::cout << " (" << outcome.ending.reason << ")";
+  std::cout << "\n";
+  return outcome.ending.kind == lab::EndingKind::kComplete ? kSuccess : kNothingLearned;
 }
 
 }  // namespace pion::apps

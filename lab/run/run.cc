@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <optional>
 #include <set>
 #include <stdexcept>
@@ -70,6 +71,7 @@ class TrainingRun {
                       options_.quiet);
     experiment_ = make_experiment(recipe_);
     total_ = experiment_.task->updates();
+    first_weights_ = weights_digest(experiment_.task->model());
     for (const Route& route : experiment_.routing.routes)
       if (is_matrix_role(route.role)) hidden_.insert(route.parameter.name);
     const RunLock lock(options_.out);
@@ -80,19 +82,19 @@ class TrainingRun {
     std::optional<Tracker> tracker;
     if (!track.empty()) tracker.emplace(track, fs::absolute(options_.out));
     const InterruptGuard guard;
-    const bool complete = guarded([this] { return loop() && finish(); });
+    const bool complete = guarded([this] { return train_or_diverge() && finish(); });
     if (tracker)
       if (const std::string problem = tracker->finish(); !problem.empty())
         progress_->say(problem);
     if (complete && options_.report) report();
-    return {complete, step_, score_};
+    return {complete, step_, score_, ending_};
   }
 
  private:
   RunOutcome already_complete() {
     Progress(info_, 0, 0, options_.quiet)
         .say("complete already: " + paths_.result().string());
-    return {true, total_, 0};
+    return {true, total_, 0, read_ending(paths_.result())};
   }
 
   // Writes what describes the run, or loads the newest checkpoint.
@@ -126,6 +128,8 @@ class TrainingRun {
                      std::to_string(total_));
     }
     experiment_.optimizer->set_warning_sink(
+        [this](const std::string& message) { warn(message); });
+    experiment_.task->set_warning_sink(
         [this](const std::string& message) { warn(message); });
   }
 
@@ -236,20 +240,64 @@ class TrainingRun {
     saved_ = step_;
   }
 
-  // After the last checkpoint, so that a kill in here repeats it as a whole.
-  bool finish() {
-    const Json metrics = evaluate(true);
+  // True when training is over. Weights that are no finite numbers may make an update or
+  // an evaluation throw: that is where the run ends, not how it failed.
+  bool train_or_diverge() {
+    try {
+      return loop();
+    } catch (const std::exception& error) {
+      if (weights_finite(experiment_.task->model())) throw;
+      const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+      ending_ = {EndingKind::kDiverged,
+                 "weights are no finite numbers, and update " +
+                     std::to_string(step_ + 1) + " cannot be computed: " +
+                     (torch_error ? torch_error->what_without_backtrace() : error.what())};
+      return true;
+    }
+  }
+
+  // The final evaluation, or nothing where weights that are no finite numbers prevent it.
+  Json last_evaluation() {
+    score_ = EndingSigns::kUnknown;
+    const bool finite = weights_finite(experiment_.task->model());
+    Json metrics = Json::object();
+    try {
+      if (ending_.kind == EndingKind::kComplete) metrics = evaluate(true);
+    } catch (const std::exception&) {
+      if (finite) throw;
+    }
     const auto score = metrics.find(info_.score);
-    if (score == metrics.end() || !score->is_number())
+    if (score != metrics.end() && score->is_number())
+      score_ = score->get<double>();
+    else if (finite)
       throw std::runtime_error("task \"" + info_.name +
                                "\": its evaluation lacks the score \"" + info_.score +
                                "\"");
-    score_ = score->get<double>();
-    if (const Json sample = experiment_.task->sample(); !sample.is_null())
-      replace_file(paths_.sample(), json_text(sample));
-    experiment_.task->export_model(paths_.root / "model");
     log_->sync();
-    const Json result = {{"status", "complete"},
+    if (ending_.kind != EndingKind::kComplete) return metrics;
+    std::ifstream lines(paths_.metrics());
+    EndingSigns signs = read_signs(lines, info_);
+    signs.score = score_;
+    signs.weights_finite = finite;
+    signs.weights_moved = weights_digest(experiment_.task->model()) != first_weights_;
+    ending_ = ending_of(signs);
+    return metrics;
+  }
+
+  // After the last checkpoint, so that a kill in here repeats it as a whole.
+  bool finish() {
+    const Json metrics = last_evaluation();
+    const std::string status(ending_name(ending_.kind));
+    if (ending_.kind != EndingKind::kComplete)
+      warn("the run is " + status + ": " + ending_.reason);
+    if (weights_finite(experiment_.task->model())) {
+      if (const Json sample = experiment_.task->sample(); !sample.is_null())
+        replace_file(paths_.sample(), json_text(sample));
+      experiment_.task->export_model(paths_.root / "model");
+    }
+    log_->sync();
+    const Json result = {{"status", status},
+                         {"reason", ending_.reason},
                          {"score", score_},
                          {"score_name", info_.score},
                          {"metrics", metrics},
@@ -278,6 +326,8 @@ class TrainingRun {
   std::set<std::string> hidden_;  // matrices, whatever rule steps them
   std::int64_t total_ = 0, step_ = 0, saved_ = -1;
   double score_ = 0, seconds_before_ = 0;
+  std::uint64_t first_weights_ = 0;  // digest of those before the first update
+  Ending ending_;
   std::chrono::steady_clock::time_point began_;
 };
 

@@ -28,6 +28,8 @@ struct RlvrTask::Progress {
 
 namespace {
 
+constexpr std::int64_t kIdleUpdates = 10;  // chance alone is not silent for so long
+
 // Prompt and answer of each row, in tokens.
 std::vector<std::int64_t> row_lengths(const Generation& generation) {
   std::vector<std::int64_t> lengths = answer_lengths(generation);
@@ -178,6 +180,27 @@ void RlvrTask::learn(GatheredRollout& gathered, Optimizer& optimizer,
   }
 }
 
+void RlvrTask::look_for_signal(const GatheredRollout& g, const Progress& progress) {
+  const auto whole = [](double count) {
+    return std::to_string(static_cast<std::int64_t>(count));
+  };
+  if (g.graded_groups > 0 && g.rates.accuracy == 0 && !said_graded_) {
+    said_graded_ = true;
+    warn("rlvr: no answer was right, so dynamic sampling rejects all groups, though in " +
+         whole(g.graded_groups) + " of " + whole(g.groups) +
+         " the rewards differ; rl.filter_metric = \"reward\" trains on those");
+  }
+  idle_updates_ = progress.steps > 0 ? 0 : idle_updates_ + 1;
+  const bool all_rejected = g.rows() == 0;
+  if (said_idle_ || (idle_updates_ < kIdleUpdates && !all_rejected)) return;
+  said_idle_ = true;
+  warn(all_rejected ? "rlvr: dynamic sampling found no group to train on among " +
+                          whole(g.groups) + ", so this update trained nothing"
+                    : "rlvr: the last " + std::to_string(idle_updates_) +
+                          " updates trained nothing: answers to each problem get equal "
+                          "rewards");
+}
+
 Json RlvrTask::update(std::int64_t index, Optimizer& optimizer) {
   if (setup_.provisional)
     throw std::logic_error("rlvr: the start policy must be made before the first update");
@@ -193,7 +216,12 @@ Json RlvrTask::update(std::int64_t index, Optimizer& optimizer) {
         },
         generator_);
     answers_ += static_cast<std::int64_t>(gathered.rates.answers);
-    if (gathered.rows() > 0) learn(gathered, optimizer, progress);
+    if (gathered.rows() > 0)
+      learn(gathered, optimizer, progress);
+    else
+      progress.skipped_steps =
+          static_cast<double>(options_.epochs * options_.minibatches);
+    look_for_signal(gathered, progress);
     return metrics(gathered, progress);
   } catch (const std::logic_error& error) {
     throw std::runtime_error("rlvr: update " + std::to_string(index + 1) + ": " +

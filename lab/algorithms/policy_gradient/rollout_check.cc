@@ -39,7 +39,9 @@ void check_fields_of(const Rollout& r, const EstimatorOptions& o) {
                       o.advantage != AdvantageKind::kReinforcePlusPlus;
   check_defined(r.group, "group", groups, name_of(o.advantage).c_str());
   check_defined(r.group, "group", o.dynamic_sampling, "dynamic_sampling");
-  check_defined(r.correct, "correct", o.dynamic_sampling, "dynamic_sampling");
+  check_defined(r.correct, "correct",
+                o.dynamic_sampling && o.filter_metric == FilterMetric::kCorrect,
+                "dynamic_sampling");
   check_defined(r.truncated, "truncated", o.drop_truncated, "drop_truncated");
   check_defined(r.logp_rollout, "logp_rollout", o.loss == LossKind::kMiniRl,
                 "loss \"minirl\"");

@@ -18,7 +18,7 @@ def test_inspect_names_what_no_optimizer_steps(tmp_path):
 
     weight = torch.ones(8, 8)
     narrow = {
-        "scale": torch.ones(8, dtype=torch.uint8),
+        "points": torch.ones(8, dtype=torch.uint8),
         "packed": torch.ones(8, 4, dtype=torch.int8),
         "bits": torch.ones(8, 2, dtype=torch.uint32),
         "index": torch.ones(8, dtype=torch.int64),
@@ -38,7 +38,8 @@ def test_inspect_names_what_no_optimizer_steps(tmp_path):
         assert " ".join(listed[name][1:]) == f"{list(tensor.shape)} {tag}"
 
 
-# Twice as many tensors may take twice as long: quadratic was 4 times, 7.5 s for 20,000.
+# Four times as many tensors may take four times as long, and noise; in quadratic time 24,000
+# took 11 s, 16 times as long as 6,000.
 def test_inspect_takes_time_in_proportion_to_tensors(tmp_path):
     def seconds(layers):
         parts = {"mlp.up_proj.weight": (2, 2), "self_attn.q_proj.weight": (2, 2), "norm.weight": (2,)}
@@ -59,4 +60,4 @@ def test_inspect_takes_time_in_proportion_to_tensors(tmp_path):
         return min(times)
 
     empty = seconds(1)
-    assert seconds(8000) - empty <= 6 * (seconds(2000) - empty) + 0.1
+    assert seconds(8000) - empty <= 10 * (seconds(2000) - empty) + 1.5

@@ -69,7 +69,8 @@ class RoleFinder {
   std::map<std::string, std::set<std::string>>
       children_;  // leaves of matrices below a prefix
   std::map<std::string, std::int64_t>
-      last_number_;        // of the numbered Linears below a prefix
+      last_number_;  // of the numbered Linears below a prefix
+  std::map<std::string, std::int64_t> query_rows_;  // of the first query below a prefix
   bool has_head_ = false;  // a head that has a head's name
   bool in_out_ = false;    // the model holds GPT-2's Conv1D
 };

@@ -55,6 +55,16 @@ std::pair<double, double> first_and_last(const std::vector<double>& steps,
           mean([&](double step) { return step > (1 - kPart) * last; })};
 }
 
+// Whether a loss or a gradient norm of an update is there, but no finite number: metrics
+// write those as null.
+bool has_nonfinite_loss(const Json& metrics) {
+  for (const auto& [name, value] : metrics.items())
+    if ((name == "loss" || name.ends_with("_loss") || name == "gradient_norm") &&
+        !(value.is_number() && std::isfinite(value.get<double>())))
+      return true;
+  return false;
+}
+
 // False for NaN.
 bool no_better(double now, double before, bool higher_is_better) {
   return higher_is_better ? now <= before : now >= before;
@@ -71,6 +81,9 @@ Ending ending_of(const EndingSigns& signs) {
     return {EndingKind::kDiverged, "weights are no finite numbers"};
   if (!std::isfinite(signs.score))
     return {EndingKind::kDiverged, "the score is no finite number"};
+  if (!signs.losses_finite)
+    return {EndingKind::kDiverged,
+            "losses or gradients of the last updates are no finite numbers"};
   if (!signs.weights_moved)
     return {EndingKind::kUntrained, "no update changed a weight"};
   const bool certain = signs.entropy_first >= kCertain && signs.entropy_last < kCertain;
@@ -86,7 +99,7 @@ Ending ending_of(const EndingSigns& signs) {
 EndingSigns read_signs(std::istream& metrics, const TaskInfo& info) {
   EndingSigns signs;
   signs.higher_is_better = info.higher_is_better;
-  std::vector<double> steps, curve, entropy;
+  std::vector<double> steps, curve, entropy, nonfinite;
   bool evaluated = false;
   for (std::string text; std::getline(metrics, text);) {
     const Json line = Json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -102,9 +115,12 @@ EndingSigns read_signs(std::istream& metrics, const TaskInfo& info) {
     steps.push_back(number_in(line, "step"));
     curve.push_back(number_in(*own, info.curve));
     entropy.push_back(number_in(*own, "entropy"));
+    nonfinite.push_back(has_nonfinite_loss(*own));
   }
   std::tie(signs.curve_first, signs.curve_last) = first_and_last(steps, curve);
   std::tie(signs.entropy_first, signs.entropy_last) = first_and_last(steps, entropy);
+  // one alone may be chance: the optimizer leaves such a step out
+  signs.losses_finite = steps.empty() || first_and_last(steps, nonfinite).second < 1;
   return signs;
 }
 

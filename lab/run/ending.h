@@ -19,7 +19,7 @@ namespace pion::lab {
 
 enum class EndingKind {
   kComplete,
-  kDiverged,   // weights or score are no finite numbers
+  kDiverged,   // weights, score or the last losses are no finite numbers
   kCollapsed,  // the policy gives one answer for certain, and is no better than it was
   kUntrained,  // no update changed a weight
 };
@@ -40,6 +40,7 @@ inline constexpr double kCertain = 0.01;
 struct EndingSigns {
   static constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
   bool weights_finite = true, weights_moved = true;
+  bool losses_finite = true;     // or gradient norms, in an update of the last tenth
   bool higher_is_better = true;  // of the score
   double score_before = kUnknown, score = kUnknown;  // first and final evaluation
   // Means of update metrics over the first and the last tenth of the updates: the task's

@@ -45,6 +45,9 @@ TEST(Ending, DivergesWhereNumbersAreNotFinite) {
   EndingSigns signs = learned();
   signs.weights_finite = false;
   EXPECT_EQ(ending_of(signs).kind, EndingKind::kDiverged);
+  signs = learned();
+  signs.losses_finite = false;
+  EXPECT_EQ(ending_of(signs).kind, EndingKind::kDiverged);
 }
 
 TEST(Ending, IsUntrainedWhereNoWeightMoved) {
@@ -92,6 +95,22 @@ TEST(Ending, ReadsTheFirstAndTheLastTenth) {
   EXPECT_EQ(signs.entropy_last, 21);    // of 19 alone
   std::istringstream none("");
   EXPECT_TRUE(std::isnan(read_signs(none, task()).entropy_last));
+}
+
+TEST(Ending, LooksForLossesThatAreNotFiniteInAllOfTheLastTenth) {
+  const auto finite = [](const std::string& before_last, const std::string& last) {
+    std::ostringstream lines;
+    for (int step = 1; step <= 20; ++step)
+      lines << R"({"kind": "update", "step": )" << step << R"(, "metrics": )"
+            << (step == 20 ? last : before_last) << "}\n";
+    std::istringstream metrics(lines.str());
+    return read_signs(metrics, task()).losses_finite;
+  };
+  EXPECT_TRUE(finite(R"({"loss": 1, "gradient_norm": 2})", R"({"loss": 1})"));
+  EXPECT_TRUE(finite(R"({"loss": 1})", R"({"loss": null})"));
+  EXPECT_FALSE(finite(R"({"value_loss": null})", R"({"loss": null})"));
+  EXPECT_FALSE(finite(R"({"loss": 1, "gradient_norm": null})", R"({"gradient_norm": null})"));
+  EXPECT_TRUE(finite(R"({"kl_to_start": null})", R"({"return_mean": null})"));
 }
 
 TEST(Ending, ReadsResultsOfEarlierVersionsToo) {

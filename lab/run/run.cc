@@ -11,6 +11,7 @@
 
 #include "lab/report/report.h"
 #include "lab/run/checkpoint.h"
+#include "lab/run/diverged.h"
 #include "lab/run/durable_file.h"
 #include "lab/run/interrupt.h"
 #include "lab/run/json_text.h"
@@ -82,7 +83,9 @@ class TrainingRun {
     std::optional<Tracker> tracker;
     if (!track.empty()) tracker.emplace(track, fs::absolute(options_.out));
     const InterruptGuard guard;
-    const bool complete = guarded([this] { return train_or_diverge() && finish(); });
+    const bool complete = guarded([this] {
+      return done_or_diverged([this] { return loop(); }) && finish();
+    });
     if (tracker)
       if (const std::string problem = tracker->finish(); !problem.empty())
         progress_->say(problem);
@@ -240,45 +243,42 @@ class TrainingRun {
     saved_ = step_;
   }
 
-  // True when training is over. Weights that are no finite numbers may make an update or
-  // an evaluation throw: that is where the run ends, not how it failed.
-  bool train_or_diverge() {
+  // True if done, also where the policy's numbers are no longer finite and `work` throws
+  // for that: there the run ends, it does not fail.
+  template <class F>
+  bool done_or_diverged(F work) {
     try {
-      return loop();
+      return work();
     } catch (const std::exception& error) {
-      if (weights_finite(experiment_.task->model())) throw;
+      if (!is_divergence(error) && weights_finite(experiment_.task->model())) throw;
       const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
       ending_ = {EndingKind::kDiverged,
-                 "weights are no finite numbers, and update " +
-                     std::to_string(step_ + 1) + " cannot be computed: " +
-                     (torch_error ? torch_error->what_without_backtrace() : error.what())};
+                 torch_error ? torch_error->what_without_backtrace() : error.what()};
       return true;
     }
   }
 
-  // The final evaluation, or nothing where weights that are no finite numbers prevent it.
+  // The final evaluation, or {} if the run diverged so far that there is none.
   Json last_evaluation() {
     score_ = EndingSigns::kUnknown;
-    const bool finite = weights_finite(experiment_.task->model());
     Json metrics = Json::object();
-    try {
-      if (ending_.kind == EndingKind::kComplete) metrics = evaluate(true);
-    } catch (const std::exception&) {
-      if (finite) throw;
-    }
+    if (ending_.kind == EndingKind::kComplete)
+      done_or_diverged([&] {
+        metrics = evaluate(true);
+        return true;
+      });
+    if (ending_.kind != EndingKind::kComplete) return metrics;
     const auto score = metrics.find(info_.score);
-    if (score != metrics.end() && score->is_number())
-      score_ = score->get<double>();
-    else if (finite)
+    if (score == metrics.end() || !score->is_number())
       throw std::runtime_error("task \"" + info_.name +
                                "\": its evaluation lacks the score \"" + info_.score +
                                "\"");
+    score_ = score->get<double>();
     log_->sync();
-    if (ending_.kind != EndingKind::kComplete) return metrics;
     std::ifstream lines(paths_.metrics());
     EndingSigns signs = read_signs(lines, info_);
     signs.score = score_;
-    signs.weights_finite = finite;
+    signs.weights_finite = weights_finite(experiment_.task->model());
     signs.weights_moved = weights_digest(experiment_.task->model()) != first_weights_;
     ending_ = ending_of(signs);
     return metrics;
@@ -290,7 +290,7 @@ class TrainingRun {
     const std::string status(ending_name(ending_.kind));
     if (ending_.kind != EndingKind::kComplete)
       warn("the run is " + status + ": " + ending_.reason);
-    if (weights_finite(experiment_.task->model())) {
+    if (ending_.kind != EndingKind::kDiverged) {  // a diverged one may not even answer
       if (const Json sample = experiment_.task->sample(); !sample.is_null())
         replace_file(paths_.sample(), json_text(sample));
       experiment_.task->export_model(paths_.root / "model");

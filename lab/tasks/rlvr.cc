@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "lab/data/permutation.h"
+#include "lab/run/diverged.h"
 #include "lab/tasks/control_task.h"
 #include "lab/tasks/equal_rms.h"
 #include "lab/tasks/gradient_clip.h"
@@ -49,6 +50,13 @@ std::vector<Tensor> parts_of(const Tensor& rows, const std::vector<std::int64_t>
   for (const auto& part : micro_batches(chosen, budget))
     parts.push_back(rows.narrow(0, part.front(), static_cast<std::int64_t>(part.size())));
   return parts;
+}
+
+[[noreturn]] void fail(std::int64_t index, const std::exception& error) {
+  const std::string what =
+      "rlvr: update " + std::to_string(index + 1) + ": " + error.what();
+  if (is_divergence(error)) throw Diverged<std::runtime_error>(what);
+  throw std::runtime_error(what);
 }
 
 }  // namespace
@@ -224,11 +232,9 @@ Json RlvrTask::update(std::int64_t index, Optimizer& optimizer) {
     look_for_signal(gathered, progress);
     return metrics(gathered, progress);
   } catch (const std::logic_error& error) {
-    throw std::runtime_error("rlvr: update " + std::to_string(index + 1) + ": " +
-                             error.what());
+    fail(index, error);
   } catch (const std::runtime_error& error) {
-    throw std::runtime_error("rlvr: update " + std::to_string(index + 1) + ": " +
-                             error.what());
+    fail(index, error);
   }
 }
 

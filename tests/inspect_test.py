@@ -42,7 +42,8 @@ def test_inspect_names_what_no_optimizer_steps(tmp_path):
 # took 11 s, 16 times as long as 6,000.
 def test_inspect_takes_time_in_proportion_to_tensors(tmp_path):
     def seconds(layers):
-        parts = {"mlp.up_proj.weight": (2, 2), "self_attn.q_proj.weight": (2, 2), "norm.weight": (2,)}
+        square = ("mlp.up_proj.weight", "self_attn.q_proj.weight")
+        parts = {**dict.fromkeys(square, (2, 2)), "norm.weight": (2,)}
         tensors = {
             f"model.layers.{i}.{name}": numpy.ones(shape, numpy.float32)
             for i in range(layers)

@@ -31,8 +31,8 @@ struct Problem {
 enum class LeadingBlank { kKept, kOneDropped, kDroppedFromFirstToken };
 
 // The bytes of every token: decoding joins them and needs no tokenizer. A model may have
-// more tokens than a vocabulary: those that are not in it are U+FFFD, so that a text which
-// holds one is not taken for the text without it.
+// more tokens than a vocabulary: those that are not in it are U+FFFD, so that a text
+// which holds one is not taken for the text without it.
 class Vocabulary {
  public:
   Vocabulary() = default;

@@ -150,8 +150,8 @@ const ConfigJson& of_full_attention(const ConfigJson& found, const std::string& 
   return *full;
 }
 
-// Either the old keys rope_theta and rope_scaling or the new one, rope_parameters; of both
-// transformers takes rope_scaling.
+// Either the old keys rope_theta and rope_scaling or the new one, rope_parameters; of
+// both transformers takes rope_scaling.
 void read_rope(const Reader& reader, const std::string& where, CausalLmConfig& config) {
   config.rope_theta = reader.positive("rope_theta", 10000.0);
   const char* key = "rope_scaling";

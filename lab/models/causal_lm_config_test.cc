@@ -142,7 +142,8 @@ TEST(ModelConfig, RefusesWithTheKeyAndTheRemedy) {
        "rope_parameters: partial_rotary_factor must be 1: rotary positions of a part are "
        "not supported, got 0.5"},
       {with("5000.0", "5.0, \"rope_parameters\": {\"mrope_section\": [16, 24, 24]}"),
-       "rope_parameters: mrope_section must be absent: it is not supported, got [16,24,24]"},
+       "rope_parameters: mrope_section must be absent: it is not supported, got "
+       "[16,24,24]"},
       {with("5000.0", "5.0, \"rope_parameters\": {\"sliding_attention\": {}}"),
        "rope_parameters: must have \"full_attention\""},
       {with("5000.0", R"(5.0, "rope_parameters": {"full_attention": {}, "factor": 2})"),
@@ -151,8 +152,8 @@ TEST(ModelConfig, RefusesWithTheKeyAndTheRemedy) {
                          {"partial_rotary_factor": 0.25}})"),
        "partial_rotary_factor must be 1"},
       {with("5000.0", "5.0, \"final_logit_softcapping\": 30.0"),
-       "final_logit_softcapping must be absent: the model has no place for another value, "
-       "got 30.0"},
+       "final_logit_softcapping must be absent: the model has no place for another "
+       "value, got 30.0"},
       {with("5000.0", "5.0, \"logit_scale\": 0.0625"), "logit_scale must be 1.0"},
       {with("5000.0", "5.0, \"is_causal\": false"), "is_causal must be true"},
       {with("5000.0", "5.0, \"use_qk_norm\": true"), "use_qk_norm must be false"},

@@ -139,8 +139,8 @@ torch::Tensor tensor_at(const Place& place) {
   return read_tensor(*place.file, *place.record);
 }
 
-// Of a tied pair a file holds the embedding, or, as safetensors' save_model leaves it, the
-// head alone, which then is both.
+// Of a tied pair a file holds the embedding, or, as safetensors' save_model leaves it,
+// the head alone, which then is both.
 void tie(Places& places) {
   const auto head = places.find(kHead);
   if (head == places.end()) return;

@@ -90,8 +90,8 @@ Ending ending_of(const EndingSigns& signs) {
   if (certain && no_better(signs.score, signs.score_before, signs.higher_is_better) &&
       no_better(signs.curve_last, signs.curve_first, /*higher_is_better=*/true))
     return {EndingKind::kCollapsed,
-            "the policy's entropy fell from " + four_digits(signs.entropy_first) + " to " +
-                four_digits(signs.entropy_last) + " nats, its score from " +
+            "the policy's entropy fell from " + four_digits(signs.entropy_first) +
+                " to " + four_digits(signs.entropy_last) + " nats, its score from " +
                 four_digits(signs.score_before) + " to " + four_digits(signs.score)};
   return {};
 }

@@ -82,9 +82,9 @@ TEST(Ending, ReadsTheFirstAndTheLastTenth) {
   lines << R"({"kind": "evaluation", "step": 0, "metrics": {"accuracy": 0.25}})" << "\n"
         << "damaged {\n";
   for (int step = 1; step <= 20; ++step)
-    lines << R"({"kind": "update", "step": )" << step << R"(, "metrics": {"reward_mean": )"
-          << step << R"(, "entropy": )" << (step == 20 ? "null" : std::to_string(40 - step))
-          << "}}\n";
+    lines << R"({"kind": "update", "step": )" << step
+          << R"(, "metrics": {"reward_mean": )" << step << R"(, "entropy": )"
+          << (step == 20 ? "null" : std::to_string(40 - step)) << "}}\n";
   lines << R"({"kind": "evaluation", "step": 20, "metrics": {"accuracy": 0.75}})" << "\n";
   std::istringstream metrics(lines.str());
   const EndingSigns signs = read_signs(metrics, task());
@@ -109,7 +109,8 @@ TEST(Ending, LooksForLossesThatAreNotFiniteInAllOfTheLastTenth) {
   EXPECT_TRUE(finite(R"({"loss": 1, "gradient_norm": 2})", R"({"loss": 1})"));
   EXPECT_TRUE(finite(R"({"loss": 1})", R"({"loss": null})"));
   EXPECT_FALSE(finite(R"({"value_loss": null})", R"({"loss": null})"));
-  EXPECT_FALSE(finite(R"({"loss": 1, "gradient_norm": null})", R"({"gradient_norm": null})"));
+  EXPECT_FALSE(
+      finite(R"({"loss": 1, "gradient_norm": null})", R"({"gradient_norm": null})"));
   EXPECT_TRUE(finite(R"({"kl_to_start": null})", R"({"return_mean": null})"));
 }
 

@@ -148,7 +148,8 @@ TensorRecord read_record(const Json& entry, const std::string& where) {
   if (dtype == entry.end() || !dtype->is_string()) fail("dtype must be text");
   record.tag = dtype->get<std::string>();
   if (!is_type_name(record.tag))
-    fail("dtype must be the name of a type as F32, got \"" + record.tag.substr(0, 32) + "\"");
+    fail("dtype must be the name of a type as F32, got \"" + record.tag.substr(0, 32) +
+         "\"");
   const auto row = std::find_if(kTypes.begin(), kTypes.end(), [&](const TypeRow& each) {
     return each.tag == record.tag;
   });

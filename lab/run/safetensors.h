@@ -5,8 +5,8 @@
 //   {"weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
 //    "__metadata__": {"key": "text"}}
 //
-// Differs from the format: only the types below are read; a tensor of another one, as I8 or
-// F8_E4M3, is a record that says so. A header has at most 100 MB, as there.
+// Differs from the format: only the types below are read; a tensor of another one, as I8
+// or F8_E4M3, is a record that says so. A header has at most 100 MB, as there.
 #pragma once
 
 #include <cstdint>

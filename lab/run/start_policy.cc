@@ -29,9 +29,9 @@ fs::path policies() {
                                               : fs::path("runs") / "bases";
 }
 
-// LibTorch's products add up in an order that depends on the threads, so a policy is that of
-// their number. It is in the text once, for the policies that this one begins with too; one
-// thread, the default, has no line.
+// LibTorch's products add up in an order that depends on the threads, so a policy is that
+// of their number. It is in the text once, for the policies that this one begins with
+// too; one thread, the default, has no line.
 std::string without_threads(const std::string& toml) {
   std::istringstream lines(toml);
   std::string kept;

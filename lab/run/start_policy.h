@@ -12,8 +12,8 @@
 
 namespace pion::lab {
 
-// The Hugging Face folder of recipe `name`'s policy as `threads` threads make it; "" if it
-// has not been made yet. Throws std::invalid_argument for an unknown recipe.
+// The Hugging Face folder of recipe `name`'s policy as `threads` threads make it; "" if
+// it has not been made yet. Throws std::invalid_argument for an unknown recipe.
 std::filesystem::path start_policy_folder(const std::string& name, std::int64_t threads);
 
 // Makes what `recipe` begins with, if anything: trains it on `threads` threads, or waits

@@ -28,8 +28,8 @@ struct GatheredRollout {
 
 // Answers `options.prompts` problems, `options.samples` times each. With dynamic sampling
 // groups that the estimator's filter_metric rejects are replaced by others, for
-// `options.refills` rounds at most; what is left then may be fewer groups, or none. `next`
-// draws a problem.
+// `options.refills` rounds at most; what is left then may be fewer groups, or none.
+// `next` draws a problem.
 GatheredRollout gather_rollout(const CausalLm& model, const ProblemSet& problems,
                                Verifier& verifier, const RlvrOptions& options,
                                const std::function<Problem()>& next,

@@ -28,7 +28,7 @@ enum class Aggregation {
   kSeqMeanTokenSum,     // sum / N
   kSeqMeanTokenSumNorm  // sum / N / length_constant
 };
-// Of a group of answers to one problem: differ, for dynamic sampling to keep it. As verl's
+// In which answers to one problem must differ for dynamic sampling to keep them. As verl's
 // algorithm.filter_groups.metric "acc" and "seq_reward".
 enum class FilterMetric {
   kCorrect,  // some right, some wrong

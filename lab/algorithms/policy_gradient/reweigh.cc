@@ -68,7 +68,8 @@ Tensor mixed_groups(const Rollout& rollout, FilterMetric metric) {
                          : values.scalar_type() == torch::kBool) &&
               group.defined() && group.sizes() == values.sizes() &&
               group.scalar_type() == torch::kInt64,
-          "mixed_groups: ", by_reward ? "reward must be (B) floating" : "correct must be (B) bool",
+          "mixed_groups: ",
+          by_reward ? "reward must be (B) floating" : "correct must be (B) bool",
           " and group (B) i64");
   const Tensor numbers = values.cpu().to(torch::kFloat64).contiguous();
   const double* value = numbers.data_ptr<double>();

@@ -46,8 +46,8 @@ void print_help() {
   for (const Subcommand& each : kSubcommands)
     std::cout << "  " << each.name << std::string(12 - std::string(each.name).size(), ' ')
               << each.description << "\n";
-  std::cout << "\nExit codes: 0 success, 1 bad input, 2 failed run, 130 interrupted and "
-               "saved\n";
+  std::cout << "\nExit codes: 0 success, 1 bad input, 2 failed run, 3 a run that "
+               "diverged, collapsed or\ntrained nothing, 130 interrupted and saved\n";
 }
 
 int unknown(const std::string& word) {

@@ -14,7 +14,9 @@ struct Invocation {
   std::filesystem::path program;   // of this process
 };
 
-constexpr int kSuccess = 0, kBadInput = 1, kFailed = 2, kInterrupted = 130;
+// kNothingLearned: a run that diverged, collapsed or trained nothing.
+constexpr int kSuccess = 0, kBadInput = 1, kFailed = 2, kNothingLearned = 3,
+              kInterrupted = 130;
 
 // Return the exit code. Throw std::invalid_argument for bad input, anything else for a
 // failure.

@@ -108,8 +108,10 @@ int train(const Invocation& invocation) {
               << lab::words_to_continue(lab::named_verifiers(recipe)) << "\n";
     return kInterrupted;
   }
-  std::cout << "complete: " << out << "\n";
-  return kSuccess;
+  std::cout << lab::ending_name(outcome.ending.kind) << ": " << out;
+  if (!outcome.ending.reason.empty()) std::cout << " (" << outcome.ending.reason << ")";
+  std::cout << "\n";
+  return outcome.ending.kind == lab::EndingKind::kComplete ? kSuccess : kNothingLearned;
 }
 
 }  // namespace pion::apps

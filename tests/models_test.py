@@ -130,6 +130,60 @@ def test_logits_and_greedy_answers_are_those_of_transformers(name, tmp_path):
     assert again.generation_config.eos_token_id == SIZES["eos_token_id"]
 
 
+def changed_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@needs_tool
+def test_a_tied_model_of_safetensors_own_save_model(tmp_path):
+    import safetensors.torch
+
+    model = build("qwen2.5-tied", tmp_path / "in")
+    safetensors.torch.save_model(model, str(tmp_path / "in/model.safetensors"), {"format": "pt"})
+    stored = safetensors.torch.load_file(tmp_path / "in/model.safetensors")
+    assert "lm_head.weight" in stored
+    assert "model.embed_tokens.weight" not in stored
+    assert run_tool(tmp_path / "in", tmp_path / "out")["answers"] == greedy(model)
+
+
+# Keys of config.json that the classes of transformers read beside sizes: each changes the
+# logits there, so they are honoured here or refused.
+@needs_tool
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("llama", {"rope_theta": None, "rope_parameters": {"rope_theta": 77.0}}),
+        ("llama", {"rope_parameters": None, "rope_theta": 77.0}),
+        ("llama", {"rope_parameters": None, "rope_scaling": LLAMA3}),
+        ("llama", {"rope_parameters": {"rope_theta": 3.0}, "rope_scaling": LLAMA3}),
+        (
+            "llama",
+            {
+                "rope_parameters": {
+                    key: value
+                    for key, value in LLAMA3.items()
+                    if key != "original_max_position_embeddings"
+                }
+            },
+        ),
+        ("llama", {"original_max_position_embeddings": 16, "rope_parameters": LLAMA3}),
+        ("qwen2", {"rms_norm_eps": 0.5}),
+        ("qwen3", {"hidden_act": "swish"}),
+    ],
+)
+def test_keys_of_config_json_mean_what_they_mean_to_transformers(name, changes, tmp_path):
+    build(name, tmp_path / "in")
+    changed_config(tmp_path / "in", **changes)
+    model = load(tmp_path / "in")
+    own = run_tool(tmp_path / "in", tmp_path / "out")
+    for prompt, logits in zip(PROMPTS, own["logits"], strict=True):
+        with torch.no_grad():
+            expected = model(torch.tensor([prompt])).logits[0]
+        assert (torch.tensor(logits) - expected).abs().max() <= 5e-5  # as above
+    assert own["answers"] == greedy(model)
+
+
 @needs_tool
 @pytest.mark.parametrize("name", ["qwen2.5-tied", "qwen3"])
 def test_bfloat16_weights(name, tmp_path):
@@ -169,19 +223,37 @@ def test_the_command_continues_tokens(tmp_path):
     assert sampled[0] == sampled[1] != sampled[2]
 
 
-def test_the_command_continues_text(tmp_path):
+def byte_level_tokenizer(size):
+    """Of `size` tokens."""
     tokenizers = pytest.importorskip("tokenizers")
-    folder = tmp_path / "m"
-    model = build("qwen2", folder)
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(byte_fallback=False))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())[: VOCAB - 1]
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())[: size - 1]
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=VOCAB, special_tokens=[], initial_alphabet=alphabet
+        vocab_size=size, special_tokens=[], initial_alphabet=alphabet
     )
     tokenizer.train_from_iterator(["1+2=3"], trainer)
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def test_tokens_that_only_the_model_knows_are_shown(tmp_path):
+    folder = tmp_path / "m"
+    model = build("qwen2", folder)
+    fast = byte_level_tokenizer(60)
+    fast.save_pretrained(folder)
+    made = greedy(model, [fast("1+2=")["input_ids"]])[0]
+    assert any(token >= 60 for token in made) and any(token < 60 for token in made)
+    expected = "".join(fast.decode([t]) if t < 60 else "\ufffd" for t in made)
+    python = {"PION_PYTHON": os.environ.get("PION_PYTHON", os.sys.executable)}
+    words = ["generate", folder, "--prompt", "1+2=", "--max-new-tokens", NEW]
+    assert pion(*words, cwd=tmp_path, check=0, environment=python).stdout == expected + "\n"
+
+
+def test_the_command_continues_text(tmp_path):
+    folder = tmp_path / "m"
+    model = build("qwen2", folder)
+    fast = byte_level_tokenizer(VOCAB)
     fast.save_pretrained(folder)
     prompt = fast("1+2=")["input_ids"]
     expected = fast.decode(greedy(model, [prompt])[0], skip_special_tokens=True)

@@ -124,6 +124,22 @@ def test_a_start_policy_is_trained_once_and_kept(run, place):
     (place / "tiny_base.toml").write_text(BASE)
 
 
+def test_a_start_policy_is_of_a_number_of_threads(run, place, tmp_path):
+    bases = tmp_path / "bases"
+    environment = {"PION_RECIPES": str(place), "PION_BASES": str(bases)}
+
+    def trained(threads, out):
+        words = ["train", "tiny_rl", "--rl.updates=1", "--threads", threads, "--out", out]
+        text = pion(*words, "--no-report", cwd=tmp_path, check=0, environment=environment).stdout
+        return "training tiny_base once" in text
+
+    assert trained(1, "one")
+    assert trained(2, "two")  # not what one thread made
+    assert not trained(2, "three")
+    folders = [path for path in bases.iterdir() if path.is_dir()]
+    assert len(folders) == 2
+
+
 def test_metrics_evaluation_and_answers_of_a_run(run, place):
     if not (place / "first").exists():
         run("train", "tiny_rl", "--out", "first")

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("transformers", reason="pip install transformers")
 
 from prepare_fixture import CHAT, byte_level, save
+from tokenizers import processors
 from transformers import AutoTokenizer
 
 
@@ -53,9 +54,55 @@ def test_it_encodes_and_decodes_as_transformers(tmp_path):
     ]
 
 
+def with_bos(tokenizer):
+    """As Llama 3's: every text begins with a token of its own, which a template writes too."""
+    bos = "<|endoftext|>"
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+    )
+    return tokenizer
+
+
+def test_a_text_has_one_beginning(tmp_path):
+    folder = save(with_bos(byte_level()), tmp_path, "<|endoftext|>" + CHAT)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    bos = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    user = [{"role": "user", "content": "3+4?"}]
+    options = {"add_generation_prompt": True}
+    printed = tokenizer.apply_chat_template(user, tokenize=False, **options)
+    asked = tokenizer.apply_chat_template(user, tokenize=True, return_dict=False, **options)
+    assert tokenizer(printed)["input_ids"] == [bos, *asked]  # what must not be
+    code, replies = answers(
+        folder,
+        {"encode": printed},
+        {"encode": "3+4?", "chat": True},
+        {"encode": "3+4?"},
+        {"encode": ""},
+        {"encode": "<|endoftext|>" * 3},
+    )
+    assert code == 0
+    plain = tokenizer("3+4?", add_special_tokens=False)["input_ids"]
+    expected = [asked, asked, [bos, *plain], [bos], [bos] * 3]
+    assert [reply["tokens"] for reply in replies] == expected
+
+
+def test_tokens_that_the_tokenizer_does_not_know_are_shown(tmp_path):
+    folder = save(byte_level(), tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    size = len(tokenizer)
+    ids = tokenizer("12+34")["input_ids"]
+    code, replies = answers(
+        folder,
+        {"decode": [size + 5]},
+        {"decode": [*ids, size, *ids, size + 1, size + 1]},
+    )
+    assert code == 0
+    assert replies == [{"text": "\ufffd"}, {"text": "12+34\ufffd12+34\ufffd\ufffd"}]
+
+
 def test_every_bad_request_is_answered_and_the_next_one_works(tmp_path):
     folder = save(byte_level(), tmp_path)
-    bad = ["rubbish", "[1]", "{}", {"encode": 3}, {"decode": "x"}, {"decode": [10**6]}]
+    bad = ["rubbish", "[1]", "{}", {"encode": 3}, {"decode": "x"}, {"decode": [2**31]}]
     bad += [{"decode": [-1]}, {"decode": [True]}, {"encode": "a", "decode": []}, {"other": 1}]
     bad += [{"encode": "a", "chat": True}, {"decode": [1], "chat": True}, "[" * 100000]
     code, replies = answers(folder, *bad, {"decode": []})

@@ -131,7 +131,9 @@ TEST(Vocabulary, JoinsBytesAndDropsWhatTokenizersPutBefore) {
   EXPECT_EQ(decode(LeadingBlank::kDroppedFromFirstToken, {0, 3, 3, 1}), "   a");
   EXPECT_EQ(decode(LeadingBlank::kDroppedFromFirstToken, {2, 1}), "b a");
   EXPECT_EQ(decode(LeadingBlank::kKept, {4, 5}), "\xc3\xa9");
-  EXPECT_EQ(decode(LeadingBlank::kKept, {-1, 2, 6, std::int64_t{1} << 40}), "b");
+  // not in the vocabulary: U+FFFD
+  EXPECT_EQ(decode(LeadingBlank::kKept, {-1, 2, 6, std::int64_t{1} << 40}),
+            "\xef\xbf\xbd" "b" "\xef\xbf\xbd\xef\xbf\xbd");
   EXPECT_EQ(decode(LeadingBlank::kOneDropped, {}), "");
 }
 

@@ -30,14 +30,16 @@ struct Problem {
 // it.
 enum class LeadingBlank { kKept, kOneDropped, kDroppedFromFirstToken };
 
-// The bytes of every token: decoding joins them and needs no tokenizer.
+// The bytes of every token: decoding joins them and needs no tokenizer. A model may have
+// more tokens than a vocabulary: those that are not in it are U+FFFD, so that a text
+// which holds one is not taken for the text without it.
 class Vocabulary {
  public:
   Vocabulary() = default;
   explicit Vocabulary(std::vector<std::string> tokens,  // special tokens are ""
                       LeadingBlank leading_blank = LeadingBlank::kKept);
   std::int64_t size() const { return static_cast<std::int64_t>(tokens_.size()); }
-  std::string decode(std::span<const std::int64_t> tokens) const;  // ids outside: skipped
+  std::string decode(std::span<const std::int64_t> tokens) const;
   std::string decode(std::span<const std::int32_t> tokens) const;
 
  private:

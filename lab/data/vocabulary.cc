@@ -7,10 +7,11 @@ namespace {
 template <class Id>
 std::string joined(const std::vector<std::string>& tokens, LeadingBlank leading_blank,
                    std::span<const Id> ids) {
+  static const std::string unknown = "\xef\xbf\xbd";  // U+FFFD
   std::string text;
   for (const Id id : ids) {
-    if (id < 0 || static_cast<std::size_t>(id) >= tokens.size()) continue;
-    const std::string& token = tokens[static_cast<std::size_t>(id)];
+    const bool known = id >= 0 && static_cast<std::size_t>(id) < tokens.size();
+    const std::string& token = known ? tokens[static_cast<std::size_t>(id)] : unknown;
     const bool is_first = text.empty();
     text += token;
     if (is_first && !token.empty() &&

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/models/causal_lm_config.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -97,6 +98,13 @@ class Reader {
 constexpr std::int64_t kMaxSize = 1 << 30;  // of one dimension: far above any model's
 constexpr std::int64_t kMaxLayers = 1 << 16;
 
+// What rope_scaling and rope_parameters may hold.
+constexpr std::array<std::string_view, 8> kRopeKeys = {
+    "rope_type",       "type",
+    "rope_theta",      "factor",
+    "low_freq_factor", "high_freq_factor",
+    "original_max_position_embeddings", "partial_rotary_factor"};
+
 LmArchitecture read_architecture(const Reader& reader, const std::string& where) {
   const std::string type = reader.text("model_type", "");
   std::string names;
@@ -109,38 +117,106 @@ LmArchitecture read_architecture(const Reader& reader, const std::string& where)
       (type.empty() ? "nothing" : "\"" + type.substr(0, 80) + "\""));
 }
 
-// Either the old keys rope_theta and rope_scaling or the new one, rope_parameters.
-void read_rope(const ConfigJson& json, const Reader& reader, const std::string& where,
-               CausalLmConfig& config) {
+// Llama 3's stretching. Where the file does not say for which context the model was made
+// it is, as in transformers, the present one.
+Llama3Rope read_llama3(const Reader& rope, const Reader& reader,
+                       const CausalLmConfig& config) {
+  constexpr const char* kOriginal = "original_max_position_embeddings";
+  Llama3Rope scaling;
+  scaling.factor = rope.positive("factor", std::nullopt);
+  scaling.low_freq_factor = rope.positive("low_freq_factor", std::nullopt);
+  scaling.high_freq_factor = rope.positive("high_freq_factor", std::nullopt);
+  // beside the rotary keys it takes precedence
+  const Reader& at = reader.find(kOriginal) ? reader : rope;
+  scaling.original_max_position_embeddings =
+      at.integer(kOriginal, config.max_position_embeddings, 1, kMaxSize);
+  if (scaling.high_freq_factor <= scaling.low_freq_factor)
+    rope.fail("high_freq_factor", "above low_freq_factor");
+  return scaling;
+}
+
+// The rotary keys, flat or those of the layers that attend to everything, which all do.
+const ConfigJson& of_full_attention(const ConfigJson& found, const std::string& where) {
+  const auto nested = [](const ConfigJson& value) { return value.is_object(); };
+  if (std::none_of(found.begin(), found.end(), nested)) return found;
+  const auto full = found.find("full_attention");
+  if (full == found.end() || !full->is_object())
+    throw std::invalid_argument(where +
+                                ": must have \"full_attention\", the only kind of layer "
+                                "that is supported, where it goes by kinds of layers");
+  for (const auto& [name, value] : found.items())
+    if (!value.is_object() && !value.is_null())
+      throw std::invalid_argument(where + ": " + name.substr(0, 80) +
+                                  " must be in \"full_attention\", since the keys go by "
+                                  "kinds of layers");
+  return *full;
+}
+
+// Either the old keys rope_theta and rope_scaling or the new one, rope_parameters; of
+// both transformers takes rope_scaling.
+void read_rope(const Reader& reader, const std::string& where, CausalLmConfig& config) {
   config.rope_theta = reader.positive("rope_theta", 10000.0);
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const ConfigJson* found = reader.find(key);
-    if (!found) continue;
-    if (!found->is_object()) reader.fail(key, "an object");
-    const Reader rope(*found, where + ": " + key);
-    config.rope_theta = rope.positive("rope_theta", config.rope_theta);
-    const std::string type = rope.text("rope_type", rope.text("type", "default"));
-    if (type == "default") continue;
-    if (type != "llama3")
-      throw std::invalid_argument(where + ": " + key +
-                                  " must be of type default or "
-                                  "llama3, got \"" +
-                                  type.substr(0, 80) + "\"");
-    Llama3Rope scaling;
-    scaling.factor = rope.positive("factor", std::nullopt);
-    scaling.low_freq_factor = rope.positive("low_freq_factor", std::nullopt);
-    scaling.high_freq_factor = rope.positive("high_freq_factor", std::nullopt);
-    scaling.original_max_position_embeddings =
-        rope.integer("original_max_position_embeddings", std::nullopt, 1, kMaxSize);
-    if (scaling.high_freq_factor <= scaling.low_freq_factor)
-      rope.fail("high_freq_factor", "above low_freq_factor");
-    config.rope_scaling = scaling;
-  }
-  (void)json;
+  const char* key = "rope_scaling";
+  const ConfigJson* found = reader.find(key);
+  if (!found || found->empty()) found = reader.find(key = "rope_parameters");
+  if (!found) return;
+  if (!found->is_object()) reader.fail(key, "an object");
+  const std::string inside = where + ": " + key;
+  const ConfigJson& own = of_full_attention(*found, inside);
+  const Reader rope(own, inside);
+  const std::string type = rope.text("rope_type", rope.text("type", "default"));
+  if (type != "default" && type != "llama3")
+    throw std::invalid_argument(inside + " must be of type default or llama3, got \"" +
+                                type.substr(0, 80) + "\"");
+  for (const auto& [name, value] : own.items())
+    if (std::find(kRopeKeys.begin(), kRopeKeys.end(), name) == kRopeKeys.end())
+      rope.fail(name, "absent: it is not supported");
+  if (rope.positive("partial_rotary_factor", 1.0) != 1.0)
+    rope.fail("partial_rotary_factor", "1: rotary positions of a part are not supported");
+  config.rope_theta = rope.positive("rope_theta", config.rope_theta);
+  if (type == "llama3") config.rope_scaling = read_llama3(rope, reader, config);
+}
+
+// Keys of other models, or of changed ones, that would change the result, and the value
+// with which they do not.
+void refuse_foreign(const Reader& reader, LmArchitecture architecture) {
+  struct Foreign {
+    const char* key;
+    ConfigJson neutral;  // null: absent
+  };
+  const bool norms = architecture == LmArchitecture::kQwen3;  // of queries and keys
+  const Foreign foreign[] = {{"final_logit_softcapping", nullptr},
+                             {"attn_logit_softcapping", nullptr},
+                             {"logit_scale", 1.0},
+                             {"logits_scaling", 1.0},
+                             {"embedding_multiplier", 1.0},
+                             {"residual_multiplier", 1.0},
+                             {"attention_multiplier", nullptr},
+                             {"query_pre_attn_scalar", nullptr},
+                             {"scale_emb", 1.0},
+                             {"scale_depth", nullptr},
+                             {"clip_qkv", nullptr},
+                             {"qk_norm", norms},
+                             {"use_qk_norm", norms},
+                             {"qk_layernorm", norms},
+                             {"no_rope_layers", nullptr},
+                             {"no_rope_layer_interval", nullptr},
+                             {"rope_local_base_freq", nullptr},
+                             {"rope_interleaved", false},
+                             {"attn_output_gate", false},
+                             {"use_mrope", false},
+                             {"is_causal", true},
+                             {"is_encoder_decoder", false},
+                             {"add_cross_attention", false}};
+  for (const Foreign& each : foreign)
+    if (const ConfigJson* value = reader.find(each.key); value && *value != each.neutral)
+      reader.fail(each.key, (each.neutral.is_null() ? "absent" : each.neutral.dump()) +
+                                ": the model has no place for another value");
 }
 
 // What the model computes otherwise and would silently get wrong.
-void refuse_unsupported(const Reader& reader, const std::string& where) {
+void refuse_unsupported(const Reader& reader, const std::string& where,
+                        LmArchitecture architecture) {
   if (reader.boolean("use_sliding_window", false))
     throw std::invalid_argument(where +
                                 ": use_sliding_window must be false, got true; "
@@ -151,11 +227,13 @@ void refuse_unsupported(const Reader& reader, const std::string& where) {
       if (type != "full_attention")
         reader.fail("layer_types", "\"full_attention\" in every layer");
   }
-  if (reader.text("hidden_act", "silu") != "silu") reader.fail("hidden_act", "\"silu\"");
+  const std::string act = reader.text("hidden_act", "silu");
+  if (act != "silu" && act != "swish") reader.fail("hidden_act", "\"silu\"");
   if (const ConfigJson* rotary = reader.find("partial_rotary_factor"))
     if (*rotary != 1.0) reader.fail("partial_rotary_factor", "1");
   if (reader.find("quantization_config"))
     reader.fail("quantization_config", "absent: quantized weights are not supported");
+  refuse_foreign(reader, architecture);
 }
 
 void read_tokens(const Reader& reader, CausalLmConfig& config) {
@@ -225,7 +303,7 @@ CausalLmConfig parse_model_config(std::string_view text, const std::string& wher
   const Reader reader(json, where);
   CausalLmConfig config;
   config.architecture = read_architecture(reader, where);
-  refuse_unsupported(reader, where);
+  refuse_unsupported(reader, where, config.architecture);
   const auto size = [&](const char* key, std::optional<std::int64_t> otherwise = {}) {
     return reader.integer(key, otherwise, 1, kMaxSize);
   };
@@ -252,7 +330,7 @@ CausalLmConfig parse_model_config(std::string_view text, const std::string& wher
                           reader.boolean("attention_bias", false);
   config.mlp_bias =
       config.architecture == LmArchitecture::kLlama && reader.boolean("mlp_bias", false);
-  read_rope(json, reader, where, config);
+  read_rope(reader, where, config);
   config.dtype = reader.text("dtype", reader.text("torch_dtype", "float32"));
   if (config.dtype == "float16") config.dtype = "float32";  // widened, nothing is lost
   read_tokens(reader, config);

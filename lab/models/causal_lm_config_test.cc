@@ -68,6 +68,41 @@ TEST(ModelConfig, ReadsBothGenerationsOfRopeKeys) {
   }
 }
 
+// As transformers 5 writes models whose layers differ; here all attend to everything.
+TEST(ModelConfig, ReadsRopeKeysByKindsOfLayers) {
+  const CausalLmConfig config = parse_model_config(
+      with("\"rope_theta\": 5000.0",
+           R"("layer_types": ["full_attention"], "rope_parameters": {
+             "sliding_attention": {"rope_theta": 3.0, "rope_type": "default"},
+             "full_attention": {"rope_theta": 7.0, "rope_type": "llama3", "factor": 8.0,
+               "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+               "partial_rotary_factor": 1.0}})"),
+      "c");
+  EXPECT_EQ(config.rope_theta, 7.0);
+  ASSERT_TRUE(config.rope_scaling);
+  EXPECT_EQ(config.rope_scaling->factor, 8.0);
+  // absent: the model's own context
+  EXPECT_EQ(config.rope_scaling->original_max_position_embeddings, 64);
+}
+
+TEST(ModelConfig, TakesRopeScalingBeforeRopeParameters) {
+  const CausalLmConfig config = parse_model_config(
+      with("5000.0",
+           R"(5000.0, "rope_parameters": {"rope_theta": 7.0},
+              "rope_scaling": {"type": "default", "rope_theta": 9.0})"),
+      "c");
+  EXPECT_EQ(config.rope_theta, 9.0);
+}
+
+TEST(ModelConfig, TakesForeignKeysThatChangeNothing) {
+  const CausalLmConfig config = parse_model_config(
+      with("5000.0", R"(5000.0, "use_mrope": false, "is_causal": true, "logit_scale": 1,
+                        "final_logit_softcapping": null, "qk_norm": false,
+                        "hidden_act": "swish", "rope_scaling": {})"),
+      "c");
+  EXPECT_EQ(config.rope_theta, 5000.0);
+}
+
 TEST(ModelConfig, WritesWhatItReads) {
   CausalLmConfig config = parse_model_config(with("qwen2", "llama"), "c");
   config.rope_scaling = Llama3Rope{.factor = 3.0};
@@ -105,6 +140,25 @@ TEST(ModelConfig, RefusesWithTheKeyAndTheRemedy) {
        "must be of type default or llama3, got \"yarn\""},
       {with("5000.0", "5000.0, \"rope_scaling\": {\"rope_type\": \"llama3\"}"),
        "rope_scaling: factor must be a positive number, got nothing"},
+      {with("5000.0", "5.0, \"rope_parameters\": {\"partial_rotary_factor\": 0.5}"),
+       "rope_parameters: partial_rotary_factor must be 1: rotary positions of a part are "
+       "not supported, got 0.5"},
+      {with("5000.0", "5.0, \"rope_parameters\": {\"mrope_section\": [16, 24, 24]}"),
+       "rope_parameters: mrope_section must be absent: it is not supported, got "
+       "[16,24,24]"},
+      {with("5000.0", "5.0, \"rope_parameters\": {\"sliding_attention\": {}}"),
+       "rope_parameters: must have \"full_attention\""},
+      {with("5000.0", R"(5.0, "rope_parameters": {"full_attention": {}, "factor": 2})"),
+       "rope_parameters: factor must be in \"full_attention\""},
+      {with("5000.0", R"(5.0, "rope_parameters": {"full_attention":
+                         {"partial_rotary_factor": 0.25}})"),
+       "partial_rotary_factor must be 1"},
+      {with("5000.0", "5.0, \"final_logit_softcapping\": 30.0"),
+       "final_logit_softcapping must be absent: the model has no place for another "
+       "value, got 30.0"},
+      {with("5000.0", "5.0, \"logit_scale\": 0.0625"), "logit_scale must be 1.0"},
+      {with("5000.0", "5.0, \"is_causal\": false"), "is_causal must be true"},
+      {with("5000.0", "5.0, \"use_qk_norm\": true"), "use_qk_norm must be false"},
       {with("5000.0", "0"), "rope_theta must be a positive number, got 0"},
       {with("bfloat16", "int8"), "dtype must be float32 or bfloat16, got \"int8\""},
       {with("[3, 4]", "[3, 10]"), "eos_token_id must be tokens in [0, 9], got [3,10]"},

@@ -13,6 +13,7 @@
 
 #include "lab/models/generation_decoder.h"
 #include "lab/models/generation_sampler.h"
+#include "lab/run/diverged.h"
 
 namespace pion::lab {
 namespace {
@@ -162,7 +163,7 @@ class Sampling {
     });
     const auto first = std::find(bad.begin(), bad.end(), true);
     if (first != bad.end())
-      throw std::runtime_error(
+      throw Diverged<std::runtime_error>(
           "generate: logits must be finite, got NaN or infinity at new token " +
           std::to_string(step) + " of row " +
           std::to_string(active[first - bad.begin()]) +

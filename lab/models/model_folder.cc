@@ -6,6 +6,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 #include <vector>
@@ -24,6 +25,8 @@ namespace {
 namespace fs = std::filesystem;
 using Shape = std::vector<std::int64_t>;
 
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kHead = "lm_head.weight";
 constexpr std::uintmax_t kMaxJson = 64u << 20;  // an index of 10^5 tensors has 10 MB
 
 std::string shape_text(const Shape& shape) {
@@ -59,9 +62,9 @@ std::map<std::string, Shape> expected_tensors(const CausalLmConfig& c) {
     all[name + ".weight"] = {out, in};
     if (bias) all[name + ".bias"] = {out};
   };
-  all["model.embed_tokens.weight"] = {c.vocab_size, c.hidden_size};
+  all[kEmbedding] = {c.vocab_size, c.hidden_size};
   all["model.norm.weight"] = {c.hidden_size};
-  if (!c.tie_word_embeddings) all["lm_head.weight"] = {c.vocab_size, c.hidden_size};
+  all[kHead] = all[kEmbedding];  // where they are tied, one is enough
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string layer = "model.layers." + std::to_string(i) + ".";
     const std::string attention = layer + "self_attn.", mlp = layer + "mlp.";
@@ -83,9 +86,8 @@ std::map<std::string, Shape> expected_tensors(const CausalLmConfig& c) {
 }
 
 // In files of some folders though nothing reads them.
-bool is_ignored(const std::string& name, const CausalLmConfig& config) {
-  return name.ends_with(".rotary_emb.inv_freq") ||
-         (config.tie_word_embeddings && name == "lm_head.weight");
+bool is_ignored(const std::string& name) {
+  return name.ends_with(".rotary_emb.inv_freq");
 }
 
 // The weight files of a folder: one, or the shards that its index names.
@@ -118,15 +120,36 @@ struct Place {
   const TensorRecord* record;
 };
 
+using Places = std::map<std::string, Place>;
+
+torch::Tensor tensor_at(const Place& place) {
+  return read_tensor(*place.file, *place.record);
+}
+
+// Of a tied pair a file holds the embedding, or, as safetensors' save_model leaves it,
+// the head alone, which then is both.
+void tie(Places& places) {
+  const auto head = places.find(kHead);
+  if (head == places.end()) return;
+  const auto [embedding, alone] = places.emplace(kEmbedding, head->second);
+  if (!alone && !torch::equal(tensor_at(embedding->second).to(torch::kFloat32),
+                              tensor_at(head->second).to(torch::kFloat32)))
+    throw std::invalid_argument(
+        head->second.file->path().string() + ": tensor \"" + kHead + "\" must equal \"" +
+        kEmbedding +
+        "\", since config.json says tie_word_embeddings, but differs; set that to false, "
+        "or leave the tensor out");
+  places.erase(head);
+}
+
 // Where each expected tensor lies; names, shapes and types are checked here.
-std::map<std::string, Place> locate(const std::vector<SafetensorsFile>& files,
-                                    const CausalLmConfig& config) {
-  const std::map<std::string, Shape> expected = expected_tensors(config);
-  std::map<std::string, Place> places;
+Places locate(const std::vector<SafetensorsFile>& files, const CausalLmConfig& config) {
+  std::map<std::string, Shape> expected = expected_tensors(config);
+  Places places;
   for (const SafetensorsFile& file : files) {
     const std::string where = file.path().string();
     for (const auto& [name, record] : file.header().tensors) {
-      if (is_ignored(name, config)) continue;
+      if (is_ignored(name)) continue;
       const auto own = expected.find(name);
       if (own == expected.end())
         throw std::invalid_argument(where + ": tensor \"" + shortened(name) +
@@ -138,18 +161,21 @@ std::map<std::string, Place> locate(const std::vector<SafetensorsFile>& files,
       if (record.type != TensorType::kF32 && record.type != TensorType::kBF16 &&
           record.type != TensorType::kF16)
         throw std::invalid_argument(where + ": tensor \"" + name +
-                                    "\" must be F32, BF16 or F16, got " +
-                                    std::string(type_tag(record.type)));
+                                    "\" must be F32, BF16 or F16, got " + record.tag);
       if (!places.emplace(name, Place{&file, &record}).second)
         throw std::invalid_argument(where + ": tensor \"" + name +
                                     "\" is in another file of this folder too");
     }
   }
+  if (config.tie_word_embeddings) {
+    tie(places);
+    expected.erase(kHead);
+  }
   for (const auto& [name, shape] : expected)
     if (!places.contains(name))
       throw std::invalid_argument(files.front().path().parent_path().string() +
                                   ": the weights lack tensor \"" + name + "\"" +
-                                  (name == "lm_head.weight"
+                                  (name == kHead || name == kEmbedding
                                        ? "; is tie_word_embeddings right in config.json?"
                                        : ""));
   return places;
@@ -229,13 +255,11 @@ std::shared_ptr<CausalLm> load_model_folder(const fs::path& folder,
   check_model_config(config, "load_model_folder");
   std::vector<SafetensorsFile> files;
   for (const fs::path& path : weight_files(folder)) files.emplace_back(path);
-  const std::map<std::string, Place> places = locate(files, config);
+  const Places places = locate(files, config);
   auto model = std::make_shared<CausalLm>(config, /*draw=*/false);
   const torch::NoGradGuard no_gradients;
-  for (const auto& item : model->named_parameters()) {
-    const Place& place = places.at(item.key());
-    torch::Tensor(item.value()).copy_(read_tensor(*place.file, *place.record));
-  }
+  for (const auto& item : model->named_parameters())
+    torch::Tensor(item.value()).copy_(tensor_at(places.at(item.key())));
   return model;
 }
 

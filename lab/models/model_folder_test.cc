@@ -86,6 +86,33 @@ TEST_F(ModelFolder, WidensWhatIsStoredNarrowAndTakesTheTypeAskedFor) {
               "dtype must be float32 or bfloat16, got \"int8\"");
 }
 
+// safetensors' save_model keeps one of two tensors that share memory, the first by name.
+TEST_F(ModelFolder, TakesEitherTensorOfATiedPair) {
+  CausalLmConfig config = tiny_config();
+  config.tie_word_embeddings = true;
+  const auto model = tiny_model(config);
+  save_model_folder(folder_, *model);
+  const char *embedding = "model.embed_tokens.weight", *head = "lm_head.weight";
+  const torch::Tensor weight = model->named_parameters()[embedding];
+  const auto expect_equal = [&] {
+    const auto again = load_model_folder(folder_);
+    EXPECT_TRUE(torch::equal(again->named_parameters()[embedding], weight));
+    EXPECT_TRUE(torch::equal(again->head_weight(), weight));
+  };
+  change_tensors([&](TensorMap& tensors) { tensors[head] = weight.clone(); });
+  expect_equal();
+  change_tensors([&](TensorMap& tensors) { tensors.erase(embedding); });
+  expect_equal();
+  change_tensors([&](TensorMap& tensors) { tensors[embedding] = weight + 1; });
+  expect_says(message(),
+              "\"lm_head.weight\" must equal \"model.embed_tokens.weight\", since");
+  change_tensors([&](TensorMap& tensors) {
+    tensors.erase(head);
+    tensors.erase(embedding);
+  });
+  expect_says(message(), "is tie_word_embeddings right in config.json?");
+}
+
 TEST_F(ModelFolder, GenerationConfigNamesTheStopTokens) {
   CausalLmConfig config = tiny_config();
   config.eos_token_ids = {1};

@@ -57,10 +57,42 @@ std::string basis(const std::vector<const Entrant*>& ranked) {
   return "mean ± 95 % CI over " + count + " seeds";
 }
 
+// How a run ended that learned nothing, as a verb; else "".
+std::string odd_ending(const std::string& status) {
+  if (status == "diverged" || status == "collapsed") return status;
+  return status == "untrained" ? "trained nothing" : "";
+}
+
+// " Pion: 1 of 3 runs diverged.", or nothing. Of an entrant without a tuned rate all runs
+// count.
+std::string odd_endings(const Comparison& comparison) {
+  std::string text;
+  for (const Entrant& entrant : comparison.entrants) {
+    std::vector<std::string> statuses;
+    for (const int i : entrant.runs) statuses.push_back(comparison.runs[i].status);
+    if (entrant.runs.empty())
+      for (const ComparedRun& run : comparison.runs)
+        if (run.optimizer == entrant.name) statuses.push_back(run.status);
+    for (const char* status : {"diverged", "collapsed", "untrained"})
+      if (const auto count = std::count(statuses.begin(), statuses.end(), status))
+        text += " " + label(entrant.name) + ": " + std::to_string(count) + " of " +
+                std::to_string(statuses.size()) + " runs " + odd_ending(status) + ".";
+  }
+  return text;
+}
+
 Outcome of_run(const Comparison& comparison, double untrained, double random) {
   const ComparedRun& run = comparison.runs.front();
   const std::string name = label(run.optimizer), where = on_task(comparison);
   const std::string score = comparison.score.empty() ? "score" : comparison.score;
+  if (const std::string odd = odd_ending(run.status); !odd.empty()) {
+    return {name + " " + odd + where,
+            std::isfinite(run.score) ? score + " at the end of one run: " +
+                                           format_score(run.score, kNan) +
+                                           baseline(untrained, random) + "."
+                                     : "The run has no score.",
+            ""};
+  }
   if (std::isfinite(run.score)) {
     return {name + " scored " + format_score(run.score, kNan) + where,
             score + " at the end of one run" + baseline(untrained, random) + ".", ""};
@@ -144,7 +176,8 @@ Outcome outcome(const Comparison& comparison, double untrained, double random) {
   }
   if (ranked.empty()) {
     return {"No run" + on_task(comparison) + " has a score yet",
-            "The page shows what the runs have written so far.", ""};
+            "The page shows what the runs have written so far." + odd_endings(comparison),
+            ""};
   }
   std::stable_sort(ranked.begin(), ranked.end(), [&](const Entrant* a, const Entrant* b) {
     return comparison.higher_is_better ? a->score.mean > b->score.mean
@@ -160,6 +193,7 @@ Outcome outcome(const Comparison& comparison, double untrained, double random) {
   result.numbers =
       joined(numbers) + " (" + basis(ranked) + ")" + baseline(untrained, random) + ".";
   if (!without.empty()) result.numbers += " No score from " + joined(without) + ".";
+  result.numbers += odd_endings(comparison);
 
   const std::string most = comparison.higher_is_better ? "highest" : "lowest";
   std::vector<std::string> level;  // the first, and who cannot be told from it

@@ -2,14 +2,24 @@
 #include "lab/report/page_data.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
+#include <utility>
 
 #include "lab/report/routing_table.h"
 
 namespace pion::lab::report {
 namespace {
+
+// Of runs that are counted, and in words.
+constexpr std::array<std::pair<const char*, const char*>, 4> kOddEndings = {
+    {{"failed", "failed"},
+     {"diverged", "diverged"},
+     {"collapsed", "collapsed"},
+     {"untrained", "trained nothing"}}};
 
 // The score before the first update, mean over runs; NaN if no run evaluated there.
 double untrained_score(const Comparison& comparison,
@@ -140,18 +150,17 @@ Json notes(const Comparison& comparison, const std::map<int, RunRecord>& records
               : "resumed " + std::to_string(record.metrics.resumes) + " times");
     }
   }
-  int failed = 0;
+  std::map<std::string, int> counts;
   for (const ComparedRun& run : comparison.runs) {
-    failed += run.status == "failed";
+    ++counts[run.status];
     if (!run.error.empty())
       rows.push_back({{"where", run.directory}, {"message", run.error}});
   }
-  if (failed > 0 && !comparison.single_run) {
-    rows.push_back(
-        {{"where", "comparison"},
-         {"message", std::to_string(failed) + " of " +
-                         std::to_string(comparison.runs.size()) + " runs failed"}});
-  }
+  const std::string all = " of " + std::to_string(comparison.runs.size()) + " runs ";
+  for (const auto& [status, words] : kOddEndings)
+    if (const int count = counts[status]; count > 0 && !comparison.single_run)
+      rows.push_back(
+          {{"where", "comparison"}, {"message", std::to_string(count) + all + words}});
   return rows;
 }
 

@@ -228,6 +228,10 @@ RunRecord read_run(const std::string& name, std::istream* metrics, const RunFile
     run.score = number(run.result, "score");
     run.score_name = text(run.result, "score_name");
     run.wall_seconds = number(run.result, "wall_seconds");
+    // files of earlier versions say complete
+    if (run.status == "complete" && !std::isfinite(run.score)) run.status = "diverged";
+    if (const std::string reason = text(run.result, "reason"); !reason.empty())
+      run.notes.push_back("ended as " + run.status + ": " + reason);
   } else if (!run.metrics.error.empty()) {
     run.status = "failed";
     run.notes.push_back("ended by an error: " + run.metrics.error);

@@ -62,6 +62,7 @@ Metrics read_metrics(std::istream& lines);
 
 // One run directory. Fields stay empty where a file is missing.
 struct RunRecord {
+  // status: "unfinished", "failed", or as result.json has it: lab/run/ending.h
   std::string name, task, optimizer, status = "unfinished", score_name;
   double lr = kNan, seed = kNan, score = kNan, wall_seconds = kNan;
   Metrics metrics;

@@ -13,6 +13,7 @@
 #include "lab/run/compare_plan.h"
 #include "lab/run/compare_resume.h"
 #include "lab/run/durable_file.h"
+#include "lab/run/ending.h"
 #include "lab/run/interrupt.h"
 #include "lab/run/json_text.h"
 #include "lab/run/metric_columns.h"
@@ -125,11 +126,11 @@ class Comparison {
     if (!execute(tuning, "final")) return interrupted();
     std::fputs(("\n" + table() + columns_table()).c_str(), stdout);
     report();
-    const auto failed = [](const ComparedRun& run) {
-      return run.phase == "final" && run.status != "complete";
+    // of the runs that count: final ones, and the grid of an optimizer that has none
+    const auto failed = [this](const ComparedRun& run) {
+      return run.failed() && (run.phase == "final" || !best_.contains(run.optimizer));
     };
-    const bool sound = best_.size() == plan_.optimizers.size() &&
-                       std::none_of(runs_.begin(), runs_.end(), failed);
+    const bool sound = std::none_of(runs_.begin(), runs_.end(), failed);
     return sound ? CompareOutcome::kComplete : CompareOutcome::kFailed;
   }
 
@@ -218,22 +219,20 @@ class Comparison {
     return run_children(children, options_.jobs, started, finished) && !cut;
   }
 
-  // Takes the score of a complete run. Scores that are no finite number stay absent.
+  // Takes the score of a finished run. Scores that are no finite number stay absent.
   bool collect(ComparedRun& run) const {
     const fs::path path = options_.out / run.dir / "result.json";
     if (!fs::exists(path)) return false;
     const Json json = read_json(path);
-    run.status = "complete";
+    const Ending ending = read_ending(path);
+    run.status = ending_name(ending.kind);
+    run.error = ending.reason;
     if (const auto score = json.find("score"); score != json.end() && score->is_number())
       run.score = score->get<double>();
     if (const auto wall = json.find("wall_seconds");
         wall != json.end() && wall->is_number())
       run.wall_seconds = wall->get<double>();
     run.metrics = metric_values(options_.out / run.dir, info_->columns);
-    if (!run.score) {
-      run.status = "failed";
-      run.error = "the score is not finite";
-    }
     return true;
   }
 
@@ -241,11 +240,14 @@ class Comparison {
     std::printf("[%zu/%zu] %-14s lr %-10s seed %-5lld ", done, total,
                 run.optimizer.c_str(), number_text(run.lr).c_str(),
                 static_cast<long long>(run.seed));
-    if (run.status == "complete")
-      std::printf("%s %s  %s\n", info_->score.c_str(), score_text(run.score).c_str(),
-                  duration_text(run.wall_seconds).c_str());
-    else
+    if (run.failed())
       std::printf("FAILED: %s\n", printable_line(run.error).c_str());
+    else
+      std::printf("%s %s  %s%s\n", info_->score.c_str(), score_text(run.score).c_str(),
+                  duration_text(run.wall_seconds).c_str(),
+                  run.error.empty() ? ""
+                                    : printable_line("  " + run.status + ": " + run.error)
+                                          .c_str());
     std::fflush(stdout);
   }
 
@@ -254,8 +256,9 @@ class Comparison {
     for (const std::string& optimizer : plan_.optimizers) {
       const auto at = best_.find(optimizer);
       if (at == best_.end()) {
-        std::printf("%s: no rate of its grid has a score; see the .log files in %s\n",
-                    optimizer.c_str(), options_.out.c_str());
+        std::printf("%s: no rate of its grid has a score%s; see the .log files in %s\n",
+                    optimizer.c_str(), endings(optimizer, "tune").c_str(),
+                    options_.out.c_str());
         continue;
       }
       const double lr = at->second;
@@ -272,6 +275,18 @@ class Comparison {
     std::fflush(stdout);
   }
 
+  // ", 2 diverged, 1 collapsed" of an optimizer's runs in a phase.
+  std::string endings(const std::string& optimizer, const char* phase) const {
+    std::map<std::string, int> counts;
+    for (const ComparedRun& run : runs_)
+      if (run.optimizer == optimizer && run.phase == phase && run.status != "complete")
+        ++counts[run.status];
+    std::string text;
+    for (const auto& [status, count] : counts)
+      text += ", " + std::to_string(count) + " " + status;
+    return text;
+  }
+
   std::string table() const {
     std::vector<std::vector<std::string>> rows = {
         {"optimizer", plan_.lr_key, "runs", info_->score + " (mean +- standard error)",
@@ -280,7 +295,7 @@ class Comparison {
       std::vector<double> scores, seconds;
       for (const ComparedRun& run : runs_)
         if (run.optimizer == optimizer && run.phase == "final" && run.score &&
-            run.status == "complete")
+            !run.failed())
           scores.push_back(*run.score), seconds.push_back(run.wall_seconds);
       const Summary score = summarize(scores);
       const auto lr = best_.find(optimizer);
@@ -288,7 +303,9 @@ class Comparison {
       if (score.count > 1) mean += " +- " + score_text(score.standard_error);
       rows.push_back(
           {optimizer, lr == best_.end() ? "-" : number_text(lr->second),
-           std::to_string(scores.size()) + "/" + std::to_string(plan_.seeds.size()), mean,
+           std::to_string(scores.size()) + "/" + std::to_string(plan_.seeds.size()) +
+               endings(optimizer, "final"),
+           mean,
            scores.empty() ? "-" : duration_text(summarize(seconds).mean)});
     }
     return columns(rows) +

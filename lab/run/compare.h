@@ -26,7 +26,7 @@ enum class CompareOutcome {
   kComplete,
   kInterrupted,
   kFailed
-};  // kFailed: of some final runs
+};  // kFailed: of some final runs, or of a whole grid. Those that diverged did not fail.
 
 // Prints what happens, writes compare.json after every run, the final table and
 // report.html. Throws std::invalid_argument before anything is written if the input is

@@ -147,7 +147,8 @@ std::map<std::string, double> best_rates(const ComparePlan& plan,
       for (const ComparedRun& run : tuning) {
         if (run.optimizer != optimizer || run.lr != lr || run.phase != "tune") continue;
         sound =
-            sound && run.status == "complete" && run.score && std::isfinite(*run.score);
+            sound && !run.failed() && run.status != "diverged" && run.score &&
+            std::isfinite(*run.score);
         sum += run.score.value_or(0);
         ++count;
       }

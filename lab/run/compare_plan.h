@@ -18,11 +18,13 @@ struct ComparedRun {
   double lr = 0;
   std::int64_t seed = 0;
   std::string phase;                      // "tune" or "final"
-  std::string status = "pending";         // "complete", "failed"
-  std::optional<double> score;            // of a complete run
+  std::string status = "pending";         // "failed", or as result.json has it: ending.h
+  std::optional<double> score;            // of a finished run, where it is finite
   std::map<std::string, double> metrics;  // of the task's columns
   double wall_seconds = 0;
-  std::string error;  // of a failed one
+  std::string error;  // why it failed, or did not end "complete"
+
+  bool failed() const { return status == "pending" || status == "failed"; }
 };
 
 // Phase 1 tries every rate of an optimizer's grid on the tuning seeds, phase 2 the best

@@ -11,6 +11,7 @@
 
 #include "lab/run/tensor_file.h"
 #include "lab/run/weight_index.h"
+#include "pion/optim/routing_checks.h"
 
 namespace pion::lab {
 namespace {
@@ -69,11 +70,16 @@ std::string module_type(const std::string& name, std::size_t dimensions) {
   return "";
 }
 
-std::string dtype_name(TensorType type) {
-  std::string tag(type_tag(type));
+std::string dtype_name(std::string tag) {
   std::transform(tag.begin(), tag.end(), tag.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return tag;
+}
+
+// Types that a weight is trained in.
+bool is_real(TensorType type) {
+  return type == TensorType::kF16 || type == TensorType::kBF16 ||
+         type == TensorType::kF32 || type == TensorType::kF64;
 }
 
 // sigma / ||.||_F of one block, descending.
@@ -168,18 +174,19 @@ std::string inspect(const InspectOptions& options) {
   std::vector<SafetensorsFile> files;
   std::map<std::string, Located> where;
   std::vector<ParameterDescription> parameters;
+  std::string left_out;
   for (const fs::path& path : model_files(options.model)) {
     files.emplace_back(path);
     for (const auto& [name, record] : files.back().header().tensors) {
       if (!where.emplace(name, Located{files.size() - 1, record}).second)
         throw std::invalid_argument("inspect: tensor \"" + name +
                                     "\" is in two files, the second is " + path.string());
-      const bool real =
-          record.type != TensorType::kBool && record.type != TensorType::kU8 &&
-          record.type != TensorType::kI32 && record.type != TensorType::kI64;
-      if (real)
+      if (is_real(record.type))
         parameters.push_back({name, record.shape, module_type(name, record.shape.size()),
-                              "", dtype_name(record.type)});
+                              "", dtype_name(record.tag)});
+      else
+        left_out += "  " + name + "  " + shape_text(record.shape) + "  " + record.tag +
+                    "\n";
     }
   }
   RoutingOptions routing_options;
@@ -198,6 +205,8 @@ std::string inspect(const InspectOptions& options) {
                               ? route(parameters, routing_options)
                               : route_preset(parameters, options.preset, routing_options);
   std::string text = routing.table();
+  if (!left_out.empty())
+    text += "\nLeft out, since no optimizer steps numbers of these types:\n" + left_out;
   if (options.spectra) text += spectra_table(routing, where, files);
   return text;
 }

@@ -18,7 +18,8 @@ struct InspectOptions {
   bool spectra = false;  // singular values too
 };
 
-// The routing table; with `spectra` also, per matrix that a spectral rule takes, block by
+// The routing table, then the tensors of types that no optimizer steps, as I8 or F8_E4M3;
+// with `spectra` also, per matrix that a spectral rule takes, block by
 // block: shape, largest singular value, stable rank, effective rank (exp of the entropy
 // of the squared singular values' shares) and how many directions Pion's default cutoff
 // would pass if the matrix were the momentum. Throws std::invalid_argument if a file is

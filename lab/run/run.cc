@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <optional>
 #include <set>
 #include <stdexcept>
 
 #include "lab/report/report.h"
 #include "lab/run/checkpoint.h"
+#include "lab/run/diverged.h"
 #include "lab/run/durable_file.h"
 #include "lab/run/interrupt.h"
 #include "lab/run/json_text.h"
@@ -75,6 +77,7 @@ class TrainingRun {
                       options_.quiet);
     experiment_ = make_experiment(recipe_);
     total_ = experiment_.task->updates();
+    first_weights_ = weights_digest(experiment_.task->model());
     for (const Route& route : experiment_.routing.routes)
       if (is_matrix_role(route.role)) hidden_.insert(route.parameter.name);
     if (InterruptGuard::interrupted())
@@ -88,12 +91,14 @@ class TrainingRun {
     start();
     std::optional<Tracker> tracker;
     if (!track.empty()) tracker.emplace(track, fs::absolute(options_.out));
-    const bool complete = guarded([this] { return loop() && finish(); });
+    const bool complete = guarded([this] {
+      return done_or_diverged([this] { return loop(); }) && finish();
+    });
     if (tracker)
       if (const std::string problem = tracker->finish(); !problem.empty())
         progress_->say(problem);
     if (complete && options_.report) report();
-    return {complete, step_, score_};
+    return {complete, step_, score_, ending_};
   }
 
  private:
@@ -102,7 +107,7 @@ class TrainingRun {
     progress_.emplace(info_, total_, total_, options_.quiet);
     progress_->say("complete already: " + paths_.result().string());
     if (options_.report && !fs::exists(paths_.report())) report();
-    return {true, total_, 0};
+    return {true, total_, 0, read_ending(paths_.result())};
   }
 
   // Writes what describes the run, or loads the newest checkpoint.
@@ -138,6 +143,8 @@ class TrainingRun {
                      std::to_string(total_));
     }
     experiment_.optimizer->set_warning_sink(
+        [this](const std::string& message) { warn(message); });
+    experiment_.task->set_warning_sink(
         [this](const std::string& message) { warn(message); });
   }
 
@@ -262,20 +269,61 @@ class TrainingRun {
     saved_ = step_;
   }
 
-  // After the last checkpoint, so that a kill in here repeats it as a whole.
-  bool finish() {
-    const Json metrics = evaluate(true);
+  // True if done, also where the policy's numbers are no longer finite and `work` throws
+  // for that: there the run ends, it does not fail.
+  template <class F>
+  bool done_or_diverged(F work) {
+    try {
+      return work();
+    } catch (const std::exception& error) {
+      if (!is_divergence(error) && weights_finite(experiment_.task->model())) throw;
+      const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+      ending_ = {EndingKind::kDiverged,
+                 torch_error ? torch_error->what_without_backtrace() : error.what()};
+      return true;
+    }
+  }
+
+  // The final evaluation, or {} if the run diverged so far that there is none.
+  Json last_evaluation() {
+    score_ = EndingSigns::kUnknown;
+    Json metrics = Json::object();
+    if (ending_.kind == EndingKind::kComplete)
+      done_or_diverged([&] {
+        metrics = evaluate(true);
+        return true;
+      });
+    if (ending_.kind != EndingKind::kComplete) return metrics;
     const auto score = metrics.find(info_.score);
     if (score == metrics.end() || !score->is_number())
       throw std::runtime_error("task \"" + info_.name +
                                "\": its evaluation lacks the score \"" + info_.score +
                                "\"");
     score_ = score->get<double>();
-    if (const Json sample = experiment_.task->sample(); !sample.is_null())
-      replace_file(paths_.sample(), json_text(sample));
-    experiment_.task->export_model(paths_.model());
     log_->sync();
-    const Json result = {{"status", "complete"},
+    std::ifstream lines(paths_.metrics());
+    EndingSigns signs = read_signs(lines, info_);
+    signs.score = score_;
+    signs.weights_finite = weights_finite(experiment_.task->model());
+    signs.weights_moved = weights_digest(experiment_.task->model()) != first_weights_;
+    ending_ = ending_of(signs);
+    return metrics;
+  }
+
+  // After the last checkpoint, so that a kill in here repeats it as a whole.
+  bool finish() {
+    const Json metrics = last_evaluation();
+    const std::string status(ending_name(ending_.kind));
+    if (ending_.kind != EndingKind::kComplete)
+      warn("the run is " + status + ": " + ending_.reason);
+    if (ending_.kind != EndingKind::kDiverged) {  // a diverged one may not even answer
+      if (const Json sample = experiment_.task->sample(); !sample.is_null())
+        replace_file(paths_.sample(), json_text(sample));
+      experiment_.task->export_model(paths_.model());
+    }
+    log_->sync();
+    const Json result = {{"status", status},
+                         {"reason", ending_.reason},
                          {"score", score_},
                          {"score_name", info_.score},
                          {"metrics", metrics},
@@ -306,6 +354,8 @@ class TrainingRun {
   std::set<std::string> hidden_;  // matrices, whatever rule steps them
   std::int64_t total_ = 0, step_ = 0, saved_ = -1;
   double score_ = 0, seconds_before_ = 0;
+  std::uint64_t first_weights_ = 0;  // digest of those before the first update
+  Ending ending_;
   std::chrono::steady_clock::time_point began_;
 };
 

@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 
+#include "lab/run/ending.h"
 #include "lab/run/recipe.h"
 #include "lab/run/task.h"
 
@@ -25,6 +26,7 @@ struct RunOutcome {
   bool complete = false;  // false: interrupted and saved
   std::int64_t step = 0;  // updates done
   double score = 0;       // of the final evaluation
+  Ending ending;          // of a complete run: whether it learned
 };
 
 // What a recipe makes. Throws std::invalid_argument, as for a parameter that cannot be
@@ -41,7 +43,8 @@ double schedule_factor(const Recipe& recipe, std::int64_t index, std::int64_t to
 
 // Trains, evaluates, saves. With `resume` the recipe must be the run directory's own; see
 // resumed_recipe. Throws std::invalid_argument before anything is written if the input is
-// bad, another exception if the run fails; what was saved stays.
+// bad, another exception if the run fails; what was saved stays. A policy that diverged,
+// even so far that an update throws, is an ending and no failure.
 RunOutcome train(const Recipe& recipe, const RunOptions& options);
 
 // The recipe of a run directory, which must agree with every flag given now, and whose

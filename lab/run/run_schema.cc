@@ -17,8 +17,10 @@ std::vector<std::string> preset_names() {
 const Schema& run_schema() {
   static const Schema schema = {
       whole("seed", 1, "of every random generator of the run", 0, 0x1p53),
-      whole("threads", 1, "of one run; results do not depend on it on one machine", 1,
-            1024),
+      whole("threads", 1,
+            "of one run; another number changes results in the last digits, by "
+            "LibTorch's sums",
+            1, 1024),
       whole("log_every", 0,
             "updates between lines of metrics.jsonl; 0: at most 1000 in a run", 0, kMany),
       whole("eval_every", 0, "updates between evaluations; 0: ten in a run", 0, kMany),

@@ -6,12 +6,11 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <stdexcept>
+#include <unordered_set>
 
 #include "lab/run/durable_file.h"
 #include "lab/run/shown_text.h"
-#include "pion/optim/outside_text.h"
 
 namespace pion::lab {
 namespace {
@@ -20,21 +19,35 @@ using Json = nlohmann::json;
 
 constexpr std::uint64_t kLengthBytes = kSafetensorsLengthBytes;
 constexpr std::uint64_t kLargestHeader = 100'000'000;  // the format's own limit
-constexpr int kDeepest = 8;                            // levels; a header nests 3 deep
+constexpr std::size_t kDeepest =
+    8;  // a header nests 3 deep; a parser that recurses must not be led further
 
 struct TypeRow {
   TensorType type;
   std::string_view tag;
-  std::size_t bytes;
+  std::size_t bits;
 };
-constexpr std::array<TypeRow, 8> kTypes = {{{TensorType::kBool, "BOOL", 1},
-                                            {TensorType::kU8, "U8", 1},
-                                            {TensorType::kI32, "I32", 4},
-                                            {TensorType::kI64, "I64", 8},
-                                            {TensorType::kF16, "F16", 2},
-                                            {TensorType::kBF16, "BF16", 2},
-                                            {TensorType::kF32, "F32", 4},
-                                            {TensorType::kF64, "F64", 8}}};
+// In the order of TensorType, then those that are only named; all that the format has.
+constexpr std::array<TypeRow, 20> kTypes = {{{TensorType::kBool, "BOOL", 8},
+                                             {TensorType::kU8, "U8", 8},
+                                             {TensorType::kI32, "I32", 32},
+                                             {TensorType::kI64, "I64", 64},
+                                             {TensorType::kF16, "F16", 16},
+                                             {TensorType::kBF16, "BF16", 16},
+                                             {TensorType::kF32, "F32", 32},
+                                             {TensorType::kF64, "F64", 64},
+                                             {TensorType::kOther, "I8", 8},
+                                             {TensorType::kOther, "I16", 16},
+                                             {TensorType::kOther, "U16", 16},
+                                             {TensorType::kOther, "U32", 32},
+                                             {TensorType::kOther, "U64", 64},
+                                             {TensorType::kOther, "F8_E4M3", 8},
+                                             {TensorType::kOther, "F8_E5M2", 8},
+                                             {TensorType::kOther, "F8_E8M0", 8},
+                                             {TensorType::kOther, "F6_E2M3", 6},
+                                             {TensorType::kOther, "F6_E3M2", 6},
+                                             {TensorType::kOther, "F4", 4},
+                                             {TensorType::kOther, "C64", 64}}};
 
 std::uint64_t read_length(std::string_view bytes) {
   std::uint64_t value = 0;
@@ -43,28 +56,55 @@ std::uint64_t read_length(std::string_view bytes) {
   return value;
 }
 
-// Parses JSON that holds no key twice and is not deep. nlohmann keeps the last of two
-// equal keys.
-Json parse_json(std::string_view text, const std::string& where) {
-  std::vector<std::set<std::string>> keys;
-  std::string problem;
-  if (json_nests_deeper(text, kDeepest))
-    throw std::invalid_argument(where + ": the header nests too deep");
-  const auto watch = [&](int, Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key &&
-        !keys.back().insert(parsed.get<std::string>()).second)
-      throw std::invalid_argument(where + ": the header names \"" +
-                                  shortened(parsed.get<std::string>()) + "\" twice");
+// Sees that no object holds a key twice, of which a parser keeps one, and that nothing is
+// deep. A callback of Json::parse could say the same, but looks through the whole header
+// after every tensor.
+class HeaderCheck : public nlohmann::json_sax<Json> {
+ public:
+  explicit HeaderCheck(const std::string& where) : where_(where) {}
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(std::size_t) override { return open(); }
+  bool end_object() override { return close(); }
+  bool start_array(std::size_t) override { return open(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& name) override {
+    if (keys_.back().insert(name).second) return true;
+    throw std::invalid_argument(where_ + ": the header names \"" + shortened(name) + "\" twice");
+  }
+  bool parse_error(std::size_t, const std::string&,
+                   const Json::exception&) override {
+    return false;
+  }
+
+ private:
+  bool open() {
+    if (keys_.size() > kDeepest)
+      throw std::invalid_argument(where_ + ": the header nests too deep");
+    keys_.emplace_back();
     return true;
-  };
-  try {
-    return Json::parse(text.begin(), text.end(), watch);
-  } catch (const Json::exception&) {
+  }
+  bool close() {
+    keys_.pop_back();
+    return true;
+  }
+
+  const std::string& where_;
+  std::vector<std::unordered_set<std::string>> keys_;  // of what is open; none in arrays
+};
+
+Json parse_json(std::string_view text, const std::string& where) {
+  HeaderCheck check(where);
+  if (!Json::sax_parse(text.begin(), text.end(), &check))
     throw std::invalid_argument(
         where + ": the header is no JSON; this is no safetensors file, or a damaged one");
-  }
+  return Json::parse(text.begin(), text.end());
 }
 
 std::uint64_t element_count(const std::vector<std::int64_t>& shape,
@@ -75,6 +115,25 @@ std::uint64_t element_count(const std::vector<std::int64_t>& shape,
       throw std::invalid_argument(where +
                                   ": the shape has more elements than 64 bits count");
   return count;
+}
+
+// Names of types that the format may get are taken, other text is not.
+bool is_type_name(const std::string& tag) {
+  const auto good = [](char c) {
+    return (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  };
+  return !tag.empty() && tag.size() <= 16 && std::all_of(tag.begin(), tag.end(), good);
+}
+
+// Elements of less than a byte lie without gaps; a whole tensor begins at a byte.
+std::uint64_t byte_count(const std::vector<std::int64_t>& shape, std::size_t bits,
+                         const std::string& where) {
+  const std::uint64_t count = element_count(shape, where);
+  std::uint64_t bytes = 0;
+  if (__builtin_mul_overflow(count / 8, std::uint64_t{bits}, &bytes) ||
+      __builtin_add_overflow(bytes, (count % 8 * bits + 7) / 8, &bytes))
+    throw std::invalid_argument(where + ": the shape has more bytes than 64 bits count");
+  return bytes;
 }
 
 TensorRecord read_record(const Json& entry, const std::string& where) {
@@ -88,13 +147,14 @@ TensorRecord read_record(const Json& entry, const std::string& where) {
   TensorRecord record{};
   const auto dtype = entry.find("dtype");
   if (dtype == entry.end() || !dtype->is_string()) fail("dtype must be text");
-  const std::string tag = dtype->get<std::string>();
-  const auto row = std::find_if(kTypes.begin(), kTypes.end(),
-                                [&](const TypeRow& each) { return each.tag == tag; });
-  if (row == kTypes.end())
-    fail("dtype must be F32, F64, F16, BF16, I64, I32, U8 or BOOL, got \"" +
-         shortened(tag) + "\"");
-  record.type = row->type;
+  record.tag = dtype->get<std::string>();
+  if (!is_type_name(record.tag))
+    fail("dtype must be the name of a type as F32, got \"" + record.tag.substr(0, 32) +
+         "\"");
+  const auto row = std::find_if(kTypes.begin(), kTypes.end(), [&](const TypeRow& each) {
+    return each.tag == record.tag;
+  });
+  record.type = row == kTypes.end() ? TensorType::kOther : row->type;
   const auto natural = [&](const Json& value, const char* what) -> std::uint64_t {
     if (!value.is_number_unsigned())
       fail(std::string(what) + " must hold whole numbers >= 0");
@@ -113,10 +173,8 @@ TensorRecord read_record(const Json& entry, const std::string& where) {
     fail("data_offsets must be [begin, end]");
   record.begin = natural((*offsets)[0], "data_offsets");
   record.end = natural((*offsets)[1], "data_offsets");
-  std::uint64_t bytes = 0;
-  if (__builtin_mul_overflow(element_count(record.shape, where),
-                             std::uint64_t{row->bytes}, &bytes))
-    fail("the shape has more bytes than 64 bits count");
+  std::uint64_t bytes = record.end - record.begin;
+  if (row != kTypes.end()) bytes = byte_count(record.shape, row->bits, where);
   if (record.end < record.begin || record.end - record.begin != bytes)
     fail("data_offsets must span " + std::to_string(bytes) +
          " bytes for this shape and dtype, got [" + std::to_string(record.begin) + ", " +
@@ -154,7 +212,7 @@ std::string_view type_tag(TensorType type) {
   return kTypes[static_cast<std::size_t>(type)].tag;
 }
 std::size_t type_bytes(TensorType type) {
-  return kTypes[static_cast<std::size_t>(type)].bytes;
+  return kTypes[static_cast<std::size_t>(type)].bits / 8;
 }
 
 std::uint64_t safetensors_start(std::string_view first, std::uint64_t file_size) {

@@ -5,7 +5,8 @@
 //   {"weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
 //    "__metadata__": {"key": "text"}}
 //
-// Differs from the format: only the types below; a header of at most 100 MB, as there.
+// Differs from the format: only the types below are read; a tensor of another one, as I8
+// or F8_E4M3, is a record that says so. A header has at most 100 MB, as there.
 #pragma once
 
 #include <cstdint>
@@ -18,13 +19,16 @@
 
 namespace pion::lab {
 
-enum class TensorType { kBool, kU8, kI32, kI64, kF16, kBF16, kF32, kF64 };
-std::string_view type_tag(TensorType type);  // "F32"
+// kOther: of a type that is not read here, only named.
+enum class TensorType { kBool, kU8, kI32, kI64, kF16, kBF16, kF32, kF64, kOther };
+// Of those that are read: "F32" and its 4.
+std::string_view type_tag(TensorType type);
 std::size_t type_bytes(TensorType type);
 
 // Where a tensor lies in a file.
 struct TensorRecord {
   TensorType type;
+  std::string tag;                  // the file's name of the type, "F32" or "F8_E4M3"
   std::vector<std::int64_t> shape;  // () is one number
   std::uint64_t begin, end;         // bytes after the header
 };
@@ -37,9 +41,10 @@ struct SafetensorsHeader {
 };
 
 // Checks all of it: length, JSON, types, shapes (sizes that overflow), offsets (in order
-// without gaps or overlaps, as long as shape and type say), no name twice, nothing after
-// the last tensor. `start` holds the file's first bytes, at least the header; `file_size`
-// is the file's. Throws std::invalid_argument that begins with `where`.
+// without gaps or overlaps, as long as shape and type say; types that the format does not
+// name may have any length), no name twice, nothing after the last tensor. `start` holds
+// the file's first bytes, at least the header; `file_size` is the file's. Throws
+// std::invalid_argument that begins with `where`.
 SafetensorsHeader parse_safetensors(std::string_view start, std::uint64_t file_size,
                                     const std::string& where);
 

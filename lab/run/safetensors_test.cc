@@ -80,8 +80,12 @@ TEST(Safetensors, RefusesWhatIsDamagedOrForeignAndSaysWhat) {
       {with_length("no json", ""), "no JSON"},
       {with_length("[1]", ""), "JSON object"},
       {with_length(R"({"a":1})", ""), "must be an object"},
-      {with_length(R"({"a":{"dtype":"F8","shape":[2],"data_offsets":[0,8]}})", data),
-       "dtype must be"},
+      {with_length(R"({"a":{"dtype":"f32","shape":[2],"data_offsets":[0,8]}})", data),
+       "dtype must be the name of a type as F32, got \"f32\""},
+      {with_length(R"({"a":{"dtype":32,"shape":[2],"data_offsets":[0,8]}})", data),
+       "dtype must be text"},
+      {with_length(R"({"a":{"dtype":"I8","shape":[9],"data_offsets":[0,8]}})", data),
+       "must span 9 bytes"},
       {with_length(R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", data),
        "shape must hold"},
       {with_length(R"({"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}})", data),
@@ -122,6 +126,26 @@ TEST(Safetensors, RefusesWhatIsDamagedOrForeignAndSaysWhat) {
     const std::string message = message_of(file);
     EXPECT_NE(message.find(wanted), std::string::npos) << file.substr(0, 100) << "\n"
                                                        << message;
+  }
+}
+
+// Bits of a number by the format's own list of types; the last is of no list.
+TEST(Safetensors, NamesTypesThatItDoesNotRead) {
+  const std::vector<std::pair<std::string, std::size_t>> types = {
+      {"I8", 8},      {"I16", 16},    {"U16", 16},     {"U32", 32},     {"U64", 64},
+      {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8},  {"F6_E2M3", 6},  {"F6_E3M2", 6},
+      {"F4", 4},      {"C64", 64},    {"F9_UNSEEN", 5}};
+  for (const auto& [tag, bits] : types) {
+    const std::size_t bytes = (3 * 5 * bits + 7) / 8;
+    const std::string end = std::to_string(bytes);
+    const SafetensorsHeader header = parse(with_length(
+        R"({"a":{"dtype":")" + tag + R"(","shape":[3,5],"data_offsets":[0,)" + end +
+            R"(]},"b":{"dtype":"F32","shape":[1],"data_offsets":[)" + end + "," +
+            std::to_string(bytes + 4) + "]}}",
+        std::string(bytes + 4, 'x')));
+    EXPECT_EQ(header.tensors.at("a").type, TensorType::kOther) << tag;
+    EXPECT_EQ(header.tensors.at("a").tag, tag);
+    EXPECT_EQ(header.tensors.at("b").type, TensorType::kF32);
   }
 }
 

@@ -34,7 +34,9 @@ fs::path policies() {
                                               : fs::path("runs") / "bases";
 }
 
-// Threads change no result, so they are no part of what was made.
+// LibTorch's products add up in an order that depends on the threads, so a policy is that
+// of their number. It is in the text once, for the policies that this one begins with
+// too; one thread, the default, has no line.
 std::string without_threads(const std::string& toml) {
   std::istringstream lines(toml);
   std::string kept;
@@ -62,26 +64,29 @@ std::string hash_file(const std::string& path) {
 
 // What the policy is made of: its own recipe, the problems, and those that it begins with
 // in turn.
-std::string ingredients(const Recipe& recipe, int depth = 0) {
+std::string ingredients(const Recipe& recipe, std::int64_t threads, int depth = 0) {
   if (depth > 16)
     throw std::invalid_argument(
         "model.start: recipes begin with one another in a circle");
   std::string text = without_threads(recipe.to_toml());
+  if (depth == 0 && threads > 1) text += "# threads " + std::to_string(threads) + "\n";
   const TaskInfo& info = find_task(recipe.task());
   if (const std::string file = info.data ? info.data(recipe) : ""; !file.empty())
     text += "# problems " + hash_file(file) + "\n";
   if (const std::string earlier = info.start ? info.start(recipe) : ""; !earlier.empty())
-    text += ingredients(Recipe::load(earlier), depth + 1);
+    text += ingredients(Recipe::load(earlier), threads, depth + 1);
   return text;
 }
 
-fs::path policy_run(const std::string& name, const Recipe& recipe) {
-  return policies() /
-         (find_recipe(name).stem().string() + "-" + hash_text(ingredients(recipe)));
+fs::path policy_run(const std::string& name, const Recipe& recipe, std::int64_t threads) {
+  return policies() / (find_recipe(name).stem().string() + "-" +
+                       hash_text(ingredients(recipe, threads)));
 }
 
 bool is_made(const fs::path& run) {
-  return fs::exists(RunPaths{run}.result()) && fs::exists(run / "model" / "config.json");
+  const fs::path result = RunPaths{run}.result();
+  return fs::exists(result) && fs::exists(run / "model" / "config.json") &&
+         read_ending(result).kind == EndingKind::kComplete;
 }
 
 // Waits for a lock that dies with its process; throws Interrupted after a signal.
@@ -116,8 +121,8 @@ class WaitingLock {
 
 }  // namespace
 
-fs::path start_policy_folder(const std::string& name) {
-  const fs::path run = policy_run(name, Recipe::load(name));
+fs::path start_policy_folder(const std::string& name, std::int64_t threads) {
+  const fs::path run = policy_run(name, Recipe::load(name), threads);
   return is_made(run) ? run / "model" : fs::path();
 }
 
@@ -135,7 +140,7 @@ void make_start_policy(const Recipe& recipe, int threads, bool quiet) {
         found[0].second + "\"; a start policy's must be " + kBuiltInVerifiers +
         ", since one recipe names the other: train it by itself, and give its model as "
         "model.folder");
-  const fs::path run = policy_run(name, start);
+  const fs::path run = policy_run(name, start, threads);
   if (is_made(run)) return;
   const InterruptGuard guard;
   const WaitingLock lock(
@@ -155,6 +160,11 @@ void make_start_policy(const Recipe& recipe, int threads, bool quiet) {
   if (!outcome.complete)
     throw Interrupted("start policy " + name +
                       ": interrupted and saved; run the same command again to continue");
+  if (outcome.ending.kind != EndingKind::kComplete)
+    throw std::runtime_error("start policy " + name + " is " +
+                             std::string(ending_name(outcome.ending.kind)) + ": " +
+                             outcome.ending.reason +
+                             "; mend its recipe. What was left is in " + run.string());
   if (!is_made(run))
     throw std::runtime_error("start policy " + name + ": " + run.string() +
                              " is complete but has no model; remove it to train again");

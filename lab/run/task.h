@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -62,6 +63,19 @@ class Task {
   // given.
   virtual void save(TensorMap& tensors, Json& state) const = 0;
   virtual void load(const TensorMap& tensors, const Json& state) = 0;
+
+  // Told what a user should know of updates under way. Without one nobody is told.
+  void set_warning_sink(std::function<void(const std::string&)> sink) {
+    warning_sink_ = std::move(sink);
+  }
+
+ protected:
+  void warn(const std::string& message) const {
+    if (warning_sink_) warning_sink_(message);
+  }
+
+ private:
+  std::function<void(const std::string&)> warning_sink_;
 };
 
 }  // namespace pion::lab

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/run/tensor_file.h"
 
+#include <set>
 #include <stdexcept>
 
 namespace pion::lab {
@@ -59,8 +60,10 @@ torch::ScalarType scalar_type(TensorType type) {
       return torch::kFloat32;
     case TensorType::kF64:
       return torch::kFloat64;
+    case TensorType::kOther:
+      break;
   }
-  throw std::invalid_argument("scalar_type: unknown type");
+  throw std::invalid_argument("scalar_type: must be a type that is read, got another");
 }
 
 void write_tensors(const std::filesystem::path& path, const TensorMap& tensors,
@@ -80,6 +83,9 @@ void write_tensors(const std::filesystem::path& path, const TensorMap& tensors,
 }
 
 torch::Tensor read_tensor(const SafetensorsFile& file, const TensorRecord& record) {
+  if (record.type == TensorType::kOther)
+    throw std::invalid_argument(file.path().string() + ": a tensor is of type " +
+                                record.tag + ", which is not read");
   torch::Tensor tensor = torch::empty(record.shape, scalar_type(record.type));
   file.read(record,
             {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()});
@@ -105,12 +111,10 @@ TensorMap read_tensors(const std::filesystem::path& path,
 
 TensorMap module_tensors(torch::nn::Module& module) {
   TensorMap tensors;
-  for (const auto& item : module.named_parameters()) {
-    bool tied = false;
-    for (const auto& [name, tensor] : tensors)
-      tied = tied || tensor.is_same(item.value());
-    if (!tied) tensors.emplace(item.key(), item.value());
-  }
+  std::set<const void*> seen;
+  for (const auto& item : module.named_parameters())
+    if (seen.insert(item.value().unsafeGetTensorImpl()).second)
+      tensors.emplace(item.key(), item.value());
   for (const auto& item : module.named_buffers())
     tensors.emplace(item.key(), item.value());
   return tensors;

@@ -134,7 +134,8 @@ ModelChoice model_choice(const Recipe& r) {
                 .start = r.text("model.start"),
                 .fresh = fresh_config(r),
                 .dtype = r.text("model.dtype"),
-                .gradient_checkpointing = r.flag("model.gradient_checkpointing")};
+                .gradient_checkpointing = r.flag("model.gradient_checkpointing"),
+                .threads = r.integer("threads")};
   start_recipe(r);
   if (!m.is_fresh())
     refuse_unread(r, r.schema(), kShapeKeys,

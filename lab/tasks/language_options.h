@@ -19,6 +19,7 @@ struct ModelChoice {
   CausalLmConfig fresh;  // otherwise; vocabulary and stop tokens are the problems'
   std::string dtype;     // "float32", "bfloat16"; "": as stored
   bool gradient_checkpointing = false;
+  std::int64_t threads = 1;  // with which the policy of `start` was trained
 
   bool is_fresh() const { return folder.empty() && start.empty(); }
 };

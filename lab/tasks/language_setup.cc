@@ -23,14 +23,15 @@ std::shared_ptr<CausalLm> fresh_model(const ModelChoice& choice,
 
 // The policy of another recipe, or what will have its shapes.
 std::shared_ptr<CausalLm> start_model(const ModelChoice& choice, LanguageSetup& setup) {
-  const fs::path folder = start_policy_folder(choice.start);
+  const fs::path folder = start_policy_folder(choice.start, choice.threads);
   if (!folder.empty()) {
     setup.tokenizer = folder;
     return load_model_folder(folder, choice.dtype);
   }
   setup.provisional = true;
   const Recipe recipe = Recipe::load(choice.start);
-  const ModelChoice earlier = model_choice(recipe);
+  ModelChoice earlier = model_choice(recipe);
+  earlier.threads = choice.threads;
   if (!earlier.start.empty()) return start_model(earlier, setup);
   if (!earlier.folder.empty()) return load_model_folder(earlier.folder, choice.dtype);
   return fresh_model(earlier, *open_problems(problem_choice(recipe)));

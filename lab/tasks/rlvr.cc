@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "lab/data/permutation.h"
+#include "lab/run/diverged.h"
 #include "lab/tasks/control_task.h"
 #include "lab/tasks/equal_rms.h"
 #include "lab/tasks/gradient_clip.h"
@@ -30,6 +31,8 @@ struct RlvrTask::Progress {
 
 namespace {
 
+constexpr std::int64_t kIdleUpdates = 10;  // chance alone is not silent for so long
+
 // Prompt and answer of each row, in tokens.
 std::vector<std::int64_t> row_lengths(const Generation& generation) {
   std::vector<std::int64_t> lengths = answer_lengths(generation);
@@ -49,6 +52,13 @@ std::vector<Tensor> parts_of(const Tensor& rows, const std::vector<std::int64_t>
   for (const auto& part : micro_batches(chosen, budget))
     parts.push_back(rows.narrow(0, part.front(), static_cast<std::int64_t>(part.size())));
   return parts;
+}
+
+[[noreturn]] void fail(std::int64_t index, const std::exception& error) {
+  const std::string what =
+      "rlvr: update " + std::to_string(index + 1) + ": " + error.what();
+  if (is_divergence(error)) throw Diverged<std::runtime_error>(what);
+  throw std::runtime_error(what);
 }
 
 }  // namespace
@@ -179,6 +189,27 @@ void RlvrTask::learn(GatheredRollout& gathered, Optimizer& optimizer,
   }
 }
 
+void RlvrTask::look_for_signal(const GatheredRollout& g, const Progress& progress) {
+  const auto whole = [](double count) {
+    return std::to_string(static_cast<std::int64_t>(count));
+  };
+  if (g.graded_groups > 0 && g.rates.accuracy == 0 && !said_graded_) {
+    said_graded_ = true;
+    warn("rlvr: no answer was right, so dynamic sampling rejects all groups, though in " +
+         whole(g.graded_groups) + " of " + whole(g.groups) +
+         " the rewards differ; rl.filter_metric = \"reward\" trains on those");
+  }
+  idle_updates_ = progress.steps > 0 ? 0 : idle_updates_ + 1;
+  const bool all_rejected = g.rows() == 0;
+  if (said_idle_ || (idle_updates_ < kIdleUpdates && !all_rejected)) return;
+  said_idle_ = true;
+  warn(all_rejected ? "rlvr: dynamic sampling found no group to train on among " +
+                          whole(g.groups) + ", so this update trained nothing"
+                    : "rlvr: the last " + std::to_string(idle_updates_) +
+                          " updates trained nothing: answers to each problem get equal "
+                          "rewards");
+}
+
 Json RlvrTask::update(std::int64_t index, Optimizer& optimizer) {
   if (setup_.provisional)
     throw std::logic_error("rlvr: the start policy must be made before the first update");
@@ -194,14 +225,17 @@ Json RlvrTask::update(std::int64_t index, Optimizer& optimizer) {
         },
         generator_);
     answers_ += static_cast<std::int64_t>(gathered.rates.answers);
-    if (gathered.rows() > 0) learn(gathered, optimizer, progress);
+    if (gathered.rows() > 0)
+      learn(gathered, optimizer, progress);
+    else
+      progress.skipped_steps =
+          static_cast<double>(options_.epochs * options_.minibatches);
+    look_for_signal(gathered, progress);
     return metrics(gathered, progress);
   } catch (const std::logic_error& error) {
-    throw std::runtime_error("rlvr: update " + std::to_string(index + 1) + ": " +
-                             error.what());
+    fail(index, error);
   } catch (const std::runtime_error& error) {
-    throw std::runtime_error("rlvr: update " + std::to_string(index + 1) + ": " +
-                             error.what());
+    fail(index, error);
   }
 }
 

@@ -64,6 +64,8 @@ class RlvrTask : public Task {
                                               at::Generator& generator);
   Json band_signal();
   double kl_to_start(const GatheredRollout& gathered);
+  // Says once what keeps updates from training anything.
+  void look_for_signal(const GatheredRollout& gathered, const Progress& progress);
   torch::Tensor logprobs(CausalLm& model, const Generation& generation);
   Json metrics(const GatheredRollout& gathered, const Progress& progress) const;
 
@@ -80,6 +82,8 @@ class RlvrTask : public Task {
   std::map<std::string, double> update_rms_;  // of the last step's hidden matrices
   at::Generator generator_;
   std::int64_t drawn_ = 0, answers_ = 0;  // problems and answers since the start
+  std::int64_t idle_updates_ = 0;         // the last ones in a row, without a step
+  bool said_graded_ = false, said_idle_ = false;
 };
 
 TaskInfo rlvr_info();

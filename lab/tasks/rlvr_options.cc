@@ -95,7 +95,10 @@ Schema estimator_keys() {
       own("rl.overlong_limit", "longest answer that costs less than 1; 0: no penalty"),
       own("rl.overlong_cache", "tokens before it over which the penalty grows"),
       own_flag("rl.dynamic_sampling",
-               "draw again where a group is all right or all wrong"),
+               "draw again where answers to a problem do not differ"),
+      word("rl.filter_metric", "correct",
+           "in which they must: some right, some wrong; or in the reward",
+           {"correct", "reward"}),
       own_flag("rl.mismatch_correction", "weigh and reject by pi_old / mu"),
       own("rl.mismatch_cap", "of that weight; 0: reject only"),
       own("rl.mismatch_low", "least geometric mean of a sequence", 1),
@@ -146,6 +149,7 @@ EstimatorOptions estimator_options(const Recipe& r) {
   take(r, "rl.overlong_limit", e.overlong_limit);
   take(r, "rl.overlong_cache", e.overlong_cache);
   take(r, "rl.dynamic_sampling", e.dynamic_sampling);
+  e.filter_metric = filter_metric_named(r.text("rl.filter_metric"));
   take(r, "rl.mismatch_correction", e.mismatch_correction);
   take(r, "rl.mismatch_cap", e.mismatch_cap);
   take(r, "rl.mismatch_low", e.mismatch_low);
@@ -172,8 +176,8 @@ void check_together(const RlvrOptions& o) {
                                        name_of(o.estimator.advantage) +
                                        "\" compares answers to one problem; got 1");
   must(!o.estimator.dynamic_sampling || o.samples > 1,
-       "rl.samples: must be at least 2 with dynamic sampling, since one answer is never "
-       "both right and wrong; got 1");
+       "rl.samples: must be at least 2 with dynamic sampling, since one answer never "
+       "differs; got 1");
   must(o.verification.weights.correct != 0 || o.verification.weights.format != 0,
        "rl.reward_correct and rl.reward_format must not both be 0: nothing would be "
        "rewarded");

@@ -75,8 +75,13 @@ GatheredRollout gather_rollout(const CausalLm& model, const ProblemSet& problems
     tokens += rollout.mask.sum().item<double>();
     surprise -= rollout.logp_old.sum(at::kDouble).item<double>();
     Tensor keep = torch::arange(batch.rows());
-    if (options.estimator.dynamic_sampling)
-      keep = mixed_groups(rollout.correct, rollout.group).nonzero().squeeze(1);
+    if (options.estimator.dynamic_sampling) {
+      const Tensor mixed = mixed_groups(rollout, options.estimator.filter_metric);
+      keep = mixed.nonzero().squeeze(1);
+      const Tensor graded = mixed_groups(rollout, FilterMetric::kReward);
+      result.graded_groups += (graded & ~mixed).sum().item<double>() /
+                              static_cast<double>(options.samples);
+    }
     const std::int64_t kept = keep.size(0) / options.samples;
     result.rejected_groups += static_cast<double>(missing - kept);
     missing -= kept;

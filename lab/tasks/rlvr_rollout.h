@@ -17,6 +17,7 @@ struct GatheredRollout {
   double entropy = 0;  // nats a token: minus the mean log-probability of what was sampled
   double groups = 0, zero_spread_groups = 0;  // of all; those whose rewards are all equal
   double rejected_groups = 0;                 // by dynamic sampling
+  double graded_groups = 0;                   // of those: whose rewards differ
   std::int64_t refills = 0;
   double generation_seconds = 0, verification_seconds = 0;
 
@@ -26,8 +27,9 @@ struct GatheredRollout {
 };
 
 // Answers `options.prompts` problems, `options.samples` times each. With dynamic sampling
-// groups that are all right or all wrong are replaced by others, for `options.refills`
-// rounds at most; what is left then may be fewer groups, or none. `next` draws a problem.
+// groups that the estimator's filter_metric rejects are replaced by others, for
+// `options.refills` rounds at most; what is left then may be fewer groups, or none.
+// `next` draws a problem.
 GatheredRollout gather_rollout(const CausalLm& model, const ProblemSet& problems,
                                Verifier& verifier, const RlvrOptions& options,
                                const std::function<Problem()>& next,

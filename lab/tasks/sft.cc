@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "lab/data/permutation.h"
+#include "lab/run/diverged.h"
 #include "lab/tasks/gradient_clip.h"
 #include "lab/tasks/micro_batch.h"
 #include "lab/tasks/problem_verifier.h"
@@ -98,9 +99,10 @@ Json SftTask::update(std::int64_t index, Optimizer& optimizer) {
     loss += part.item<double>();
   }
   if (!std::isfinite(loss))
-    throw std::runtime_error("sft: the loss of update " + std::to_string(index + 1) +
-                             " must be finite, got " + number_text(loss) +
-                             "; lower the learning rates or sft.max_grad_norm");
+    throw Diverged<std::runtime_error>(
+        "sft: the loss of update " + std::to_string(index + 1) +
+        " must be finite, got " + number_text(loss) +
+        "; lower the learning rates or sft.max_grad_norm");
   const double norm = clip_gradients(parameters_, options_.max_grad_norm);
   optimizer.step();
   const double seconds = watch.lap();

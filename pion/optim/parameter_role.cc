@@ -58,6 +58,8 @@ void RoleFinder::check_flattened(
 void RoleFinder::collect_neighbours() {
   for (const Entry& e : entries_) {
     if (is_one_of(e.name.leaf, kDeltaNet)) linear_attentions_.insert(e.name.prefix);
+    if (is_one_of(e.name.leaf, kQuery) && e.shape.size() == 2)
+      query_rows_.emplace(e.name.prefix, e.shape[0]);
     if (e.shape.size() < 2 || e.name.bias) continue;
     children_[e.name.prefix].insert(e.name.leaf);
     in_out_ = in_out_ || e.type == "Conv1D" ||
@@ -124,13 +126,8 @@ bool RoleFinder::stored_in_out(std::size_t index) const {
 }
 
 std::int64_t RoleFinder::query_rows(std::size_t index) const {
-  for (const Entry& e : entries_) {
-    if (e.name.prefix == entries_[index].name.prefix && is_one_of(e.name.leaf, kQuery) &&
-        e.shape.size() == 2) {
-      return e.shape[0];
-    }
-  }
-  return 0;
+  const auto found = query_rows_.find(entries_[index].name.prefix);
+  return found == query_rows_.end() ? 0 : found->second;
 }
 
 std::int64_t RoleFinder::output_inputs(std::size_t index) const {

@@ -91,7 +91,8 @@ class RoleFinder {
   std::map<std::string, std::set<std::string>> children_;
   // numbered layers of matrices below a prefix: number, index
   std::map<std::string, std::vector<std::pair<std::int64_t, std::size_t>>> numbered_;
-  std::set<std::string> linear_attentions_;  // prefixes
+  std::map<std::string, std::int64_t> query_rows_;  // of the first query below a prefix
+  std::set<std::string> linear_attentions_;         // prefixes
   bool has_head_ = false;                    // a head that has a head's name
   bool in_out_ = false;                      // the model holds GPT-2's Conv1D
 };

@@ -7,6 +7,10 @@
     {"decode": [1, 2]}                -> {"text": "..."}     without special tokens
     anything else                     -> {"error": "..."}
 
+A text that begins with what the tokenizer puts before every text, as a beginning-of-text token
+that a chat template has written, gets it once. Models may have more tokens than the tokenizer
+knows: those become U+FFFD.
+
 One line is answered by one line. It ends with its input; a tokenizer that cannot be loaded is
 answered by {"error": "..."} and exit status 1. Of pion it imports nothing, so the file runs alone.
 """
@@ -26,15 +30,38 @@ def load(folder: str):
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
+def encoded_once(tokenizer, text: str) -> list[int]:
+    """The tokens of a text, without a second copy of what the tokenizer puts before it."""
+    ids = tokenizer(text)["input_ids"]
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for added in range(len(ids) - len(plain), 0, -1):
+        if ids[added : added + len(plain)] == plain:
+            return ids[added:] if plain[:added] == ids[:added] else ids
+    return ids
+
+
 def encoded(tokenizer, text: str, chat: bool) -> list[int]:
     if not chat:
-        return tokenizer(text)["input_ids"]
+        return encoded_once(tokenizer, text)
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat template")
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
     )
     return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def decoded(tokenizer, ids: list[int]) -> str:
+    parts, known = [], []
+    for token in [*ids, None]:  # None: the end
+        if token is not None and token < len(tokenizer) and tokenizer.convert_ids_to_tokens(token):
+            known.append(token)
+            continue
+        parts.append(
+            tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
+        known = []
+    return "\ufffd".join(parts)
 
 
 def answer(tokenizer, line: str) -> dict:
@@ -53,11 +80,10 @@ def answer(tokenizer, line: str) -> dict:
     if "chat" in request:
         raise ValueError('"chat" belongs to "encode"')
     if not isinstance(tokens, list) or not all(
-        type(token) is int and 0 <= token < len(tokenizer) for token in tokens
+        type(token) is int and 0 <= token < 2**31 for token in tokens
     ):
-        raise ValueError(f'"decode" must be a list of tokens in [0, {len(tokenizer)})')
-    text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return {"text": text}
+        raise ValueError('"decode" must be a list of tokens in [0, 2^31)')
+    return {"text": decoded(tokenizer, tokens)}
 
 
 def main() -> int:

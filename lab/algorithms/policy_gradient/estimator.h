@@ -58,9 +58,10 @@ class Estimator {
   double baseline_ = 0;
 };
 
-// The rows (B, bool) of groups that are neither all right nor all wrong: what dynamic
-// sampling keeps. A caller that refills asks before `prepare`, up to its own limit.
-torch::Tensor mixed_groups(const torch::Tensor& correct, const torch::Tensor& group);
+// The rows (B, bool) of groups whose values of the metric are not all equal: what dynamic
+// sampling keeps. A caller that refills asks before `prepare`, up to its own limit. Reads
+// rollout.group, and rollout.correct or rollout.reward.
+torch::Tensor mixed_groups(const Rollout& rollout, FilterMetric metric);
 
 // Means of what `loss` summed: clip_fraction_low, clip_fraction_high (and _dual), ratio,
 // k3_old, k3_rollout and k3_ref (where these are defined), policy_loss, kl_loss.

@@ -36,6 +36,9 @@ constexpr Names<KlKind, 5> kKls = {{{"none", KlKind::kNone},
                                     {"k3", KlKind::kK3},
                                     {"low_var_kl", KlKind::kK3}}};
 
+constexpr Names<FilterMetric, 2> kFilterMetrics = {
+    {{"correct", FilterMetric::kCorrect}, {"reward", FilterMetric::kReward}}};
+
 template <class Kind, std::size_t n>
 Kind kind_named(const char* function, const Names<Kind, n>& table,
                 const std::string& name) {
@@ -155,6 +158,8 @@ void check_unused(const EstimatorOptions& o) {
          "an advantage that is divided by a standard deviation");
   unused(o.advantage == AdvantageKind::kReinforce, o.reinforce_baseline != 0,
          "reinforce_baseline", "advantage \"reinforce\"");
+  unused(o.dynamic_sampling, o.filter_metric != d.filter_metric, "filter_metric",
+         "dynamic_sampling");
   unused(o.mismatch_correction,
          o.mismatch_cap != d.mismatch_cap || o.mismatch_low != d.mismatch_low ||
              o.mismatch_high != d.mismatch_high || o.mismatch_veto != d.mismatch_veto,
@@ -205,6 +210,9 @@ Aggregation aggregation_named(const std::string& name) {
   return kind_named("aggregation_named", kAggregations, name);
 }
 KlKind kl_named(const std::string& name) { return kind_named("kl_named", kKls, name); }
+FilterMetric filter_metric_named(const std::string& name) {
+  return kind_named("filter_metric_named", kFilterMetrics, name);
+}
 
 std::string name_of(AdvantageKind kind) { return name_in(kAdvantages, kind); }
 std::string name_of(LossKind kind) { return name_in(kLosses, kind); }

@@ -28,6 +28,12 @@ enum class Aggregation {
   kSeqMeanTokenSum,     // sum / N
   kSeqMeanTokenSumNorm  // sum / N / length_constant
 };
+// In which answers to one problem must differ for dynamic sampling to keep them. As verl's
+// algorithm.filter_groups.metric "acc" and "seq_reward".
+enum class FilterMetric {
+  kCorrect,  // some right, some wrong
+  kReward    // rewards as the verifier gives them, before penalties and KL
+};
 enum class KlKind {
   kNone,
   kK1InReward,  // R - beta sum_t (log pi_old - log pi_ref); REINFORCE++ token by token
@@ -53,7 +59,8 @@ struct EstimatorOptions {
   bool drop_truncated = false;       // DAPO: overlong responses leave the loss
   std::int64_t overlong_limit = 0;   // DAPO's soft penalty: Lmax in tokens; 0: off
   std::int64_t overlong_cache = 0;   // and Lc, in [1, Lmax]
-  bool dynamic_sampling = false;     // DAPO: only groups neither all right nor all wrong
+  bool dynamic_sampling = false;     // DAPO: only groups whose filter_metric differs
+  FilterMetric filter_metric = FilterMetric::kCorrect;
   bool mismatch_correction = false;  // weigh and reject by pi_old / mu: reweigh.h
   double mismatch_cap = 2.0;  // of the token weight, >= 1; 0: no weight, reject only
   double mismatch_low = 0.999, mismatch_high = 1.001;  // geometric mean of a sequence
@@ -73,6 +80,7 @@ EstimatorOptions estimator_named(const std::string& name);
 // "seq_mean_token_sum_norm"; "none", "k1_in_reward", "k2", "k3" (or "low_var_kl").
 Aggregation aggregation_named(const std::string& name);
 KlKind kl_named(const std::string& name);
+FilterMetric filter_metric_named(const std::string& name);  // "correct", "reward"
 std::string name_of(AdvantageKind kind);
 std::string name_of(LossKind kind);
 std::string name_of(Aggregation aggregation);

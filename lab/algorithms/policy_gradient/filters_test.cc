@@ -41,10 +41,29 @@ TEST(Filters, DynamicSamplingLooksAtAccuracyNotAtTheShapedReward) {
   EXPECT_EQ(rows_left(batch), (std::vector<std::int64_t>{0, 1, 6, 7}));
   EXPECT_EQ(batch.metrics.at("dropped_groups"), 0.5);
   EXPECT_EQ(batch.metrics.at("zero_spread_groups"), 0);
-  EXPECT_TRUE(torch::equal(mixed_groups(r.correct, r.group), batch.mask.any(1)));
+  EXPECT_TRUE(torch::equal(mixed_groups(r, FilterMetric::kCorrect), batch.mask.any(1)));
   Rollout easy = r;
   easy.correct = torch::ones({8}, torch::kBool);
   EXPECT_TRUE(Estimator(options).prepare(easy).no_signal);
+}
+
+// verl's filter_groups keeps groups whose metric has a standard deviation above 0.
+TEST(Filters, DynamicSamplingLooksAtTheRewardIfAskedTo) {
+  EstimatorOptions options = estimator_named("dapo");
+  options.filter_metric = FilterMetric::kReward;
+  Rollout r = four_pairs();
+  r.correct = torch::zeros({8}, torch::kBool);  // a graded reward: nothing is right
+  r.reward =
+      torch::tensor({0.35, 0.7, 0.35, 0.35, 0.7, 0.7, 0.35, 0.7}, torch::kFloat64);
+  EXPECT_TRUE(Estimator(estimator_named("dapo")).prepare(r).no_signal);
+  EXPECT_EQ(rows_left(Estimator(options).prepare(r)),
+            (std::vector<std::int64_t>{0, 1, 6, 7}));
+  r.correct = {};
+  EXPECT_EQ(rows_left(Estimator(options).prepare(r)),
+            (std::vector<std::int64_t>{0, 1, 6, 7}));
+  options.dynamic_sampling = false;
+  expect_says(message_of([&] { check_estimator(options); }),
+              "filter_metric has no effect without dynamic_sampling");
 }
 
 TEST(Filters, TruncatedResponsesLeaveTheLossButNotTheBaseline) {

@@ -6,13 +6,14 @@
 
 namespace pion::lab {
 
-// Throws std::invalid_argument with the parts in a row unless `holds`.
-template <class... Parts>
+// Throws Error, std::invalid_argument if none is named, with the parts in a row unless
+// `holds`.
+template <class Error = std::invalid_argument, class... Parts>
 void require(bool holds, const Parts&... parts) {
   if (holds) return;
   std::ostringstream message;
   (message << ... << parts);
-  throw std::invalid_argument(message.str());
+  throw Error(message.str());
 }
 
 }  // namespace pion::lab

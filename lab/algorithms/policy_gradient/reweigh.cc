@@ -59,20 +59,28 @@ void correct_mismatch(const Rollout& rollout, const EstimatorOptions& o,
 
 }  // namespace
 
-Tensor mixed_groups(const Tensor& correct, const Tensor& group) {
-  require(correct.defined() && correct.dim() == 1 &&
-              correct.scalar_type() == torch::kBool && group.defined() &&
-              group.sizes() == correct.sizes() && group.scalar_type() == torch::kInt64,
-          "mixed_groups: correct must be (B) bool and group (B) i64");
-  const Tensor right = correct.cpu().contiguous();
-  Tensor mixed = torch::zeros_like(right);
+Tensor mixed_groups(const Rollout& rollout, FilterMetric metric) {
+  const bool by_reward = metric == FilterMetric::kReward;
+  const Tensor& values = by_reward ? rollout.reward : rollout.correct;
+  const Tensor& group = rollout.group;
+  require(values.defined() && values.dim() == 1 &&
+              (by_reward ? values.is_floating_point()
+                         : values.scalar_type() == torch::kBool) &&
+              group.defined() && group.sizes() == values.sizes() &&
+              group.scalar_type() == torch::kInt64,
+          "mixed_groups: ",
+          by_reward ? "reward must be (B) floating" : "correct must be (B) bool",
+          " and group (B) i64");
+  const Tensor numbers = values.cpu().to(torch::kFloat64).contiguous();
+  const double* value = numbers.data_ptr<double>();
+  Tensor mixed = torch::zeros(values.sizes(), torch::kBool);
   for (const auto& rows : rows_of_groups(group)) {
-    std::size_t count = 0;
-    for (const std::int64_t row : rows) count += right.data_ptr<bool>()[row];
-    for (const std::int64_t row : rows)
-      mixed.data_ptr<bool>()[row] = count > 0 && count < rows.size();
+    const bool differs = std::any_of(rows.begin(), rows.end(), [&](std::int64_t row) {
+      return value[row] != value[rows.front()];
+    });
+    for (const std::int64_t row : rows) mixed.data_ptr<bool>()[row] = differs;
   }
-  return mixed.to(correct.device());
+  return mixed.to(values.device());
 }
 
 Reweighed reweigh(const Rollout& rollout, const EstimatorOptions& o) {
@@ -82,7 +90,7 @@ Reweighed reweigh(const Rollout& rollout, const EstimatorOptions& o) {
     result.metrics["dropped_truncated"] = fraction(rollout.truncated);
   }
   if (o.dynamic_sampling) {
-    const Tensor mixed = mixed_groups(rollout.correct, rollout.group);
+    const Tensor mixed = mixed_groups(rollout, o.filter_metric);
     const Tensor right = mixed.cpu();
     const auto groups = rows_of_groups(rollout.group);
     double dropped = 0;

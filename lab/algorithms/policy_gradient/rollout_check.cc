@@ -4,6 +4,7 @@
 #include <string>
 
 #include "lab/algorithms/policy_gradient/require.h"
+#include "lab/run/diverged.h"
 
 namespace pion::lab {
 namespace {
@@ -39,7 +40,9 @@ void check_fields_of(const Rollout& r, const EstimatorOptions& o) {
                       o.advantage != AdvantageKind::kReinforcePlusPlus;
   check_defined(r.group, "group", groups, name_of(o.advantage).c_str());
   check_defined(r.group, "group", o.dynamic_sampling, "dynamic_sampling");
-  check_defined(r.correct, "correct", o.dynamic_sampling, "dynamic_sampling");
+  check_defined(r.correct, "correct",
+                o.dynamic_sampling && o.filter_metric == FilterMetric::kCorrect,
+                "dynamic_sampling");
   check_defined(r.truncated, "truncated", o.drop_truncated, "drop_truncated");
   check_defined(r.logp_rollout, "logp_rollout", o.loss == LossKind::kMiniRl,
                 "loss \"minirl\"");
@@ -59,10 +62,10 @@ void check_finite(const char* function, const char* name, const Tensor& x,
   const std::int64_t row = at[0].item<std::int64_t>(), token = at[1].item<std::int64_t>();
   const std::int64_t shown =
       response.defined() ? response[row].item<std::int64_t>() : row;
-  require(false, function, ": ", name, " must be finite, got ",
-          x[row][token].item<double>(), " in response ", shown, ", token ", token,
-          " of the padded row (", bad.sum().item<std::int64_t>(),
-          " such values); the logits are not finite there");
+  require<Diverged<std::invalid_argument>>(
+      false, function, ": ", name, " must be finite, got ", x[row][token].item<double>(),
+      " in response ", shown, ", token ", token, " of the padded row (",
+      bad.sum().item<std::int64_t>(), " such values); the logits are not finite there");
 }
 
 void check_rollout(const Rollout& r, const EstimatorOptions& o) {

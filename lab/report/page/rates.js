@@ -7,11 +7,15 @@ function rateTicks(rates) {
   return distinct.length <= 8 ? distinct : logTicks(low, high, high / low < 3000 ? [1, 3] : [1]);
 }
 
+function isLost(point) {
+  return point.score === null && (point.status === 'failed' || point.status === 'diverged');
+}
+
 function rateSpec() {
   const {points, means, key} = report.rates;
   const named = (row) => ({...row, optimizer: labels[row.optimizer] ?? row.optimizer});
   const scored = points.filter((point) => point.score !== null).map(named);
-  const lost = points.filter((point) => point.score === null && point.status === 'failed').map(named);
+  const lost = points.filter(isLost).map(named);
   const present = keys.filter((name) => points.some((point) => point.optimizer === name));
   const colourBy = colourEncoding(present, {symbolType: 'circle', symbolStrokeWidth: 1, symbolSize: 90});
   // one legend for both: they differ in no property
@@ -48,10 +52,10 @@ async function learningRates() {
     report.rates.points.some((point) => point.score !== null);
   show('rates', useful);
   if (!useful) return;
-  const lost = report.rates.points.filter((point) => point.score === null && point.status === 'failed');
+  const lost = report.rates.points.filter(isLost);
   document.getElementById('rate-caption').textContent =
     'Each point is a run, lines join the means, a ring marks the tuned rate. ' +
     (report.higher_is_better ? 'Higher is better.' : 'Lower is better.') +
-    (lost.length > 0 ? ` A cross on the axis is a run that failed (${lost.length}).` : '');
+    (lost.length > 0 ? ` A cross on the axis is a run that failed or diverged (${lost.length}).` : '');
   await draw(() => embed('rate-chart', rateSpec()));
 }

@@ -58,6 +58,13 @@ function edgeNote(row) {
   return row.edge === 'untuned' && report.kind === 'comparison' ? make('small', {}, 'one rate: not tuned') : '';
 }
 
+// A score, and how the run ended where it learned nothing.
+function seedText(seed) {
+  if (seed.score === null) return seed.status || 'no score';
+  const odd = ['diverged', 'collapsed', 'untrained'].includes(seed.status);
+  return odd ? `${seed.text} (${seed.status})` : seed.text;
+}
+
 function resultTable() {
   const sign = report.higher_is_better ? -1 : 1;
   const rows = [...report.optimizers].sort((a, b) =>
@@ -72,7 +79,7 @@ function resultTable() {
     {title: 'Per seed', type: 'number'}, {title: 'Wall time', type: 'number'}];
   const cells = rows.map((row) => {
     return [keyLabel(row.key), [rate(row.lr), edgeNote(row)], row.mean, row.interval, whisker(row, low, high),
-      row.seeds.map((seed) => seed.score === null ? seed.status || 'no score' : seed.text).join('   ') || '–',
+      row.seeds.map(seedText).join('   ') || '–',
       seconds(row.wall_seconds)];
   });
   const shown = columns.map((column, i) => comparing || ![3, 4, 5].includes(i));

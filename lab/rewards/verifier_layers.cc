@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/rewards/verifier_layers.h"
 
-#include <nlohmann/json.hpp>
 #include <utility>
+
+#include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 namespace {
@@ -73,7 +74,7 @@ class AfterMark : public Verifier {
 std::vector<std::string> alternatives(std::string_view extra) {
   // most problems have none, and JSON is slow to read
   if (extra.find("\"alternatives\"") == std::string_view::npos) return {};
-  const auto value = nlohmann::json::parse(extra, nullptr, false);
+  const auto value = try_json<nlohmann::json>(extra);
   if (!value.is_object() || !value.contains("alternatives") ||
       !value["alternatives"].is_array())
     return {};

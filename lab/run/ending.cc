@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "pion/optim/json_parser.h"
+
 namespace pion::lab {
 namespace {
 
@@ -102,7 +104,7 @@ EndingSigns read_signs(std::istream& metrics, const TaskInfo& info) {
   std::vector<double> steps, curve, entropy, nonfinite;
   bool evaluated = false;
   for (std::string text; std::getline(metrics, text);) {
-    const Json line = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    const Json line = try_json<Json>(text);
     if (!line.is_object()) continue;
     const std::string kind = text_in(line, "kind");
     const auto own = line.find("metrics");
@@ -127,7 +129,8 @@ EndingSigns read_signs(std::istream& metrics, const TaskInfo& info) {
 Ending read_ending(const std::filesystem::path& result) {
   std::ifstream file(result);
   if (!file) return {};
-  const Json json = Json::parse(file, nullptr, /*allow_exceptions=*/false);
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  const Json json = try_json<Json>(text);
   if (!json.is_object()) return {};
   for (const auto& [kind, name] : kEndings)
     if (kind != EndingKind::kComplete && name == text_in(json, "status"))

@@ -167,7 +167,9 @@ TEST(Stacks, AMatrixWithoutGradientIsLeftAlone) {
       experts.push_back(stack.detach()[k].clone().requires_grad_());
     }
     const auto options = MuonOptions(0.1).weight_decay(0.5).precision(Precision::kF32);
-    Muon together({stack}, options), apart(experts, options);
+    auto stacked = options;
+    stacked.fold(Fold::kStack);
+    Muon together({stack}, stacked), apart(experts, options);
     together.force_device_generic(generic), apart.force_device_generic(generic);
     together.collect_statistics(true);
     for (int step = 0; step < 3; ++step) {

@@ -106,9 +106,9 @@ class Pair:
 
 # stacks: whole experts on a rank, and cut along rows and columns
 EXPERTS = [
-    ((4, 10, 6), 0, {"rule": "muon"}),
-    ((3, 10, 6), 1, {"rule": "muon", "nesterov": True}),
-    ((3, 10, 6), 2, {"rule": "pion", "heads": 2}),
+    ((4, 10, 6), 0, {"rule": "muon", "fold": "stack"}),
+    ((3, 10, 6), 1, {"rule": "muon", "nesterov": True, "fold": "stack"}),
+    ((3, 10, 6), 2, {"rule": "pion", "heads": 2, "fold": "stack"}),
     ((2, 2, 10, 6), 2, {"rule": "muon", "fold": "stack"}),
 ]
 

@@ -77,9 +77,10 @@ def test_what_comes_to_share_memory_later_is_refused_in_the_step():
 @pytest.mark.parametrize("rule", ["muon", "pion", "adamw", "sgd"])
 def test_parameters_without_entries(shape, rule, path):
     none, w = parameter(shape), parameter((4, 4))
+    elementwise = rule in ("adamw", "sgd")
+    fold = {} if elementwise or len(shape) == 2 else {"fold": "stack"}
     optimizer = pion.PionAdamW(
-        [{"params": [parameter((3,)), none, w][rule not in ("adamw", "sgd") :], "rule": rule}],
-        lr=0.1,
+        [{"params": [parameter((3,)), none, w][not elementwise :], "rule": rule} | fold], lr=0.1
     )
     none.grad, w.grad = torch.zeros(shape), gaussian((4, 4), 1)
     before = w.detach().clone()

@@ -49,7 +49,9 @@ def stepped_apart(keys: dict, dtype=torch.float32, steps: int = 4):
 def test_an_expert_without_gradient_is_as_a_parameter_without_one(keys, dtype, path):
     weight = parameter((3, 10, 6), dtype=dtype)
     before = weight.detach().clone()
-    optimizer = pion.PionAdamW([{"params": [weight]} | keys], lr=0.1, weight_decay=0.5)
+    optimizer = pion.PionAdamW(
+        [{"params": [weight], "fold": "stack"} | keys], lr=0.1, weight_decay=0.5
+    )
     got = stepped(optimizer, weight)
     expected, others, experts = stepped_apart(keys, dtype)
     if path == "kernels":
@@ -66,7 +68,7 @@ def test_an_expert_without_gradient_is_as_a_parameter_without_one(keys, dtype, p
 
 def test_a_stack_of_one_and_one_without_any_gradient(path):
     one = parameter((1, 8, 6))
-    optimizer = pion.Muon([one], lr=0.1, weight_decay=0.5)
+    optimizer = pion.Muon([one], lr=0.1, weight_decay=0.5, fold="stack")
     one.grad = gaussian(one.shape, 3)
     optimizer.step()
     before = one.detach().clone()
@@ -77,7 +79,7 @@ def test_a_stack_of_one_and_one_without_any_gradient(path):
 
 def test_a_matrix_that_is_no_stack_goes_on_by_its_momentum(path):
     weight = parameter((8, 6))
-    optimizer = pion.Muon([weight], lr=0.1)
+    optimizer = pion.Muon([weight], lr=0.1, fold="stack")
     weight.grad = gaussian(weight.shape, 3)
     optimizer.step()
     before = weight.detach().clone()
@@ -102,7 +104,9 @@ def test_a_stack_of_four_dimensions(path):
 
 def test_a_compiled_step_leaves_it_alone_too():
     weight, plain = parameter((3, 10, 6)), parameter((3, 10, 6))
-    compiled, optimizer = (pion.Muon([p], lr=0.1, weight_decay=0.5) for p in (weight, plain))
+    compiled, optimizer = (
+        pion.Muon([p], lr=0.1, weight_decay=0.5, fold="stack") for p in (weight, plain)
+    )
     compiled.compile(backend="eager")
     with pion.force_torch_path():
         assert torch.equal(stepped(compiled, weight), stepped(optimizer, plain))
@@ -110,7 +114,7 @@ def test_a_compiled_step_leaves_it_alone_too():
 
 def test_statistics_tell_the_experts_apart(path):
     weight = parameter((3, 10, 6))
-    optimizer = pion.Muon([weight], lr=0.1)
+    optimizer = pion.Muon([weight], lr=0.1, fold="stack")
     optimizer.collect_statistics()
     stepped(optimizer, weight, 2)
     (one,) = optimizer.statistics()
@@ -131,7 +135,7 @@ def test_trackers_get_numbers_of_every_expert():
     from pion_track.scalars import statistics_scalars
 
     weight = parameter((2, 10, 6))
-    optimizer = pion.Muon([("experts", weight)], lr=0.1)
+    optimizer = pion.Muon([("experts", weight)], lr=0.1, fold="stack")
     optimizer.collect_statistics()
     weight.grad = gaussian(weight.shape, 1)
     weight.grad[0] = 0
@@ -147,7 +151,9 @@ def test_the_warning_names_the_expert(threads, path, monkeypatch):
     """Noise in all directions passes no published filter; a matrix of rank 1 does."""
     monkeypatch.setenv("PION_NUM_THREADS", str(threads))
     weight = parameter((3, 64, 64))
-    optimizer = pion.Pion([("experts", weight)], lr=0.1, promotion_steps=0, momentum=0.0)
+    optimizer = pion.Pion(
+        [("experts", weight)], lr=0.1, promotion_steps=0, momentum=0.0, fold="stack"
+    )
     optimizer.collect_statistics()
     said = []
     for step in range(30):

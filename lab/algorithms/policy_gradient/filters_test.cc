@@ -58,7 +58,7 @@ TEST(Filters, DynamicSamplingLooksAtTheRewardIfAskedTo) {
   EXPECT_TRUE(Estimator(estimator_named("dapo")).prepare(r).no_signal);
   EXPECT_EQ(rows_left(Estimator(options).prepare(r)),
             (std::vector<std::int64_t>{0, 1, 6, 7}));
-  r.correct = {};
+  r.correct = torch::Tensor();
   EXPECT_EQ(rows_left(Estimator(options).prepare(r)),
             (std::vector<std::int64_t>{0, 1, 6, 7}));
   options.dynamic_sampling = false;

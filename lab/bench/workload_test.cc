@@ -100,14 +100,17 @@ TEST(Roofline, CountsFlopsAndBytesOfTheChosenAlgorithm) {
                     .bf16_dot_gflops = 20,
                     .streams = {{1 << 20, 5, 8}}};
   const Rule muon = make_labelled_rule("muon");
-  const Roofline fast = step_roofline(read_workload("4x2x8"), make_labelled_rule("pion2"),
-                                      Precision::kFast, peaks, "avx512_bf16");
-  EXPECT_DOUBLE_EQ(fast.bf16_flops, 928);
+  // 64 times as large both ways: blocks of few rows are split under fast too
+  constexpr double kTimes = 64.0 * 64 * 64;
+  const Roofline fast =
+      step_roofline(read_workload("4x128x512"), make_labelled_rule("pion2"),
+                    Precision::kFast, peaks, "avx512_bf16");
+  EXPECT_DOUBLE_EQ(fast.bf16_flops, 928 * kTimes);
   EXPECT_DOUBLE_EQ(fast.f32_flops, 0);
-  EXPECT_DOUBLE_EQ(fast.bytes, 64 * 24);
-  EXPECT_DOUBLE_EQ(fast.compute_ms, 928e-6 / 20);
-  EXPECT_DOUBLE_EQ(fast.memory_ms, 64 * 24e-6 / 8);
-  EXPECT_STREQ(fast.bound(), "bytes");
+  EXPECT_DOUBLE_EQ(fast.bytes, 64 * 64 * 64 * 24);
+  EXPECT_DOUBLE_EQ(fast.compute_ms, 928e-6 * kTimes / 20);
+  EXPECT_DOUBLE_EQ(fast.memory_ms, 64 * 64 * 64 * 24e-6 / 8);
+  EXPECT_STREQ(fast.bound(), "flops");
   const Roofline accurate = step_roofline(read_workload("4x2x8"), muon,
                                           Precision::kAccurate, peaks, "avx512_bf16");
   EXPECT_DOUBLE_EQ(accurate.bf16_flops, 4 * (32 + 3 * 136 + 128));

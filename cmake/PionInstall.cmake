@@ -44,6 +44,8 @@ install(
   PATTERN "*.h"
   PATTERN "loaded_tiles.h" EXCLUDE # tests' own
   PATTERN "routing_zoo.h" EXCLUDE
+  PATTERN "*_test.h" EXCLUDE
+  PATTERN "json_parser.h" EXCLUDE # needs nlohmann-json
   PATTERN "toml_parser.h" EXCLUDE # needs toml++
           ${pion_headers_left_out})
 

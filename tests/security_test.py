@@ -10,10 +10,11 @@ import json
 import numpy
 import pytest
 import safetensors.numpy
-from cli_command import BAD_INPUT, needs_binary, pion
+from cli_command import BAD_INPUT, UNTRAINED, needs_binary, pion
 
 pytestmark = needs_binary
 
+ENDED = (0, UNTRAINED)  # so few updates may find no reward to learn from
 CHARACTERS = [*"0123456789+=:\\{}boxedanswr<>/\n", ""]  # the last one ends a text
 END = len(CHARACTERS) - 1
 MODEL = """\
@@ -105,7 +106,7 @@ def test_a_problem_file_names_no_function(place, verifier):
 
 
 def test_nor_does_one_in_an_evaluation_or_a_comparison(place):
-    pion("train", "rl.toml", "--out", "run", "--no-report", cwd=place, check=0)
+    pion("train", "rl.toml", "--out", "run", "--no-report", cwd=place, check=ENDED)
     refused(place, "eval", "run", "--eval.retention=bad.safetensors", says=ONLY)
     write_problems(place / "good.safetensors", "trace:score")  # exchanged under the run
     refused(place, "eval", "run", says=ONLY)
@@ -120,14 +121,14 @@ def test_the_user_names_what_judges_in_every_task(place):
     words += ["--eval.retention=bad.safetensors", "--eval.retention_verifier=mine:score"]
     for recipe in ("rl.toml", "sft.toml"):
         out = recipe.partition(".")[0]
-        pion("train", recipe, *words, "--out", out, cwd=place, check=0)
+        pion("train", recipe, *words, "--out", out, cwd=place, check=ENDED)
         metrics = json.loads((place / out / "result.json").read_text())["metrics"]
         assert metrics["accuracy"] == metrics["retention_accuracy"] == 1.0
     assert not (place / "TRACE").exists()
 
 
 def test_a_runs_own_recipe_names_nobody_without_the_user(place):
-    pion("train", "rl.toml", "--reward=mine:score", "--out=run", "--no-report", cwd=place, check=0)
+    pion("train", "rl.toml", "--reward=mine:score", "--out=run", "--no-report", cwd=place, check=ENDED)
     again = "you name it again: --rl.verifier=mine:score"
     refused(place, "eval", "run", says=again)
     refused(place, "train", "--resume", "--out=run", says=again)
@@ -136,13 +137,13 @@ def test_a_runs_own_recipe_names_nobody_without_the_user(place):
     refused(place, "train", "run/recipe.toml", "--resume", "--out=run", says=again)
     refused(place, "train", "rl.toml", "--resume", "--out=run", says=again)
     for words in (["eval", "run"], ["train", "--resume", "--out=run"]):
-        pion(*words, "--reward=mine:score", cwd=place, check=0)
+        pion(*words, "--reward=mine:score", cwd=place, check=ENDED)
     # judged by what is built in, nobody else is asked
-    pion("eval", "run", "--reward=boxed", cwd=place, check=0)
+    pion("eval", "run", "--reward=boxed", cwd=place, check=ENDED)
     # a recipe that the user hands over speaks for him
     text = (place / "rl.toml").read_text().replace("[rl]\n", '[rl]\nverifier = "mine:score"\n')
     (place / "rl.toml").write_text(text)
-    pion("train", "rl.toml", "--resume", "--out=run", cwd=place, check=0)
+    pion("train", "rl.toml", "--resume", "--out=run", cwd=place, check=ENDED)
     # an arm of the saved recipe, named by a flag, is still the recipe's word
     recipe = place / "run/recipe.toml"
     text = recipe.read_text().replace("mine:score", "boxed")
@@ -154,12 +155,12 @@ def test_a_runs_own_recipe_names_nobody_without_the_user(place):
 def test_a_comparison_is_resumed_with_the_users_word(place):
     grid = ["--optimizers=adamw", "--grid=adamw=1e-3", "--seeds=1"]
     words = ["compare", "rl.toml", "--out=compared"]
-    pion(*words, *grid, "--reward=mine:score", cwd=place, check=0)
+    pion(*words, *grid, "--reward=mine:score", cwd=place, check=ENDED)
     resume = ["compare", "--resume", "--out=compared"]
     refused(place, *resume, says="you name it again: --rl.verifier=mine:score")
     refused(place, *resume, "--reward=other:score", says="--rl.verifier=mine:score")
     (place / "compared/adamw-lr0.001-seed1/result.json").unlink()  # as if it were killed
-    pion(*resume, "--reward=mine:score", cwd=place, check=0)
+    pion(*resume, "--reward=mine:score", cwd=place, check=ENDED)
     path = place / "compared/compare.json"
     path.write_text(path.read_text().replace("mine:score", "trace:score"))
     refused(place, *resume, "--reward=mine:score", says="--rl.verifier=trace:score")
@@ -192,4 +193,4 @@ def test_scorers_that_evaluate_are_refused_at_the_start_unless_named(place):
     write_problems(place / "gym.safetensors", "reasoning_gym", extra)
     words = ["train", "rl.toml", "--data.source=gym.safetensors", "--dry-run"]
     refused(place, *words, says="--reward reasoning_gym+countdown")
-    pion(*words, "--reward=reasoning_gym+countdown", cwd=place, check=0)
+    pion(*words, "--reward=reasoning_gym+countdown", cwd=place, check=ENDED)

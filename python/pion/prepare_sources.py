@@ -201,7 +201,9 @@ def recognized(row: Row) -> str:
         return "math"
     if {"prompt", "answer"} <= names:
         return "columns"
-    there = shortened(", ".join(sorted(map(str, names))), 500)
+    reward = row.values.get("reward_model")
+    if "prompt" in names and isinstance(reward, dict) and "ground_truth" in reward:
+        return "verl"
     raise PrepareError(
         f"{row.where}: neither GSM8K (question, answer with ####) nor MATH (problem, solution with "
         f"\\boxed{{}}) nor columns prompt and answer, nor verl's; there are: "

@@ -10,9 +10,8 @@
 
 namespace pion::lab {
 
-// The verifier `asked` for by the user with `key`, a recipe's key or its flag; where it
-// is
-// "", the problems' own. Problems come from anywhere: theirs must be a built-in one, and
+// The verifier `asked` for by the user with `key`, a recipe's key or its flag; where that
+// is "", the problems' own. Problems come from anywhere: theirs must be a built-in one, and
 // scorers of reasoning-gym that evaluate are refused unless `asked` names them. Throws
 // std::invalid_argument that says so; nothing was run then.
 std::unique_ptr<Verifier> make_problem_verifier(const ProblemSet& problems,

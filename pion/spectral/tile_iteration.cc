@@ -259,12 +259,12 @@ void TileMap::iterate_directly(const SpectralMap& map, Executor& executor) {
     std::memcpy(first_x_.data(), x_.data(),
                 row_blocks_ * col_blocks_ * kBlockSize * sizeof(float));
   }
+  const bool exact = !policy_.single(0);  // of all steps: none is apart here
+  const Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact);
+  const Tiles p = tiles(p_tiles_, policy_.rest_of_last);
   double factor = factor_;
   for (std::size_t k = 0; k < policy_.steps; ++k, factor = 1.0) {
     const Quintic& step = map.sequence[k];
-    const bool exact = !policy_.single(k);
-    const Tiles a_left = tiles(a_left_, exact), a_right = tiles(a_right_, exact);
-    const Tiles p = tiles(p_tiles_, policy_.rest_of_last);
     if (k > 0) gram_of_kept(executor);
     round_gram(factor * factor, a_.data(), a_.data(), a_left, a_right, executor, !exact);
     TileSymmetric polynomial{.product = short_product(a_left, a_right),

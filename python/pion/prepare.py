@@ -22,6 +22,7 @@ from pion.prepare_characters import (
     write_character_tokenizer,
 )
 from pion.prepare_file import HELD_OUT, TRAIN
+from pion.prepare_rows import shortened
 from pion.prepare_sources import PrepareError
 from pion.prepare_stream import Chosen, context_of, json_option, write_encoded
 
@@ -210,7 +211,7 @@ def prepare_chosen(
         "prompt too long": tally.left_out.count,
     }
     text = summary(options.out, tally, metadata, encoder, left_out, source.skipped.first)
-    return f"{text}\n  asked as    {encoder.prompts([tally.first])[0]!r}"
+    return f"{text}\n  asked as    {shortened(repr(encoder.prompts([tally.first])[0]), 2000)}"
 
 
 def summary(out, tally, metadata, encoder, left_out, skipped) -> str:
@@ -237,7 +238,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         print(printable(prepare(options)))
     except PrepareError as error:
-        print(printable(f"pion.prepare: {error}"), file=sys.stderr)
+        print(printable(f"pion.prepare: {shortened(error, 4000)}"), file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a folder that cannot be written
         file = error.filename2 or error.filename or options.out

@@ -1,18 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/bench/roofline.h"
 
-#include <algorithm>
-
 #include "lab/bench/stages.h"
 #include "pion/optim/matrix_step.h"
 
 namespace pion::bench {
 namespace {
-
-// f32 iterates directly.
-double f32_flops(double m, double n, double steps) {
-  return steps * (3 * m * m * n + m * m * m);
-}
 
 double bytes_per_number(const Rule& rule) {
   if (std::holds_alternative<AdamWRule>(rule)) return 28;
@@ -30,15 +23,9 @@ Roofline step_roofline(const Workload& workload, const Rule& rule, Precision pre
       SpectralMap map = rule_map(rule, shape.rows, shape.cols);
       map.precision = precision;
       const auto heads = static_cast<double>(shape.heads);
-      if (precision == Precision::kF32) {
-        const auto m = static_cast<double>(std::min(shape.rows, shape.cols));
-        const auto n = static_cast<double>(std::max(shape.rows, shape.cols));
-        roofline.f32_flops +=
-            heads * f32_flops(m, n, static_cast<double>(map.sequence.size()));
-      } else {
-        const bool units = target == "avx512_bf16" || target.starts_with("amx");
-        roofline.bf16_flops += heads * map_work(map, shape.rows, shape.cols, units).all();
-      }
+      const bool units = target == "avx512_bf16" || target.starts_with("amx");
+      const double flops = heads * map_work(map, shape.rows, shape.cols, units).all();
+      (precision == Precision::kF32 ? roofline.f32_flops : roofline.bf16_flops) += flops;
     }
   }
   const auto entries = static_cast<double>(workload.entries());

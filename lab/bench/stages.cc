@@ -140,12 +140,9 @@ class Operands {
 
 TileWork map_work(const SpectralMap& map, std::int64_t rows, std::int64_t cols,
                   bool bf16) {
-  TilePolicy policy(map, rows, cols);
-  if (!bf16) {  // f32 products need no rests
-    policy.restart = policy.split_from = policy.steps;
-    policy.rest_of_last = false;
-  }
-  return tile_work(policy, rows, cols);
+  return tile_work(bf16 && map.precision != Precision::kF32 ? TilePolicy(map, rows, cols)
+                                                            : f32_policy(map, rows, cols),
+                   rows, cols);
 }
 
 std::vector<Stage> measure_stages(std::int64_t rows, std::int64_t cols,
@@ -179,7 +176,7 @@ std::vector<Stage> measure_stages(std::int64_t rows, std::int64_t cols,
     at[0] = Clock::now();
     gradient_squares({.f32 = gradient.data()}, gradient.size());
     at[1] = Clock::now();
-    block->load(source, 1.0, false, here);
+    block->load(source, map, 1.0, false, here);
     at[2] = Clock::now();
     block->apply(map, here);
     at[3] = Clock::now();

@@ -30,11 +30,7 @@ void move(MatrixView weight, ConstMatrixView output, double decay, double step) 
 }  // namespace
 
 bool steps_by_blocks(const Rule& rule) {
-  if (const auto* pion = std::get_if<PionRule>(&rule)) {
-    return pion->precision != Precision::kF32;
-  }
-  const auto* muon = std::get_if<MuonRule>(&rule);
-  return muon != nullptr && muon->precision != Precision::kF32;
+  return std::holds_alternative<PionRule>(rule) || std::holds_alternative<MuonRule>(rule);
 }
 
 BlockResult step_block(const BlockwiseMatrix& matrix, const Block& block,
@@ -50,7 +46,8 @@ BlockResult step_block(const BlockwiseMatrix& matrix, const Block& block,
                            .nesterov = rule.nesterov};
   BlockMap& map = workspace.spectral.block_map(prepared.map);
   BlockResult result{.half_pass = prepared.half_pass};
-  if (!map.load(source, matrix.magnitude, workspace.collect_spectrum, executor)) {
+  if (!map.load(source, prepared.map, matrix.magnitude, workspace.collect_spectrum,
+                executor)) {
     result.finite = false;
     return result;
   }

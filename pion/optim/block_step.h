@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A step of Pion or Muon on an f32 matrix under Precision::kFast or kAccurate, block by
-// block: each reads its gradient and momentum once, and its weight once.
+// A step of Pion or Muon on an f32 matrix, block by block: each reads its gradient and
+// momentum once, and its weight once.
 #pragma once
 
 #include <span>

@@ -97,7 +97,7 @@ TEST(Allocation, BlockMapsKeepWhatTheyHave) {
         static RandomMatrix<float> weight = gaussian_matrix<float>(150, 150, 44);
         BlockSource source;
         source.gradient = input.view().block(0, 0, rows, cols);
-        ASSERT_TRUE(block->load(source, 1.0, true, *pool));
+        ASSERT_TRUE(block->load(source, map, 1.0, true, *pool));
         block->apply(map, *pool);
         block->update(weight.view().block(0, 0, rows, cols), 0.99, -0.1, *pool);
       }

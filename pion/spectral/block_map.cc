@@ -11,17 +11,16 @@
 
 namespace pion {
 
-bool BlockMap::load(const BlockSource& source, double magnitude, bool collect_statistics,
-                    Executor& executor) {
+bool BlockMap::load(const BlockSource& source, const SpectralMap& map, double magnitude,
+                    bool collect_statistics, Executor& executor) {
   rows_ = source.rows();
   cols_ = source.cols();
   wide_ = rows_ <= cols_;
-  direct_ = iterates_directly(rows_, cols_);
   collect_ = collect_statistics;
   statistics_ = {};
   zero_ = rows_ == 0 || cols_ == 0;
   if (zero_) return true;
-  allocate();
+  allocate(map);
 
   const ScaledLoad loaded = load_scaled(magnitude, [&](float scale, bool first) {
     return load_all(source, scale, first, executor);

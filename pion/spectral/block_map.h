@@ -11,8 +11,8 @@
 
 namespace pion {
 
-// A polynomial spectral map of one f32 matrix under Precision::kFast or kAccurate, in
-// three parts: load, apply, then update or store. Holds scratch memory, which grows once.
+// A polynomial spectral map of one f32 matrix in three parts: load, apply, then update or
+// store. Holds scratch memory, which grows once.
 // The parts run on all threads of the executor; results are the same bits for any number.
 class BlockMap {
  public:
@@ -20,9 +20,10 @@ class BlockMap {
 
   // Takes X from a source whose momentum is moved on the way. `magnitude` is a guess of
   // the usual |D|, which costs a second pass where it is off by more than 2^30. False if
-  // an entry of D is not finite; the momentum has moved even then.
-  bool load(const BlockSource& source, double magnitude, bool collect_statistics,
-            Executor& executor);
+  // an entry of D is not finite; the momentum has moved even then. `map` is the one that
+  // will be applied.
+  bool load(const BlockSource& source, const SpectralMap& map, double magnitude,
+            bool collect_statistics, Executor& executor);
 
   void apply(const SpectralMap& map, Executor& executor);
 
@@ -38,7 +39,7 @@ class BlockMap {
 
  protected:
   // What the kinds of products differ in. The shape is set when they are called.
-  virtual void allocate() = 0;
+  virtual void allocate(const SpectralMap& map) = 0;
   // X = scale D and the Gram matrix of X; the momentum moves if `first`. Returns the bits
   // of the largest |D|.
   virtual std::uint32_t load_all(const BlockSource& source, float scale, bool first,
@@ -55,7 +56,6 @@ class BlockMap {
   // the block at hand
   std::int64_t rows_ = 0, cols_ = 0;
   bool wide_ = true;     // rows <= cols
-  bool direct_ = false;  // nearly square
   bool collect_ = false;
   double norm_ = 0;    // ||X||_F
   double factor_ = 1;  // 1 / ||X||, or what else normalizes it

@@ -41,7 +41,7 @@ Matrix through(BlockMap& block, const SpectralMap& map, const Matrix& input,
   Matrix output = zero_matrix<float>(input.rows, input.cols);
   BlockSource source;
   source.gradient = input.view();
-  EXPECT_TRUE(block.load(source, magnitude, statistics != nullptr, here));
+  EXPECT_TRUE(block.load(source, map, magnitude, statistics != nullptr, here));
   block.apply(map, here);
   block.store(output.view(), here);
   if (statistics != nullptr) *statistics = block.statistics();
@@ -137,9 +137,10 @@ std::vector<Judged> judged(const std::vector<std::pair<int, int>>& shapes,
   std::vector<Judged> all;
   for (const auto& [rows, cols] : shapes) {
     for (const auto& [name, values] : spectra(std::min(rows, cols))) {
-      const Matrix x = values.empty()
-                           ? gaussian_matrix<float>(rows, cols, 3)
-                           : converted<float>(with_spectrum(rows, cols, values, 3).matrix());
+      const Matrix x =
+          values.empty()
+              ? gaussian_matrix<float>(rows, cols, 3)
+              : converted<float>(with_spectrum(rows, cols, values, 3).matrix());
       for (std::size_t k = 0; k < maps.size(); ++k) {
         Judged one{name + ", " + std::to_string(rows) + " x " + std::to_string(cols) +
                        ", map " + std::to_string(k),
@@ -308,12 +309,11 @@ TEST_P(BlockMaps, ZeroGivesZeroAndNonFiniteIsRefused) {
     x(32, 49) = bad;
     BlockSource source;
     source.gradient = x.view();
-    EXPECT_FALSE(block->load(source, 1.0, false, here));
+    EXPECT_FALSE(block->load(source, map, 1.0, false, here));
   }
   // and it is none the worse for it
   const Matrix y = gaussian_matrix<float>(20, 64, 2);
-  EXPECT_EQ(through(*block, map, y).data,
-            through(*GetParam().make(), map, y).data);
+  EXPECT_EQ(through(*block, map, y).data, through(*GetParam().make(), map, y).data);
 }
 
 TEST_P(BlockMaps, StatisticsAreThoseOfTheDefinition) {
@@ -383,7 +383,7 @@ TEST_P(BlockMaps, EveryNumberOfThreadsGivesTheSameBits) {
                                .mu = 0.9f,
                                .share = 0.1f,
                                .nesterov = true};
-      ASSERT_TRUE(block->load(source, 1.0, true, many));
+      ASSERT_TRUE(block->load(source, map, 1.0, true, many));
       block->apply(map, many);
       block->update(weight.view(), 0.99, -0.1, many);
       weights.push_back(weight);

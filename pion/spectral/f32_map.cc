@@ -59,28 +59,32 @@ void run_bands(std::int64_t rows, Executor& executor, Work work) {
 
 }  // namespace
 
-void F32Map::allocate() {
+void F32Map::allocate(const SpectralMap& map) {
+  policy_ = f32_policy(map, rows_, cols_);
+  const bool renewed = policy_.direct || policy_.restart < policy_.steps;
+  turned_ = renewed && !wide_;
   m_ = std::min(rows_, cols_);
   n_ = std::max(rows_, cols_);
   band_ = wide_ ? kWideBand : kTallBand;
   const auto depth = static_cast<std::int64_t>(kGemmDepth);
-  chunk_ = wide_ || direct_
+  chunk_ = wide_ || turned_
                ? rows_
                : std::min(rows_, std::max<std::int64_t>(1, kPiece / m_ / depth) * depth);
-  if (direct_) {
+  if (turned_) {
     x_ = padded(x_memory_, m_, n_);
-    next_ = padded(next_memory_, m_, n_);
-    // rows of a tall X on their way to columns
-    if (!wide_) transposed_ = padded(transposed_memory_, n_, m_);
-    if (collect_) first_.at_least(static_cast<std::size_t>(m_ * x_.stride));
+    transposed_ = padded(transposed_memory_, n_, m_);  // rows on their way to columns
   } else {
     x_ = padded(x_memory_, rows_, cols_);
     if (!wide_) transposed_ = padded(transposed_memory_, m_, chunk_);
-    if (collect_) first_.at_least(static_cast<std::size_t>(m_ * (m_ + kPadding)));
+  }
+  if (renewed) next_ = padded(next_memory_, x_.rows, x_.cols);
+  if (collect_) {
+    first_.at_least(
+        static_cast<std::size_t>(m_ * (policy_.direct ? x_.stride : m_ + kPadding)));
   }
   a_ = padded(a_memory_, m_, m_);
   p_ = padded(p_memory_, m_, m_);
-  if (!direct_) {
+  if (!policy_.direct) {
     t_ = padded(t_memory_, m_, m_);
     q_ = padded(q_memory_, m_, m_);
     q_next_ = padded(q_next_memory_, m_, m_);
@@ -113,10 +117,10 @@ void F32Map::load_rows(const BlockSource& source, float scale, bool update_momen
       .scale = scale,
       .rows = static_cast<std::size_t>(rows),
       .cols = static_cast<std::size_t>(cols_)};
-  const MatrixView& rows_of_x = direct_ && !wide_ ? transposed_ : x_;
+  const MatrixView& rows_of_x = turned_ ? transposed_ : x_;
   call.x = rows_of_x.row(row), call.x_stride = static_cast<std::size_t>(rows_of_x.stride);
   if (!wide_) {
-    const MatrixView& columns = direct_ ? x_ : transposed_;
+    const MatrixView& columns = turned_ ? x_ : transposed_;
     call.transposed = columns.data + first_column;
     call.transposed_stride = static_cast<std::size_t>(columns.stride);
   }
@@ -143,7 +147,7 @@ std::uint32_t F32Map::load_all(const BlockSource& source, float scale,
     const std::int64_t rows = std::min(chunk_, rows_ - row);
     load_chunk(source, scale, update_momentum, row, rows, executor);
     const FlushDenormals flush;
-    const bool piece = !wide_ && !direct_;
+    const bool piece = !wide_ && !turned_;
     const MatrixView x = piece ? transposed_.block(0, 0, m_, rows) : x_;
     symmetric_product<float>(1, x, row == 0 ? 0.0f : 1.0f, a_, a_, packed, target_);
   }
@@ -163,7 +167,8 @@ double F32Map::largest_eigenvalue_of_gram(int steps) {
 
 void F32Map::iterate(const SpectralMap& map, Executor& executor) {
   Flushing flushing(executor);
-  if (direct_) {
+  x_factor_ = factor_;
+  if (policy_.direct) {
     iterate_directly(map, flushing);
   } else {
     iterate_gram(map, flushing);
@@ -190,8 +195,10 @@ void F32Map::iterate_gram(const SpectralMap& map, Executor& executor) {
     const auto a = static_cast<float>(sequence[k].a),
                b = static_cast<float>(sequence[k].b),
                c = static_cast<float>(sequence[k].c);
+    const bool begins = k == 0 || k == policy_.restart;
+    if (begins && k > 0) restart(executor);
     commuting_product<float>(c, a_, a_, b, a_, p_, packed, target_);
-    if (k == 0) {  // Q = a I + P
+    if (begins) {  // Q = a I + P
       copy(p_, q_);
       for (std::int64_t i = 0; i < m_; ++i) q_(i, i) += a;
     } else {
@@ -199,10 +206,28 @@ void F32Map::iterate_gram(const SpectralMap& map, Executor& executor) {
       std::swap(q_, q_next_);
     }
     if (k + 1 == sequence.size()) break;
+    if (k + 1 == policy_.restart) continue;
     commuting_product<float>(1, p_, a_, a, a_, t_, packed, target_);
     commuting_product<float>(1, p_, t_, a, t_, a_, packed, target_);
   }
   if (collect_) inner_ = inner_product(q_, first);
+  if (!turned_) return;  // O = Q X is left to move()
+  product<float>(static_cast<float>(x_factor_), q_, x_, 0, {}, next_, packed, target_);
+  std::swap(x_, next_);
+}
+
+// X <- Q X, A = X X^T. For <factor X, O> = <Q, A>, where A is that of the first X, what Q
+// was goes into A.
+void F32Map::restart(Executor& executor) {
+  const GemmMemory<float> packed = memory(executor);
+  product<float>(static_cast<float>(factor_), q_, x_, 0, {}, next_, packed, target_);
+  std::swap(x_, next_);
+  x_factor_ = 1;
+  symmetric_product<float>(1, x_, 0, {}, a_, packed, target_);
+  if (!collect_) return;
+  const MatrixView first{first_.data(), m_, m_, a_.stride};
+  commuting_product<float>(1, q_, first, 0, {}, t_, packed, target_);
+  copy(t_, first);
 }
 
 void F32Map::iterate_directly(const SpectralMap& map, Executor& executor) {
@@ -228,16 +253,16 @@ void F32Map::iterate_directly(const SpectralMap& map, Executor& executor) {
 
 double F32Map::move(MatrixView weight, double decay, double alpha, Executor& executor) {
   Flushing flushing(executor);
-  if (direct_) return move_directly(weight, decay, alpha, flushing);
-  return product_update<float>(static_cast<float>(alpha * factor_), q_, x_,
+  if (turned_ || policy_.direct) return move_output(weight, decay, alpha, flushing);
+  return product_update<float>(static_cast<float>(alpha * x_factor_), q_, x_,
                                static_cast<float>(decay), weight, memory(flushing),
                                target_) *
-         factor_ * factor_;
+         x_factor_ * x_factor_;
 }
 
-// X is O after the direct iteration.
-double F32Map::move_directly(MatrixView weight, double decay, double alpha,
-                             Executor& executor) {
+// X is O, (m x n).
+double F32Map::move_output(MatrixView weight, double decay, double alpha,
+                           Executor& executor) {
   const std::span<double> sums = squares_.at_least(static_cast<std::size_t>(m_));
   run_bands(m_, executor, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {

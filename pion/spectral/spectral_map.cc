@@ -27,11 +27,10 @@ namespace {
 constexpr double kFrobeniusReach = 1.0 + 1e-5;
 constexpr double kSpectralReach = 1.01;
 
-template <class A>
 struct IterationBuffers {
-  Scratch<A> x, next;           // (m x n), m <= n
-  Scratch<A> gram, polynomial;  // (m x m)
-  Scratch<A> packed;            // kGemmScratch
+  Scratch<double> x, next;           // (m x n), m <= n
+  Scratch<double> gram, polynomial;  // (m x m)
+  Scratch<double> packed;            // kGemmScratch
 };
 
 }  // namespace
@@ -39,18 +38,8 @@ struct IterationBuffers {
 struct SpectralWorkspace::Buffers {
   explicit Buffers(CpuTarget chosen) : target(chosen) {}
 
-  template <class A>
-  IterationBuffers<A>& of() {
-    if constexpr (std::is_same_v<A, double>) {
-      return f64;
-    } else {
-      return f32;
-    }
-  }
-
   CpuTarget target;
-  IterationBuffers<float> f32;
-  IterationBuffers<double> f64;
+  IterationBuffers f64;
   Scratch<double> largest_entries;  // one per matrix of the batch
   LanczosScratch lanczos;
   std::unique_ptr<BlockMap> narrow_block_map, block_map;
@@ -65,7 +54,7 @@ SpectralWorkspace::SpectralWorkspace(SpectralWorkspace&&) noexcept = default;
 SpectralWorkspace& SpectralWorkspace::operator=(SpectralWorkspace&&) noexcept = default;
 
 BlockMap& SpectralWorkspace::block_map(const SpectralMap& map) {
-  const bool narrow = fits_tiles(map.sequence);
+  const bool narrow = map.precision != Precision::kF32 && fits_tiles(map.sequence);
   auto& own = narrow ? buffers_->narrow_block_map : buffers_->block_map;
   if (!own) own = make_block_map(buffers_->target, narrow);
   return *own;
@@ -141,50 +130,34 @@ void check_batch(std::span<const MatrixViewOf<const T>> input,
   }
 }
 
-bool uses_block_map(const SpectralMap& map) {
-  return map.kind == SpectralMap::Kind::kPolynomial && map.precision != Precision::kF32;
+void multiply_all(std::span<double> x, double factor) {
+  for (double& value : x) value *= factor;
 }
 
-template <class T>
-void multiply_all(std::span<T> x, double factor) {
-  for (T& value : x) value = static_cast<T>(static_cast<double>(value) * factor);
-}
-
-template <class A>
 struct Iteration {
-  MatrixViewOf<A> x, next;           // (m x n), m <= n
-  MatrixViewOf<A> gram, polynomial;  // (m x m)
-  std::span<A> packed;
+  MatrixViewOf<double> x, next;           // (m x n), m <= n
+  MatrixViewOf<double> gram, polynomial;  // (m x m)
+  std::span<double> packed;
   CpuTarget target;
 };
 
 // X <- p_k(...p_1(X)), where the Gram matrix of X is already in `gram`; result in `x`.
-//
-// Direct iteration with symmetric half products: as accurate as A allows for every
-// sequence. The faster way for n >= 1.5 m goes here: the same polynomials on (m x m)
-// matrices alone,
-//   A <- (a I + B) A (a I + B), Q <- (a I + B) Q, and X <- Q X once at the end,
-// which is accurate in f32 for the high-pass sequences, but loses a factor 5-50 for
-// Muon's, where Q reaches a^5 = 485 in weak directions (those iterate directly or in
-// double).
-template <class A>
-void iterate(const QuinticSequence& sequence, Iteration<A>& it) {
+// Direct iteration with symmetric half products.
+void iterate(const QuinticSequence& sequence, Iteration& it) {
   bool first = true;
-  for (const Quintic& p : sequence) {
-    const auto a = static_cast<A>(p.a), b = static_cast<A>(p.b), c = static_cast<A>(p.c);
-    if (!first) symmetric_product<A>(1, it.x, 0, {}, it.gram, it.packed, it.target);
+  for (const auto& [a, b, c] : sequence) {
+    if (!first) symmetric_product<double>(1, it.x, 0, {}, it.gram, it.packed, it.target);
     first = false;
-    // B = b A + c A^2; A is symmetric, so A^2 = A A^T
-    symmetric_product<A>(c, it.gram, b, it.gram, it.polynomial, it.packed, it.target);
-    product<A>(1, it.polynomial, it.x, a, it.x, it.next, it.packed, it.target);
+    // P = b A + c A^2; A is symmetric, so A^2 = A A^T
+    symmetric_product<double>(c, it.gram, b, it.gram, it.polynomial, it.packed,
+                              it.target);
+    product<double>(1, it.polynomial, it.x, a, it.x, it.next, it.packed, it.target);
     std::swap(it.x, it.next);
   }
 }
 
-template <class A>
-Iteration<A> prepare(SpectralWorkspace::Buffers& buffers, std::int64_t m,
-                     std::int64_t n) {
-  IterationBuffers<A>& own = buffers.of<A>();
+Iteration prepare(SpectralWorkspace::Buffers& buffers, std::int64_t m, std::int64_t n) {
+  IterationBuffers& own = buffers.f64;
   const auto large = static_cast<std::size_t>(m * n),
              small = static_cast<std::size_t>(m * m);
   return {.x = view(own.x.at_least(large).data(), m, n),
@@ -195,54 +168,50 @@ Iteration<A> prepare(SpectralWorkspace::Buffers& buffers, std::int64_t m,
           .target = buffers.target};
 }
 
-template <class A>
-std::span<A> entries(const MatrixViewOf<A>& x) {
+std::span<double> entries(const MatrixViewOf<double>& x) {
   return {x.data, static_cast<std::size_t>(x.rows * x.cols)};
 }
 
-// <scale X, O> over all entries, in double.
-template <class T, class A>
-double inner_product(MatrixViewOf<const T> x, double scale, bool transposed,
-                     MatrixViewOf<A> o) {
+// <scale X, O> over all entries.
+double inner_product(MatrixViewOf<const double> x, double scale, bool transposed,
+                     MatrixViewOf<double> o) {
   double total = 0.0;
   for (std::int64_t i = 0; i < x.rows; ++i) {
     double row = 0.0;
     for (std::int64_t j = 0; j < x.cols; ++j) {
-      row += scale * static_cast<double>(static_cast<Arithmetic<T>>(x(i, j))) *
-             static_cast<double>(transposed ? o(j, i) : o(i, j));
+      row += scale * x(i, j) * (transposed ? o(j, i) : o(i, j));
     }
     total += row;
   }
   return total;
 }
 
-// One non-zero matrix. `largest` is its largest absolute entry.
-template <class T>
-void apply_polynomial(const SpectralMap& map, MatrixViewOf<const T> input,
-                      MatrixViewOf<T> output, double largest,
+// One non-zero f64 matrix. `largest` is its largest absolute entry.
+void apply_polynomial(const SpectralMap& map, MatrixViewOf<const double> input,
+                      MatrixViewOf<double> output, double largest,
                       SpectralWorkspace::Buffers& buffers,
                       SpectrumStatistics* statistics) {
-  using A = Arithmetic<T>;
   const bool transposed = input.rows > input.cols;
   const std::int64_t m = std::min(input.rows, input.cols);
   const std::int64_t n = std::max(input.rows, input.cols);
-  Iteration<A> it = prepare<A>(buffers, m, n);
+  Iteration it = prepare(buffers, m, n);
 
   // to entries of order 1 first, so that no square under- or overflows
   const double scale = power_of_two_scale(largest);
   copy(input, scale, transposed, it.x);
-  const double norm = std::sqrt(sum_of_squares(entries<const A>(it.x), it.target));
+  const double norm =
+      std::sqrt(sum_of_squares(std::span<const double>(entries(it.x)), it.target));
 
   const FlushDenormals flush;
   multiply_all(entries(it.x), 1.0 / norm);
-  symmetric_product<A>(1, it.x, 0, {}, it.gram, it.packed, it.target);
+  symmetric_product<double>(1, it.x, 0, {}, it.gram, it.packed, it.target);
 
   // sigma_1 relative to the norm
   const bool spectral = map.normalization == Normalization::kSpectral;
   double sigma = 0.0;
   if (spectral || statistics != nullptr) {
-    const int steps = spectral ? kNormSteps<A> : kStatisticsSteps;
-    sigma = std::sqrt(largest_eigenvalue<A>(it.gram, steps, buffers.lanczos));
+    const int steps = spectral ? kNormSteps<double> : kStatisticsSteps;
+    sigma = std::sqrt(largest_eigenvalue<double>(it.gram, steps, buffers.lanczos));
   }
   const double factor = 1.0 / (map.norm_margin * (spectral ? sigma : 1.0));
   if (factor != 1.0) {
@@ -252,7 +221,8 @@ void apply_polynomial(const SpectralMap& map, MatrixViewOf<const T> input,
   iterate(map.sequence, it);
 
   if (statistics != nullptr) {
-    const double passed = sum_of_squares(entries<const A>(it.x), it.target);
+    const double passed =
+        sum_of_squares(std::span<const double>(entries(it.x)), it.target);
     const double kept = inner_product(input, scale, transposed, it.x) / norm;
     *statistics = {
         .frobenius_norm = norm / scale,
@@ -261,10 +231,10 @@ void apply_polynomial(const SpectralMap& map, MatrixViewOf<const T> input,
         .directions_passed = passed,
         .energy_kept = passed > 0.0 ? std::min(1.0, kept * kept / passed) : 0.0};
   }
-  copy<A, T>(it.x, 1.0, transposed, output);
+  copy<double, double>(it.x, 1.0, transposed, output);
 }
 
-// The same under Precision::kFast and kAccurate.
+// One that is not f64.
 template <class T>
 void apply_block_map(const SpectralMap& map, MatrixViewOf<const T> input,
                      MatrixViewOf<T> output, double largest, SpectralWorkspace& workspace,
@@ -277,7 +247,7 @@ void apply_block_map(const SpectralMap& map, MatrixViewOf<const T> input,
   } else {
     source.narrow_gradient = input;
   }
-  block.load(source, largest, statistics != nullptr, here);
+  block.load(source, map, largest, statistics != nullptr, here);
   block.apply(map, here);
   if constexpr (std::is_same_v<T, float>) {
     block.store(output, here);
@@ -324,18 +294,17 @@ bool apply_spectral_map(const SpectralMap& map,
     largest[i] = largest_entry(input[i]);
     if (!std::isfinite(largest[i])) return false;
   }
-  const bool by_blocks = !std::is_same_v<T, double> && uses_block_map(map);
   for (std::size_t i = 0; i < input.size(); ++i) {
     SpectrumStatistics* statistic = statistics.empty() ? nullptr : &statistics[i];
     if (largest[i] == 0.0) {  // zero or empty
       copy(input[i], 1.0, false, output[i]);
       if (statistic != nullptr) *statistic = {};
-    } else if (by_blocks) {
-      if constexpr (!std::is_same_v<T, double>) {
+    } else if (map.kind == SpectralMap::Kind::kPolynomial) {
+      if constexpr (std::is_same_v<T, double>) {
+        apply_polynomial(map, input[i], output[i], largest[i], buffers, statistic);
+      } else {
         apply_block_map<T>(map, input[i], output[i], largest[i], workspace, statistic);
       }
-    } else if (map.kind == SpectralMap::Kind::kPolynomial) {
-      apply_polynomial<T>(map, input[i], output[i], largest[i], buffers, statistic);
     } else {
       apply_exact<T>(map, input[i], output[i], largest[i], buffers, statistic);
     }

@@ -23,7 +23,8 @@ std::size_t blocks_of(std::int64_t n) {
 
 TileMap::TileMap(CpuTarget target) : kernels_(tile_kernels(target)) {}
 
-void TileMap::allocate() {
+void TileMap::allocate(const SpectralMap& map) {
+  policy_ = TilePolicy(map, rows_, cols_);
   row_blocks_ = blocks_of(rows_);
   col_blocks_ = blocks_of(cols_);
   m_blocks_ = wide_ ? row_blocks_ : col_blocks_;
@@ -32,14 +33,14 @@ void TileMap::allocate() {
   right_step_ = row_blocks_ * kTileSize + kStripPadding;
   chunk_tiles_ =
       std::min(n_blocks_, std::max(kChunkTiles, kChunkRows / (m_blocks_ * kBlockEdge)));
-  whole_ = direct_;
+  whole_ = policy_.direct;
   const std::size_t left_side = 2 * row_blocks_ * left_step_,
                     right_side = 2 * col_blocks_ * right_step_;
   const std::size_t short_side = kTileSize * 2 * m_blocks_ * m_blocks_;
   const std::size_t piece = kTileSize * 2 * m_blocks_ * chunk_tiles_;
-  if (direct_ || !wide_) kept_left_.at_least(left_side);
-  if (direct_ || wide_) kept_right_.at_least(right_side);
-  if (direct_) {
+  if (policy_.direct || !wide_) kept_left_.at_least(left_side);
+  if (policy_.direct || wide_) kept_right_.at_least(right_side);
+  if (policy_.direct) {
     other_left_.at_least(left_side);
     other_right_.at_least(right_side);
     const std::size_t entries = row_blocks_ * col_blocks_ * kBlockSize;
@@ -86,21 +87,21 @@ void TileMap::load_rows(const BlockSource& source, float scale, bool update_mome
       .scale = scale,
       .rows = static_cast<std::size_t>(rows),
       .cols = static_cast<std::size_t>(cols)};
-  if (direct_ || !wide_) {
+  if (policy_.direct || !wide_) {
     call.left = kept_left_.data() + 2 * row_block * left_step_ + col_block * kTileSize;
     call.left_step = left_step_;
   } else {
     call.left = chunk_.data() + 2 * row_block * piece;
     call.left_step = piece;
   }
-  if (direct_ || wide_) {
+  if (policy_.direct || wide_) {
     call.right = kept_right_.data() + 2 * col_block * right_step_ + row_block * kTileSize;
     call.right_step = right_step_;
   } else {
     call.right = chunk_.data() + task * kTileSize;
     call.right_step = piece;
   }
-  if (direct_) {
+  if (policy_.direct) {
     call.blocks = x_.data() + (row_block * col_blocks_ + col_block) * kBlockSize;
     call.blocks_step = col_blocks_ * kBlockSize;
   }
@@ -198,8 +199,7 @@ double TileMap::largest_eigenvalue_of_gram(int steps) {
 }
 
 void TileMap::iterate(const SpectralMap& map, Executor& executor) {
-  policy_ = TilePolicy(map, rows_, cols_);
-  if (direct_) {
+  if (policy_.direct) {
     iterate_directly(map, executor);
   } else {
     iterate_gram(map, executor);
@@ -211,7 +211,7 @@ double TileMap::move(MatrixView weight, double decay, double alpha, Executor& ex
   const std::span<double> sums = squares_.at_least(2 * items);
   const TileUpdate call{.product = output_,
                         .beta = static_cast<float>(output_beta_),
-                        .x = direct_ ? x_.data() : nullptr,
+                        .x = policy_.direct ? x_.data() : nullptr,
                         .decay = static_cast<float>(decay),
                         .alpha = static_cast<float>(alpha * output_factor_),
                         .weight = weight.data,
@@ -219,7 +219,7 @@ double TileMap::move(MatrixView weight, double decay, double alpha, Executor& ex
                         .rows = static_cast<std::size_t>(rows_),
                         .cols = static_cast<std::size_t>(cols_),
                         .squares = sums.data(),
-                        .other = direct_ && collect_ ? first_x_.data() : nullptr,
+                        .other = policy_.direct && collect_ ? first_x_.data() : nullptr,
                         .inner = sums.data() + items};
   run_items(items, executor, [&](std::size_t first, std::size_t last) {
     kernels_.update(call, first, last);

@@ -57,7 +57,7 @@ class TileMap : public BlockMap {
     });
   }
 
-  void allocate() override;
+  void allocate(const SpectralMap& map) override;
   std::uint32_t load_all(const BlockSource& source, float scale, bool update_momentum,
                          Executor& executor) override;
   double gram_trace() const override;

@@ -23,8 +23,8 @@ double growth(const QuinticSequence& sequence, std::size_t steps) {
 // steps of Muon 40.9.
 constexpr double kSingleGrowth = 4.2;        // single products
 constexpr double kMostlySingleGrowth = 7.5;  // single ones but in the last two steps
-constexpr double kSingleQGrowth = 13;        // split ones, but Q X
-constexpr double kRestartGrowth = 42;        // as kMostlySingleGrowth, with a new X
+constexpr double kSingleQGrowth = 13;        // split ones, but Q X; f32 without a new X
+constexpr double kRestartGrowth = 42;        // as kMostlySingleGrowth, with a new X; f32
 
 // Short sums average less of their rounding: below so many rows the third and later steps
 // are split where single products would do, and below so many everything is, which costs
@@ -86,6 +86,22 @@ TilePolicy::TilePolicy(const SpectralMap& map, std::int64_t rows, std::int64_t c
     restart = split_from = last_two;
     rest_of_last = false;
   }
+}
+
+TilePolicy f32_policy(const SpectralMap& map, std::int64_t rows, std::int64_t cols) {
+  TilePolicy policy;
+  policy.steps = policy.restart = policy.split_from = policy.round_x_from =
+      map.sequence.size();
+  policy.direct = iterates_directly(rows, cols);
+  if (policy.direct || map.precision != Precision::kF32) return policy;
+  if (growth(map.sequence, policy.steps) <= kSingleQGrowth) return policy;
+  const std::size_t last_two = policy.steps - std::min<std::size_t>(policy.steps, 2);
+  if (last_two > 0 && growth(map.sequence, last_two) <= kRestartGrowth) {
+    policy.restart = last_two;
+  } else {
+    policy.direct = true;
+  }
+  return policy;
 }
 
 TileWork tile_work(const TilePolicy& policy, std::int64_t rows, std::int64_t cols) {

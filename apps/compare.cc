@@ -48,8 +48,7 @@ int exit_code(lab::CompareOutcome outcome) {
 int compare(const Invocation& invocation) {
   CLI::App app(
       "Tunes the learning rate of several optimizers on one recipe, then runs each at "
-      "its best rate on fresh "
-      "seeds.",
+      "its best rate on fresh seeds.",
       "pion compare");
   app.footer(lab::alias_help());
   std::string recipe_name, optimizers, seeds, out;

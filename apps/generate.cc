@@ -80,9 +80,9 @@ int generate(const Invocation& invocation) {
   app.footer(
       "Greedy unless --temperature is above 0. Prints a sample's token ids on one line; "
       "with --prompt, its text, in which characters that a terminal obeys are shown as "
-      "\\x1b. A prompt is taken as it is: for a model trained on chats "
-      "give --chat; one trained on problems without a template was asked with a newline "
-      "after each, --prompt $'3+4?\\n'.");
+      "\\x1b. A prompt is taken as it is: for a model trained on chats give --chat; one "
+      "trained on problems without a template was asked with a newline after each, "
+      "--prompt $'3+4?\\n'.");
   std::string folder, words, text;
   lab::SamplingOptions options{.max_new_tokens = 64, .temperature = 0};
   std::int64_t samples = 1;

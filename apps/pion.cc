@@ -78,7 +78,8 @@ int dispatch(const Subcommand& subcommand, const Invocation& invocation) {
   }
   std::cout.flush();
   // whatever was quoted, a message has to be read
-  std::cerr << "pion " << subcommand.name << ": " << lab::printable(lab::shortened(message, 8000)) << "\n";
+  std::cerr << "pion " << subcommand.name << ": "
+            << lab::printable(lab::shortened(message, 8000)) << "\n";
   return code;
 }
 

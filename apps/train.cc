@@ -101,9 +101,9 @@ int train(const Invocation& invocation) {
                                                       .report = !no_report,
                                                       .command = invocation.command});
   if (!outcome.complete) {
-    std::cout << (outcome.step > 0 ? "interrupted and saved at update " +
-                                         std::to_string(outcome.step)
-                                   : "interrupted before the first update")
+    std::cout << (outcome.step > 0
+                      ? "interrupted and saved at update " + std::to_string(outcome.step)
+                      : "interrupted before the first update")
               << "; continue with: pion train --resume --out " << lab::shell_word(out)
               << lab::words_to_continue(lab::named_verifiers(recipe)) << "\n";
     return kInterrupted;

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Question  How long does a GRPO step's work on a small language model take: sampling,
-// and the
-//           gradient of the answers' log-probabilities? Beside it, the same by
+// Question  How long does a GRPO step's work on a small language model take: sampling, and
+//           the gradient of the answers' log-probabilities? Beside it, the same by
 //           transformers.
 // Run       build/release/benchmarks/generation_speed [--json FILE] [--model FOLDER]
-//           [--threads N] [--repetitions N] [--prompts N] [--samples N] [--prompt-tokens
-//           N]
-//           [--new-tokens N] [--sizes tiny|qwen2.5-0.5b]
+//           [--threads N] [--repetitions N] [--prompts N] [--samples N]
+//           [--prompt-tokens N] [--new-tokens N] [--sizes tiny|qwen2.5-0.5b]
 //           python benchmarks/generation_speed.py runs both, interleaved
 // Results   docs/results/speed.md
 #include <ATen/CPUGeneratorImpl.h>

@@ -13,8 +13,8 @@
 namespace pion::lab {
 namespace {
 
-constexpr std::size_t kEpisodeWindow =
-    100;  // finished episodes that the means are taken over
+// finished episodes that the means are taken over
+constexpr std::size_t kEpisodeWindow = 100;
 
 [[noreturn]] void refuse(const std::string& what, double got) {
   throw std::invalid_argument("Ppo: " + what + ", got " + nlohmann::json(got).dump());

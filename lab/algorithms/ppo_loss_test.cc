@@ -165,8 +165,8 @@ TEST(PpoLoss, AClippedSampleHasNoPolicyGradient) {
     c.output.logits = torch::tensor({{2.0f, 0.0f}}).requires_grad_();
     c.batch.actions = torch::zeros({1}, torch::kInt64);
     const double log_p = -std::log(1 + std::exp(-2.0));
-    c.batch.log_probs =
-        torch::full({1}, a > 0 ? log_p - 1 : log_p + 1);  // ratio e or 1/e
+    // ratio e or 1/e
+    c.batch.log_probs = torch::full({1}, a > 0 ? log_p - 1 : log_p + 1);
     c.batch.advantages = torch::full({1}, a);
     const PpoOptions o{
         .normalize_advantages = false, .value_coefficient = 0, .entropy_coefficient = 0};

@@ -38,9 +38,8 @@ int calls_of(double step_seconds) {
 Timing summary(std::vector<double> taken, int calls) {
   std::sort(taken.begin(), taken.end());
   const std::size_t middle = taken.size() / 2;
-  const double median = taken.size() % 2 == 1
-                            ? taken[middle]
-                            : 0.5 * (taken[middle - 1] + taken[middle]);
+  const double median =
+      taken.size() % 2 == 1 ? taken[middle] : 0.5 * (taken[middle - 1] + taken[middle]);
   return {taken.front(), median, static_cast<int>(taken.size()), calls};
 }
 

@@ -28,8 +28,7 @@ struct Timing {
 // each has stepped twice, or once where a step takes half a second. A turn lasts 0.1 ms
 // at least: several steps of a fast contender. One that may be left out is, if its step
 // in the warm-up took more than `slowest` times as long as the fastest one's.
-std::vector<Timing> interleave(
-    std::span<const Contender> contenders, double seconds,
-    double slowest = std::numeric_limits<double>::infinity());
+std::vector<Timing> interleave(std::span<const Contender> contenders, double seconds,
+                               double slowest = std::numeric_limits<double>::infinity());
 
 }  // namespace pion::bench

@@ -12,8 +12,8 @@ bool has_bf16_tiles();  // tdpbf16ps (AMX-BF16), and the system lets this proces
 
 // Floating-point operations of one round; what they were is in the function's name.
 inline constexpr double kBf16DotFlops = 12.0 * 16 * 2 * 2;  // 12 vectors of 16 pairs
-inline constexpr double kBf16TileFlops =
-    4.0 * 16 * 16 * 32 * 2;  // 4 tiles 16x16, 32 deep
+// 4 tiles 16x16, 32 deep
+inline constexpr double kBf16TileFlops = 4.0 * 16 * 16 * 32 * 2;
 
 // Rounds in registers alone. Must only be called where has_... is true.
 void bf16_dot_rounds(std::int64_t rounds);

@@ -247,8 +247,7 @@ std::string stages_text(const Json& stages) {
                number_or_dash(row.at("gbs"))});
   }
   return "\n## Stages and products of one block, one thread, the block in the caches "
-         "that "
-         "hold it\n\n" +
+         "that hold it\n\n" +
          table.str();
 }
 

@@ -52,8 +52,7 @@ ArithmeticKind::ArithmeticKind(std::string_view pattern) : pattern_(pattern) {
   const auto fail = [&](const std::string& what) {
     throw std::invalid_argument(
         "make_arithmetic: a kind must be a pattern of d (digit) and + - ? between "
-        "numbers, "
-        "such as \"dd?dd?dd\", got \"" +
+        "numbers, such as \"dd?dd?dd\", got \"" +
         pattern_ + "\": " + what);
   };
   int digits = 0;

@@ -133,7 +133,9 @@ TEST(Vocabulary, JoinsBytesAndDropsWhatTokenizersPutBefore) {
   EXPECT_EQ(decode(LeadingBlank::kKept, {4, 5}), "\xc3\xa9");
   // not in the vocabulary: U+FFFD
   EXPECT_EQ(decode(LeadingBlank::kKept, {-1, 2, 6, std::int64_t{1} << 40}),
-            "\xef\xbf\xbd" "b" "\xef\xbf\xbd\xef\xbf\xbd");
+            "\xef\xbf\xbd"
+            "b"
+            "\xef\xbf\xbd\xef\xbf\xbd");
   EXPECT_EQ(decode(LeadingBlank::kOneDropped, {}), "");
 }
 

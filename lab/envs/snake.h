@@ -100,8 +100,8 @@ class Snake : public VectorEnvironment {
   // The fixed part of one environment's state; its body lies in a ring of cells_ entries.
   struct Episode {
     std::uint64_t draws = 0;  // random numbers taken so far
-    std::int32_t head =
-        0;  // index of the head in the ring; the body follows at head + 1, ...
+    // index of the head in the ring; the body follows at head + 1, ...
+    std::int32_t head = 0;
     std::int32_t length = 0;  // cells
     std::int32_t heading = 0;
     std::int32_t food = -1;   // cell, -1: none

@@ -99,11 +99,14 @@ constexpr std::int64_t kMaxSize = 1 << 30;  // of one dimension: far above any m
 constexpr std::int64_t kMaxLayers = 1 << 16;
 
 // What rope_scaling and rope_parameters may hold.
-constexpr std::array<std::string_view, 8> kRopeKeys = {
-    "rope_type",       "type",
-    "rope_theta",      "factor",
-    "low_freq_factor", "high_freq_factor",
-    "original_max_position_embeddings", "partial_rotary_factor"};
+constexpr std::array<std::string_view, 8> kRopeKeys = {"rope_type",
+                                                       "type",
+                                                       "rope_theta",
+                                                       "factor",
+                                                       "low_freq_factor",
+                                                       "high_freq_factor",
+                                                       "original_max_position_embeddings",
+                                                       "partial_rotary_factor"};
 
 LmArchitecture read_architecture(const Reader& reader, const std::string& where) {
   const std::string type = reader.text("model_type", "");

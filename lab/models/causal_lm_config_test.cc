@@ -70,14 +70,14 @@ TEST(ModelConfig, ReadsBothGenerationsOfRopeKeys) {
 
 // As transformers 5 writes models whose layers differ; here all attend to everything.
 TEST(ModelConfig, ReadsRopeKeysByKindsOfLayers) {
-  const CausalLmConfig config = parse_model_config(
-      with("\"rope_theta\": 5000.0",
-           R"("layer_types": ["full_attention"], "rope_parameters": {
+  const CausalLmConfig config =
+      parse_model_config(with("\"rope_theta\": 5000.0",
+                              R"("layer_types": ["full_attention"], "rope_parameters": {
              "sliding_attention": {"rope_theta": 3.0, "rope_type": "default"},
              "full_attention": {"rope_theta": 7.0, "rope_type": "llama3", "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                "partial_rotary_factor": 1.0}})"),
-      "c");
+                         "c");
   EXPECT_EQ(config.rope_theta, 7.0);
   ASSERT_TRUE(config.rope_scaling);
   EXPECT_EQ(config.rope_scaling->factor, 8.0);
@@ -86,11 +86,11 @@ TEST(ModelConfig, ReadsRopeKeysByKindsOfLayers) {
 }
 
 TEST(ModelConfig, TakesRopeScalingBeforeRopeParameters) {
-  const CausalLmConfig config = parse_model_config(
-      with("5000.0",
-           R"(5000.0, "rope_parameters": {"rope_theta": 7.0},
+  const CausalLmConfig config =
+      parse_model_config(with("5000.0",
+                              R"(5000.0, "rope_parameters": {"rope_theta": 7.0},
               "rope_scaling": {"type": "default", "rope_theta": 9.0})"),
-      "c");
+                         "c");
   EXPECT_EQ(config.rope_theta, 9.0);
 }
 

@@ -16,8 +16,8 @@ namespace pion::lab {
 // A run of new tokens, and the earlier sequence that it continues.
 struct PackedSequence {
   std::vector<std::int64_t> tokens;
-  std::int64_t continues =
-      -1;  // index of an earlier sequence, itself continuing none; -1: none
+  // index of an earlier sequence, itself continuing none; -1: none
+  std::int64_t continues = -1;
 };
 
 // Queries and keys of sequences of similar length, padded to a rectangle for attention.

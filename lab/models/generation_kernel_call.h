@@ -7,15 +7,13 @@
 
 namespace pion::lab {
 
-constexpr std::size_t kDecodeLanes =
-    16;  // floats of a cache line: one vector of the widest target
+// floats of a cache line: one vector of the widest target
+constexpr std::size_t kDecodeLanes = 16;
 
-// Heads of attention. A sequence's cache of capacity C (a multiple of 16) is, per kv
-// head,
-//   keys    (C / 16) x head_dim x 16          16 tokens side by side: a score needs no
-//   sum
-//                                             across a vector
-//   values  C x value_stride()                padded with zeros
+// Heads of attention. A sequence's cache of capacity C (a multiple of 16) is, per kv head,
+//   keys    (C / 16) x head_dim x 16    16 tokens side by side: a score needs no sum across
+//                                       a vector
+//   values  C x value_stride()          padded with zeros
 struct DecodeShape {
   std::size_t heads, kv_heads, head_dim;
   constexpr std::size_t value_stride() const {

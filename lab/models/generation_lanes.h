@@ -59,8 +59,8 @@ inline Lanes exponential(Lanes x) {
   const Lanes low = all(-87.0f);
   const Ints tiny = x < low;
   x = tiny ? low : x;
-  const Lanes shifter =
-      all(12582912.0f);  // 1.5 * 2^23: its sum's low bits are an integer
+  // 1.5 * 2^23: its sum's low bits are an integer
+  const Lanes shifter = all(12582912.0f);
   const Lanes scaled = x * 1.44269504088896341f + shifter;
   const Lanes n = scaled - shifter;
   Lanes r = x - n * 0.693359375f;  // ln 2 in two parts, the first exact in 9 bits

@@ -10,8 +10,8 @@ namespace pion::lab {
 
 struct TokenChoice {
   std::int64_t token = 0;
-  float logprob =
-      0;  // under the distribution that was sampled from; greedy: temperature 1
+  // under the distribution that was sampled from; greedy: temperature 1
+  float logprob = 0;
 };
 
 // Chooses for one row after the other; keeps its memory between calls.

@@ -229,8 +229,7 @@ void Exhibits::matrices_and_embeddings() {
   add("matrices_embeddings", "Hidden matrices against embeddings", "log_lines", "updates",
       "update RMS, median",
       "SGD on the embeddings steps in proportion to the gradient, AdamW does not. Size "
-      "of "
-      "the other parameters' updates over that of embeddings and head at the end: " +
+      "of the other parameters' updates over that of embeddings and head at the end: " +
           by_optimizer(comparison_, 1,
                        [&](const Entrant& entrant) {
                          const auto found = ratio.find(entrant.name);

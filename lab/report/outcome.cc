@@ -87,10 +87,10 @@ Outcome of_run(const Comparison& comparison, double untrained, double random) {
   const std::string score = comparison.score.empty() ? "score" : comparison.score;
   if (const std::string odd = odd_ending(run.status); !odd.empty()) {
     return {name + " " + odd + where,
-            std::isfinite(run.score) ? score + " at the end of one run: " +
-                                           format_score(run.score, kNan) +
-                                           baseline(untrained, random) + "."
-                                     : "The run has no score.",
+            std::isfinite(run.score)
+                ? score + " at the end of one run: " + format_score(run.score, kNan) +
+                      baseline(untrained, random) + "."
+                : "The run has no score.",
             ""};
   }
   if (std::isfinite(run.score)) {

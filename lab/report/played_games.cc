@@ -6,8 +6,8 @@
 namespace pion::lab::report {
 namespace {
 
-constexpr std::size_t kFrames =
-    900;  // a game's last moves: a minute and a half at ten a second
+// a game's last moves: a minute and a half at ten a second
+constexpr std::size_t kFrames = 900;
 constexpr double kLongestSide = 200;  // cells; a larger board has no visible cells
 
 bool is_pair(const Json& value) {

@@ -11,8 +11,8 @@
 #include "lab/report/escape.h"
 #include "lab/report/page_data.h"
 #include "lab/run/durable_file.h"
-#include "lab/run/plain_name.h"
 #include "lab/run/installed_folder.h"
+#include "lab/run/plain_name.h"
 
 namespace pion::lab {
 namespace {
@@ -81,8 +81,7 @@ Json collect(const fs::path& directory) {
   if (!is_run(directory)) {
     throw std::invalid_argument(
         "write_report: the directory must hold compare.json (a comparison) or "
-        "metrics.jsonl, "
-        "recipe.toml or result.json (a run), got " +
+        "metrics.jsonl, recipe.toml or result.json (a run), got " +
         directory.string() + " with none of them");
   }
   const RunRecord run = read_run(directory);

@@ -8,13 +8,11 @@ namespace pion::lab {
 // Writes one self-contained HTML page (charts, tables, a played game; no network) that
 // shows what the optimizers did.
 //
-//   run_or_comparison  a directory with compare.json (a comparison) or with
-//   metrics.jsonl,
+//   run_or_comparison  a directory with compare.json (a comparison) or with metrics.jsonl,
 //                      recipe.toml or result.json (a run, which may be unfinished); read
 //                      only
 //   html               written to a temporary name beside it, then renamed: a reader sees
-//   the old
-//                      page or the new one
+//                      the old page or the new one
 //
 // What is missing or damaged inside a run (a truncated last line, an absent routing.toml)
 // is left out and named on the page. The chart library and the page's parts come from the

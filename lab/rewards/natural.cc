@@ -7,8 +7,8 @@
 namespace pion::lab {
 namespace {
 
-constexpr std::uint64_t kLimb =
-    1000000000;  // 10^9 < 2^30: products and carries fit 64 bits
+// 10^9 < 2^30: products and carries fit 64 bits
+constexpr std::uint64_t kLimb = 1000000000;
 
 void trim_zeros(Natural& x) {
   while (!x.empty() && x.back() == 0) x.pop_back();

@@ -114,8 +114,8 @@ bool only_unit(Cursor at) {
 // Behind the only "=": of "x <= 5" nothing is taken off.
 std::string_view right_side(std::string_view text) {
   const std::size_t equals = text.find('=');
-  const bool one =
-      equals != kNone && equals == text.rfind('=');  // "a = 1, b = 2" is none
+  // "a = 1, b = 2" is none
+  const bool one = equals != kNone && equals == text.rfind('=');
   if (!one || (equals > 0 && std::string_view("!<>~").find(text[equals - 1]) != kNone))
     return text;
   return unwrapped(text.substr(equals + 1));

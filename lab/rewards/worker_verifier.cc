@@ -24,8 +24,8 @@ namespace {
 
 using Json = nlohmann::json;
 constexpr double kStartSeconds = 120;  // imports of sympy from a cold disk
-constexpr double kGraceSeconds =
-    1;  // beyond the worker's own limit, which spares a restart
+// beyond the worker's own limit, which spares a restart
+constexpr double kGraceSeconds = 1;
 
 std::string request_line(std::int64_t id, const Attempt& attempt) {
   Json request = {{"id", id},

@@ -5,7 +5,7 @@
 //   optimizer.safetensors  Optimizer::state_tensors()
 //   task.safetensors       Task::save's tensors and LibTorch's CPU generator
 //   state.json             {"format", "task", "step", "metrics_bytes", "wall_seconds",
-//   "state"}
+//                          "state"}
 //
 // Written to a temporary directory, every file and the directory fsynced, then renamed: a
 // checkpoint of that name is complete, whatever killed the process.

@@ -245,9 +245,9 @@ class Comparison {
     else
       std::printf("%s %s  %s%s\n", info_->score.c_str(), score_text(run.score).c_str(),
                   duration_text(run.wall_seconds).c_str(),
-                  run.error.empty() ? ""
-                                    : printable_line("  " + run.status + ": " + run.error)
-                                          .c_str());
+                  run.error.empty()
+                      ? ""
+                      : printable_line("  " + run.status + ": " + run.error).c_str());
     std::fflush(stdout);
   }
 
@@ -305,8 +305,7 @@ class Comparison {
           {optimizer, lr == best_.end() ? "-" : number_text(lr->second),
            std::to_string(scores.size()) + "/" + std::to_string(plan_.seeds.size()) +
                endings(optimizer, "final"),
-           mean,
-           scores.empty() ? "-" : duration_text(summarize(seconds).mean)});
+           mean, scores.empty() ? "-" : duration_text(summarize(seconds).mean)});
     }
     return columns(rows) +
            (info_->higher_is_better ? "Higher is better.\n" : "Lower is better.\n");

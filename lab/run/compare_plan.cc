@@ -146,9 +146,8 @@ std::map<std::string, double> best_rates(const ComparePlan& plan,
       bool sound = true;
       for (const ComparedRun& run : tuning) {
         if (run.optimizer != optimizer || run.lr != lr || run.phase != "tune") continue;
-        sound =
-            sound && !run.failed() && run.status != "diverged" && run.score &&
-            std::isfinite(*run.score);
+        sound = sound && !run.failed() && run.status != "diverged" && run.score &&
+                std::isfinite(*run.score);
         sum += run.score.value_or(0);
         ++count;
       }

@@ -29,8 +29,8 @@ std::vector<ComparedRun> scored(const ComparePlan& plan,
 
 TEST(ComparePlan, TunesOnlyGridsAndRunsTheBestOnFreshSeeds) {
   const ComparePlan plan = small_plan();
-  const std::vector<ComparedRun> runs =
-      scored(plan, {1, 3, 5, 1, 2, 2});  // means 2, 3, 2
+  // means 2, 3, 2
+  const std::vector<ComparedRun> runs = scored(plan, {1, 3, 5, 1, 2, 2});
   const std::map<std::string, double> best = best_rates(plan, runs);
   EXPECT_EQ(best, (std::map<std::string, double>{{"adamw", 2}, {"muon", 5}}));
   EXPECT_TRUE(rates_at_edge(plan, best).empty());

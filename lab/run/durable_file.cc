@@ -23,8 +23,7 @@ bool is_temporary(const std::string& name) {
   const std::size_t mark = name.rfind(kTemporary);
   if (mark == std::string::npos || mark == 0) return false;
   const std::string process = name.substr(mark + kTemporary.size());
-  return !process.empty() &&
-         process.find_first_not_of("0123456789") == std::string::npos;
+  return !process.empty() && process.find_first_not_of("0123456789") == std::string::npos;
 }
 
 [[noreturn]] void fail(const std::string& what, const fs::path& path, int error) {

@@ -86,8 +86,7 @@ Ending ending_of(const EndingSigns& signs) {
   if (!signs.losses_finite)
     return {EndingKind::kDiverged,
             "losses or gradients of the last updates are no finite numbers"};
-  if (!signs.weights_moved)
-    return {EndingKind::kUntrained, "no update changed a weight"};
+  if (!signs.weights_moved) return {EndingKind::kUntrained, "no update changed a weight"};
   const bool certain = signs.entropy_first >= kCertain && signs.entropy_last < kCertain;
   if (certain && no_better(signs.score, signs.score_before, signs.higher_is_better) &&
       no_better(signs.curve_last, signs.curve_first, /*higher_is_better=*/true))

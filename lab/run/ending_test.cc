@@ -89,10 +89,10 @@ TEST(Ending, ReadsTheFirstAndTheLastTenth) {
   std::istringstream metrics(lines.str());
   const EndingSigns signs = read_signs(metrics, task());
   EXPECT_EQ(signs.score_before, 0.25);
-  EXPECT_EQ(signs.curve_first, 1.5);    // of updates 1 and 2
-  EXPECT_EQ(signs.curve_last, 19.5);    // of 19 and 20
+  EXPECT_EQ(signs.curve_first, 1.5);  // of updates 1 and 2
+  EXPECT_EQ(signs.curve_last, 19.5);  // of 19 and 20
   EXPECT_EQ(signs.entropy_first, 38.5);
-  EXPECT_EQ(signs.entropy_last, 21);    // of 19 alone
+  EXPECT_EQ(signs.entropy_last, 21);  // of 19 alone
   std::istringstream none("");
   EXPECT_TRUE(std::isnan(read_signs(none, task()).entropy_last));
 }

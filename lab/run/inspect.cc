@@ -19,8 +19,8 @@ namespace {
 namespace fs = std::filesystem;
 
 std::string read_text(const fs::path& path) {
-  constexpr std::uintmax_t kLargest =
-      256 << 20;  // bytes; an index of 10^6 tensors has 100 MB
+  // bytes; an index of 10^6 tensors has 100 MB
+  constexpr std::uintmax_t kLargest = 256 << 20;
   std::error_code error;
   if (fs::file_size(path, error) > kLargest || error)
     throw std::invalid_argument("inspect: cannot read " + path.string());
@@ -185,8 +185,8 @@ std::string inspect(const InspectOptions& options) {
         parameters.push_back({name, record.shape, module_type(name, record.shape.size()),
                               "", dtype_name(record.tag)});
       else
-        left_out += "  " + name + "  " + shape_text(record.shape) + "  " + record.tag +
-                    "\n";
+        left_out +=
+            "  " + name + "  " + shape_text(record.shape) + "  " + record.tag + "\n";
     }
   }
   RoutingOptions routing_options;

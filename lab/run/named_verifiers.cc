@@ -54,8 +54,7 @@ void require_named(const TextPairs& found, const std::set<std::string>& named,
       throw std::invalid_argument(where.string() + ": its recipe has " + key + " = \"" +
                                   name +
                                   "\", which runs code; a run's folder may come from "
-                                  "elsewhere, so it runs only if "
-                                  "you name it again: --" +
+                                  "elsewhere, so it runs only if you name it again: --" +
                                   key + "=" + name);
 }
 

@@ -11,8 +11,8 @@ std::string python_program() {
   const char* chosen = std::getenv("PION_PYTHON");
   if (chosen != nullptr) return chosen;
   std::error_code error;
-  const bool checkout = installed_folder().empty() ||
-                        std::filesystem::exists(PION_CHECKOUT_VENV, error);
+  const bool checkout =
+      installed_folder().empty() || std::filesystem::exists(PION_CHECKOUT_VENV, error);
   return checkout ? PION_CHECKOUT_VENV : "python3";
 }
 

@@ -218,8 +218,7 @@ void Recipe::check() const {
   if (is_matrix_rule(rest()))
     fail(
         "[optimizer.rest]: rule must be adamw or sgd, because what is no hidden matrix "
-        "has no "
-        "spectrum; got \"" +
+        "has no spectrum; got \"" +
         std::string(rule_name(rest())) + "\"");
 }
 

@@ -36,8 +36,9 @@ const Schema& run_schema();
 // A resolved experiment: every key has a value. Three kinds of tables are special:
 //   [optimizer.matrices], [optimizer.rest]  rules: key "rule" and that rule's own keys
 //   [optimizer.overrides]                   glob on a parameter's name = "matrix", "rest"
-//   or a rule [compare.grid], [compare.settings.X]    per optimizer X: learning rates;
-//   keys it alone has
+//                                           or a rule
+//   [compare.grid], [compare.settings.X]    per optimizer X: learning rates; keys that it
+//                                           alone has
 // Copies are independent.
 class Recipe {
  public:

@@ -188,8 +188,8 @@ class RecipeReader {
     } else if (std::holds_alternative<double>(key.fallback) && node.is_number()) {
       value = *node.value<double>();
     } else if (std::holds_alternative<std::int64_t>(key.fallback) && node.is_number()) {
-      const std::optional<std::int64_t> whole =
-          node.value<std::int64_t>();  // 1e6 too, not 1.5
+      // 1e6 too, not 1.5
+      const std::optional<std::int64_t> whole = node.value<std::int64_t>();
       if (!whole) wrong_type(node, key.name, wanted);
       value = *whole;
     } else {

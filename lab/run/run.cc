@@ -91,9 +91,8 @@ class TrainingRun {
     start();
     std::optional<Tracker> tracker;
     if (!track.empty()) tracker.emplace(track, fs::absolute(options_.out));
-    const bool complete = guarded([this] {
-      return done_or_diverged([this] { return loop(); }) && finish();
-    });
+    const bool complete = guarded(
+        [this] { return done_or_diverged([this] { return loop(); }) && finish(); });
     if (tracker)
       if (const std::string problem = tracker->finish(); !problem.empty())
         progress_->say(problem);

@@ -181,9 +181,9 @@ TEST_F(RunTest, WhatKillsLeftIsRemovedAndNothingElse) {
   const std::vector<fs::path> left = {
       paths.root / "result.json.tmp123", paths.root / "recipe.toml.tmp1",
       paths.model() / "config.json.tmp4194304", paths.model() / "tokenizer.json.tmp7"};
-  const std::vector<fs::path> own = {
-      paths.root / "notes.tmp", paths.root / "notes.tmp12a", paths.root / ".tmp12",
-      paths.root / "notes.txt"};
+  const std::vector<fs::path> own = {paths.root / "notes.tmp",
+                                     paths.root / "notes.tmp12a", paths.root / ".tmp12",
+                                     paths.root / "notes.txt"};
   for (const fs::path& file : left) std::ofstream(file) << "half";
   for (const fs::path& file : own) std::ofstream(file) << "mine";
   fs::create_directories(paths.root / "folder.tmp1");

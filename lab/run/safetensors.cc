@@ -19,8 +19,8 @@ using Json = nlohmann::json;
 
 constexpr std::uint64_t kLengthBytes = kSafetensorsLengthBytes;
 constexpr std::uint64_t kLargestHeader = 100'000'000;  // the format's own limit
-constexpr std::size_t kDeepest =
-    8;  // a header nests 3 deep; a parser that recurses must not be led further
+// a header nests 3 deep; a parser that recurses must not be led further
+constexpr std::size_t kDeepest = 8;
 
 struct TypeRow {
   TensorType type;
@@ -28,26 +28,17 @@ struct TypeRow {
   std::size_t bits;
 };
 // In the order of TensorType, then those that are only named; all that the format has.
-constexpr std::array<TypeRow, 20> kTypes = {{{TensorType::kBool, "BOOL", 8},
-                                             {TensorType::kU8, "U8", 8},
-                                             {TensorType::kI32, "I32", 32},
-                                             {TensorType::kI64, "I64", 64},
-                                             {TensorType::kF16, "F16", 16},
-                                             {TensorType::kBF16, "BF16", 16},
-                                             {TensorType::kF32, "F32", 32},
-                                             {TensorType::kF64, "F64", 64},
-                                             {TensorType::kOther, "I8", 8},
-                                             {TensorType::kOther, "I16", 16},
-                                             {TensorType::kOther, "U16", 16},
-                                             {TensorType::kOther, "U32", 32},
-                                             {TensorType::kOther, "U64", 64},
-                                             {TensorType::kOther, "F8_E4M3", 8},
-                                             {TensorType::kOther, "F8_E5M2", 8},
-                                             {TensorType::kOther, "F8_E8M0", 8},
-                                             {TensorType::kOther, "F6_E2M3", 6},
-                                             {TensorType::kOther, "F6_E3M2", 6},
-                                             {TensorType::kOther, "F4", 4},
-                                             {TensorType::kOther, "C64", 64}}};
+constexpr std::array<TypeRow, 20> kTypes = {
+    {{TensorType::kBool, "BOOL", 8},     {TensorType::kU8, "U8", 8},
+     {TensorType::kI32, "I32", 32},      {TensorType::kI64, "I64", 64},
+     {TensorType::kF16, "F16", 16},      {TensorType::kBF16, "BF16", 16},
+     {TensorType::kF32, "F32", 32},      {TensorType::kF64, "F64", 64},
+     {TensorType::kOther, "I8", 8},      {TensorType::kOther, "I16", 16},
+     {TensorType::kOther, "U16", 16},    {TensorType::kOther, "U32", 32},
+     {TensorType::kOther, "U64", 64},    {TensorType::kOther, "F8_E4M3", 8},
+     {TensorType::kOther, "F8_E5M2", 8}, {TensorType::kOther, "F8_E8M0", 8},
+     {TensorType::kOther, "F6_E2M3", 6}, {TensorType::kOther, "F6_E3M2", 6},
+     {TensorType::kOther, "F4", 4},      {TensorType::kOther, "C64", 64}}};
 
 std::uint64_t read_length(std::string_view bytes) {
   std::uint64_t value = 0;
@@ -76,10 +67,10 @@ class HeaderCheck : public nlohmann::json_sax<Json> {
   bool end_array() override { return close(); }
   bool key(string_t& name) override {
     if (keys_.back().insert(name).second) return true;
-    throw std::invalid_argument(where_ + ": the header names \"" + shortened(name) + "\" twice");
+    throw std::invalid_argument(where_ + ": the header names \"" + shortened(name) +
+                                "\" twice");
   }
-  bool parse_error(std::size_t, const std::string&,
-                   const Json::exception&) override {
+  bool parse_error(std::size_t, const std::string&, const Json::exception&) override {
     return false;
   }
 
@@ -243,9 +234,8 @@ SafetensorsHeader parse_safetensors(std::string_view start, std::uint64_t file_s
   header.data_start = kLengthBytes + length;
   for (const auto& [name, entry] : json.items()) {
     if (name != "__metadata__") {
-      header.tensors.emplace(name,
-                             read_record(entry, where + ": tensor \"" +
-                                               shortened(name) + "\""));
+      header.tensors.emplace(
+          name, read_record(entry, where + ": tensor \"" + shortened(name) + "\""));
       continue;
     }
     if (!entry.is_object())

@@ -132,17 +132,17 @@ TEST(Safetensors, RefusesWhatIsDamagedOrForeignAndSaysWhat) {
 // Bits of a number by the format's own list of types; the last is of no list.
 TEST(Safetensors, NamesTypesThatItDoesNotRead) {
   const std::vector<std::pair<std::string, std::size_t>> types = {
-      {"I8", 8},      {"I16", 16},    {"U16", 16},     {"U32", 32},     {"U64", 64},
-      {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8},  {"F6_E2M3", 6},  {"F6_E3M2", 6},
+      {"I8", 8},      {"I16", 16},    {"U16", 16},     {"U32", 32},    {"U64", 64},
+      {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8},  {"F6_E2M3", 6}, {"F6_E3M2", 6},
       {"F4", 4},      {"C64", 64},    {"F9_UNSEEN", 5}};
   for (const auto& [tag, bits] : types) {
     const std::size_t bytes = (3 * 5 * bits + 7) / 8;
     const std::string end = std::to_string(bytes);
-    const SafetensorsHeader header = parse(with_length(
-        R"({"a":{"dtype":")" + tag + R"(","shape":[3,5],"data_offsets":[0,)" + end +
-            R"(]},"b":{"dtype":"F32","shape":[1],"data_offsets":[)" + end + "," +
-            std::to_string(bytes + 4) + "]}}",
-        std::string(bytes + 4, 'x')));
+    const SafetensorsHeader header = parse(
+        with_length(R"({"a":{"dtype":")" + tag + R"(","shape":[3,5],"data_offsets":[0,)" +
+                        end + R"(]},"b":{"dtype":"F32","shape":[1],"data_offsets":[)" +
+                        end + "," + std::to_string(bytes + 4) + "]}}",
+                    std::string(bytes + 4, 'x')));
     EXPECT_EQ(header.tensors.at("a").type, TensorType::kOther) << tag;
     EXPECT_EQ(header.tensors.at("a").tag, tag);
     EXPECT_EQ(header.tensors.at("b").type, TensorType::kF32);

@@ -27,8 +27,8 @@ class Task {
   virtual ~Task() = default;
 
   virtual torch::nn::Module& model() = 0;
-  virtual std::int64_t updates()
-      const = 0;  // length of the run; update i is in [0, updates())
+  // Length of the run: update i is in [0, updates()).
+  virtual std::int64_t updates() const = 0;
   virtual AttentionShape attention_shape() const { return {}; }
   // Module types and names are enough for most models; a task may add routing decisions.
   virtual RoutingOptions routing_options(const Recipe& recipe) const;

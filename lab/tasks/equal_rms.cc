@@ -9,8 +9,8 @@
 namespace pion::lab {
 namespace {
 
-constexpr double kFloor =
-    1e-4;  // of ||D||_F: far below one direction, whose norm is about 1
+// of ||D||_F: far below one direction, whose norm is about 1
+constexpr double kFloor = 1e-4;
 
 // The learning rate of every chosen parameter, in order.
 std::vector<double> checked_rates(Optimizer& optimizer,

@@ -72,8 +72,8 @@ Forgetting::Forgetting(const ForgettingOptions& options)
 
 torch::Tensor Forgetting::task2_inputs(std::int64_t count,
                                        at::Generator& generator) const {
-  const double spread =
-      std::sqrt(1.0 * kInputs / kSubspace);  // the power of task 1's inputs
+  // the power of task 1's inputs
+  const double spread = std::sqrt(1.0 * kInputs / kSubspace);
   const torch::Tensor inside =
       at::mm(at::randn({count, kSubspace}, generator), subspace_.t());
   return spread * inside + kIsotropic * at::randn({count, kInputs}, generator);

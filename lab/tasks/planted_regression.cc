@@ -8,8 +8,8 @@
 namespace pion::lab {
 namespace {
 
-constexpr std::int64_t kSeedOffset =
-    1000;  // seed s draws what torch.manual_seed(1000 + s) does
+// seed s draws what torch.manual_seed(1000 + s) does
+constexpr std::int64_t kSeedOffset = 1000;
 
 void check_options(const PlantedOptions& o) {
   require(o.width > 0, "planted_regression: width must be positive", o.width);

@@ -56,8 +56,7 @@ Schema rollout_keys() {
       {"rl.verifier", o.verifier, "name of the verifier; \"\": the problems' own"},
       {"rl.answer_after", o.verification.answer_after,
        "text, such as </think>, behind whose last place an answer is looked for; an "
-       "answer "
-       "without it is wrong; \"\": anywhere"},
+       "answer without it is wrong; \"\": anywhere"},
       real("rl.reward_correct", o.verification.weights.correct, "for a right answer",
            -1e6, 1e6),
       real("rl.reward_format", o.verification.weights.format,

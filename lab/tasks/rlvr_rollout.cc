@@ -79,8 +79,8 @@ GatheredRollout gather_rollout(const CausalLm& model, const ProblemSet& problems
       const Tensor mixed = mixed_groups(rollout, options.estimator.filter_metric);
       keep = mixed.nonzero().squeeze(1);
       const Tensor graded = mixed_groups(rollout, FilterMetric::kReward);
-      result.graded_groups += (graded & ~mixed).sum().item<double>() /
-                              static_cast<double>(options.samples);
+      result.graded_groups +=
+          (graded & ~mixed).sum().item<double>() / static_cast<double>(options.samples);
     }
     const std::int64_t kept = keep.size(0) / options.samples;
     result.rejected_groups += static_cast<double>(missing - kept);

@@ -57,8 +57,8 @@ void require_same_setup(const Json& state, const Json& digest, const std::string
     if (const auto at = saved->find(key); at != saved->end() && *at != digest[key])
       throw std::invalid_argument(task + ": the " + what +
                                   " are not those that the run began with; put them back "
-                                  "to continue it, or start "
-                                  "another run with another --out");
+                                  "to continue it, or start another run with another "
+                                  "--out");
 }
 
 }  // namespace pion::lab

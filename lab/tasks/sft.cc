@@ -100,9 +100,8 @@ Json SftTask::update(std::int64_t index, Optimizer& optimizer) {
   }
   if (!std::isfinite(loss))
     throw Diverged<std::runtime_error>(
-        "sft: the loss of update " + std::to_string(index + 1) +
-        " must be finite, got " + number_text(loss) +
-        "; lower the learning rates or sft.max_grad_norm");
+        "sft: the loss of update " + std::to_string(index + 1) + " must be finite, got " +
+        number_text(loss) + "; lower the learning rates or sft.max_grad_norm");
   const double norm = clip_gradients(parameters_, options_.max_grad_norm);
   optimizer.step();
   const double seconds = watch.lap();

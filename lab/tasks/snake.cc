@@ -12,8 +12,8 @@
 namespace pion::lab {
 namespace {
 
-constexpr std::uint64_t kEvaluationSeed =
-    0x5eed0001;  // boards of evaluations: never trained on
+// boards of evaluations: never trained on
+constexpr std::uint64_t kEvaluationSeed = 0x5eed0001;
 
 // Fills the actions of every environment from their observations.
 using Policy = std::function<void(std::span<const float>, std::span<std::int64_t>)>;

@@ -79,13 +79,13 @@ struct TileGram {
 struct TileSymmetric {
   TileProduct product;
   float alpha, beta, diagonal;
-  const float* c;         // blocks; not read if beta is 0
-  float* out;             // null, or blocks of v + diagonal I; may be c
+  const float* c;            // blocks; not read if beta is 0
+  float* out;                // null, or blocks of v + diagonal I; may be c
   bool out_rounded = false;  // `out` gets bf16(v): what the tiles hold
-  Bf16Bits* left;         // null, or left tiles of v
-  Bf16Bits* left_rest;    // null, or left tiles of v - bf16(v)
-  bool diagonal_in_left;  // of v + diagonal I instead
-  Bf16Bits* right;        // null, or right tiles of v + diagonal I
+  Bf16Bits* left;            // null, or left tiles of v
+  Bf16Bits* left_rest;       // null, or left tiles of v - bf16(v)
+  bool diagonal_in_left;     // of v + diagonal I instead
+  Bf16Bits* right;           // null, or right tiles of v + diagonal I
   Bf16Bits* right_rest;
 };
 
@@ -106,9 +106,9 @@ struct TileUpdate {
 struct TileAdvance {
   TileProduct product;
   float alpha, beta;
-  float* x;        // blocks; or null, with beta = 0
+  float* x;                // blocks; or null, with beta = 0
   bool x_rounded = false;  // x gets its rounded values: what the tiles hold
-  Bf16Bits* left;  // left tiles
+  Bf16Bits* left;          // left tiles
   std::size_t left_step;
   Bf16Bits* right;  // right tiles
   std::size_t right_step;

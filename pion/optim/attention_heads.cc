@@ -59,8 +59,7 @@ HeadDecision linear_heads(const Projection& p, const AttentionShape& counts,
         " must divide " + text(length) + ", got " + text(heads) +
         ". Give the counts of this part by attention_by_name, or set per_head = false");
   }
-  return {{.heads = {heads}},
-          text(heads) + " linear heads of " + text(length / heads)};
+  return {{.heads = {heads}}, text(heads) + " linear heads of " + text(length / heads)};
 }
 
 // Width of one head, from the counts or from the query projection; 0 if unknown.

@@ -115,9 +115,9 @@ std::string EmptyUpdateWatch::observe(std::string_view parameter, const Rule& ru
   const UpdateStatistics& what = *worst;
   std::string text =
       std::string(parameter) + (stack ? numbers_of(counts_, patience_) : "") +
-      ": the last " + std::to_string(most) +
-      " updates were empty (" + short_text(what.directions_passed) + " of " +
-      short_text(what.directions) + " directions passed), so only weight decay acts. ";
+      ": the last " + std::to_string(most) + " updates were empty (" +
+      short_text(what.directions_passed) + " of " + short_text(what.directions) +
+      " directions passed), so only weight decay acts. ";
   if (const auto* filter = std::get_if<PionRule>(&rule)) {
     return text + std::string(rule_name(rule)) + " with " +
            present_filter(*filter, what) + ". " + remedy(*filter, what);
@@ -128,8 +128,7 @@ std::string EmptyUpdateWatch::observe(std::string_view parameter, const Rule& ru
   }
   return text + std::string(rule_name(rule)) +
          " passes every direction of its momentum, so the momentum has vanished: look at "
-         "the "
-         "gradient's size.";
+         "the gradient's size.";
 }
 
 }  // namespace pion

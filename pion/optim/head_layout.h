@@ -16,9 +16,9 @@ struct HeadLayout {
   std::vector<std::int64_t>
       sizes;  // rows (or columns) of each part; empty: one part, all
   std::vector<std::int64_t> heads = {1};  // heads of each part; each must divide its size
-  bool transposed =
-      false;  // stored (in, out), as GPT-2's Conv1D does: columns are outputs, and
-              // the scale takes rows for columns. axis stays that of the storage.
+  // stored (in, out), as GPT-2's Conv1D does: columns are outputs, and the scale takes
+  // rows for columns. axis stays that of the storage.
+  bool transposed = false;
 
   friend bool operator==(const HeadLayout&, const HeadLayout&) = default;
 };

@@ -41,7 +41,7 @@ TEST(KeysByRole, GiveRolesTheirRatesAndSpareVectorsTheDecay) {
 TEST(KeysByRole, RefuseRatesOfRolesThatNothingPlays) {
   const auto message = [](std::vector<std::pair<std::string, double>> rates) {
     RoutingOptions options;
-      options.lr_by_role = std::move(rates);
+    options.lr_by_role = std::move(rates);
     return message_of([&] { route(model(), options); });
   };
   expect_says(message({{"embeding", 1e-3}}), "did you mean \"embedding\"?");

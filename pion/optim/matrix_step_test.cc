@@ -158,8 +158,8 @@ TEST(MatrixStep, KeepsTheLargestSingularValuesUnderLowRankMuon) {
 TEST(MatrixStep, LetsOnlyTheWeakDirectionsPassUnderLowPassMuon) {
   LowPassMuonRule rule;
   rule.cutoff = 0.4, rule.momentum = 0, rule.lr = 1, rule.scale = Scale::kSpectral;
-  const auto g =
-      with_spectrum(12, 12, {6, 2, 1}, 5);  // relative to 6.40: 0.94, 0.31, 0.16
+  // relative to 6.40: 0.94, 0.31, 0.16
+  const auto g = with_spectrum(12, 12, {6, 2, 1}, 5);
   const auto gradient = g.matrix();
   auto weight = zero_matrix<double>(12, 12), momentum = weight;
   MatrixStepWorkspace workspace;

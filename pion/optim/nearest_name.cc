@@ -50,8 +50,8 @@ std::string initials(std::string_view name) {
 
 std::string nearest_name(std::string_view name,
                          const std::vector<std::string>& candidates) {
-  constexpr std::size_t kLongest =
-      64;  // no name is longer; bounds the work on foreign input
+  // no name is longer; bounds the work on foreign input
+  constexpr std::size_t kLongest = 64;
   if (name.empty() || name.size() > kLongest) return "";
   const std::string wanted = lower_case(name);
   std::string best;

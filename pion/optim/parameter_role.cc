@@ -49,8 +49,7 @@ void RoleFinder::check_flattened(
           "route: matrices must keep their rows and columns, got " + p.name +
           " of one dimension (" + std::to_string(p.shape.empty() ? 1 : p.shape[0]) +
           " numbers): a wrapper such as FSDP1 has flattened the model. Route the model "
-          "before it "
-          "is wrapped, or shard it by FSDP2 (fully_shard), which keeps shapes");
+          "before it is wrapped, or shard it by FSDP2 (fully_shard), which keeps shapes");
     }
   }
 }

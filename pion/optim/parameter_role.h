@@ -93,8 +93,8 @@ class RoleFinder {
   std::map<std::string, std::vector<std::pair<std::int64_t, std::size_t>>> numbered_;
   std::map<std::string, std::int64_t> query_rows_;  // of the first query below a prefix
   std::set<std::string> linear_attentions_;         // prefixes
-  bool has_head_ = false;                    // a head that has a head's name
-  bool in_out_ = false;                      // the model holds GPT-2's Conv1D
+  bool has_head_ = false;                           // a head that has a head's name
+  bool in_out_ = false;                             // the model holds GPT-2's Conv1D
 };
 
 // Part of a sequence of layers by name: "fc2" gives 2, "4" gives 4, "proj" nothing.

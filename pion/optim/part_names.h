@@ -63,8 +63,8 @@ inline const Words kLatent = {"q_a_proj",  "q_b_proj",  "kv_a_proj_with_mqa",
                               "to_kv",     "wkv"};
 // Beside the projections of a linear attention: decay rates and short convolutions of
 // gated delta nets, the output gate of MiniMax's, the input gate of xLSTM's.
-inline const Words kDeltaNet = {"a_log",    "dt_bias",     "conv1d",      "q_conv1d",
-                                "k_conv1d", "v_conv1d",    "output_gate", "igate_preact"};
+inline const Words kDeltaNet = {"a_log",    "dt_bias",  "conv1d",      "q_conv1d",
+                                "k_conv1d", "v_conv1d", "output_gate", "igate_preact"};
 inline const Words kAttentionWords = {"attn", "attention", "mha"};
 inline const Words kMultilayerWords = {
     "mlp", "ffn", "feed_forward", "feedforward", "densereludense", "intermediate"};
@@ -77,10 +77,10 @@ inline const Words kMultilayerLeaves = {
     "action_time_mlp_out"};
 // clang-format on
 // Of the leaves above those whose outputs are the model's width.
-inline const Words kDownProjections = {"down_proj",     "w2",       "wo",
-                                       "lin2",          "fc_out",   "down",
-                                       "fc_down",       "fc2",      "dense_4h_to_h",
-                                       "linear_fc2",    "c_proj",   "output_linear"};
+inline const Words kDownProjections = {"down_proj",  "w2",     "wo",
+                                       "lin2",       "fc_out", "down",
+                                       "fc_down",    "fc2",    "dense_4h_to_h",
+                                       "linear_fc2", "c_proj", "output_linear"};
 inline const Words kHeadLeaves = {"lm_head",
                                   "head",
                                   "score",
@@ -125,8 +125,8 @@ inline bool is_head_name(std::string_view part) {
 }
 // "Linear", "BitLinear", "Linear8bitLt"; not KimiLinear's "KimiLinearRMSNorm".
 inline bool is_linear_type(std::string_view type) {
-  const bool with_bits = type.starts_with("Linear") && type.size() > 6 &&
-                         type[6] >= '0' && type[6] <= '9';
+  const bool with_bits =
+      type.starts_with("Linear") && type.size() > 6 && type[6] >= '0' && type[6] <= '9';
   return type.ends_with("Linear") || with_bits || type == "Dense" || type == "Conv1D";
 }
 inline bool is_convolution_type(std::string_view type) {

@@ -29,11 +29,11 @@ struct Cutoff {
 //
 //   M <- mu M + (1 - mu) G
 //   D = nesterov ? mu M + (1 - mu) G : M
-//   O = U f(S / norm(D)) V^T  for D = U S V^T     f: promotions p(s) = 1.875 s - 1.25 s^3
-//   +
-//                                                 0.375 s^5, then suppressions 2.5 s^3
-//                                                 - 1.5 s^5
+//   O = U f(S / norm(D)) V^T  for D = U S V^T
 //   W <- (1 - lr weight_decay) W - lr s O         s: see Scale
+//
+// f is promotions s <- 1.875 s - 1.25 s^3 + 0.375 s^5, then suppressions
+// s <- 2.5 s^3 - 1.5 s^5: high_pass_sequence(), or cutoff_sequence() for a cutoff.
 //
 // Differs from the source: the filter is set by `cutoff` (what lies above it goes to 1,
 // what lies below to 0) unless promotion_steps asks for the published map, whose default,
@@ -41,10 +41,9 @@ struct Cutoff {
 // precision is a choice (Precision), where the source has bf16 throughout.
 struct PionRule : MatrixRule {
   Cutoff cutoff;
-  double edge_factor = 2.0;  // for "noise_edge"; > 0
-  std::optional<int>
-      promotion_steps;  // the published map instead of a cutoff; in [0, steps]
-  int steps = 5;        // promotions and suppressions together, in [1, 64]
+  double edge_factor = 2.0;            // for "noise_edge"; > 0
+  std::optional<int> promotion_steps;  // the published map, not a cutoff; in [0, steps]
+  int steps = 5;                       // promotions and suppressions together, in [1, 64]
   Normalization normalization = Normalization::kFrobenius;
   Precision precision = Precision::kFast;  // of f32 steps; f64 ones are exact
 };

@@ -42,8 +42,8 @@ const MatrixStepWorkspace::PreparedMap& prepared_map(MatrixStepWorkspace& worksp
       return known;
     }
   }
-  constexpr std::size_t kMostMaps =
-      256;  // a schedule on the cutoff must not fill the memory
+  // a schedule on the cutoff must not fill the memory
+  constexpr std::size_t kMostMaps = 256;
   if (workspace.maps.size() >= kMostMaps) workspace.maps.clear();
   SpectralMap map = rule_map(rule, block.rows, block.cols);
   const double half_pass =

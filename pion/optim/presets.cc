@@ -29,9 +29,9 @@ Routing paper_rlvr(const std::vector<ParameterDescription>& parameters,
 // that holds both towers ("paligemma_with_expert", "vlm_with_expert").
 bool in_action_module(const ParameterName& name) {
   for (const std::string& part : name.parts) {
-    const bool expert = part == "expert" || (part.ends_with("_expert") &&
-                                             !part.ends_with("_with_expert") &&
-                                             part != "shared_expert");
+    const bool expert =
+        part == "expert" || (part.ends_with("_expert") &&
+                             !part.ends_with("_with_expert") && part != "shared_expert");
     if (expert || part == "dit" || part.starts_with("action") ||
         part.find("_action") != std::string::npos || part.starts_with("time_mlp") ||
         part == "state_proj") {
@@ -83,11 +83,8 @@ Routing paper_vla(const std::vector<ParameterDescription>& parameters,
   if (!found) {
     throw std::invalid_argument(
         "route_preset: \"paper-vla\" must find matrices of an action module (a part of "
-        "the name "
-        "with \"action\", ending in \"expert\", or \"dit\"), got none; take "
-        "\"field-notes\" for "
-        "Muon alone, "
-        "or name the module by overrides");
+        "the name with \"action\", ending in \"expert\", or \"dit\"), got none; take "
+        "\"field-notes\" for Muon alone, or name the module by overrides");
   }
   return routing;
 }
@@ -137,21 +134,19 @@ const std::vector<Entry>& entries() {
   static const std::vector<Entry> all = {
       {{"paper-rlvr", "arXiv:2605.19282, OPTML-Group/Pion RL recipe",
         "per-head Pion on attention, Pion on MLP, AdamW on embedding, head and vectors; "
-        "lr 1e-6, "
-        "scale 5, promotion_steps 0"},
+        "lr 1e-6, scale 5, promotion_steps 0"},
        paper_rlvr},
       {{"paper-vla", "arXiv:2605.19282, OPTML-Group/Pion VLA recipe",
         "Muon on vision, language and connectors, Pion on the action module, AdamW on "
-        "the rest; "
-        "lr 1e-4, scale 0.2, Nesterov on, weight decay 0.01, as its VLA-Adapter has it"},
+        "the rest; lr 1e-4, scale 0.2, Nesterov on, weight decay 0.01, as its "
+        "VLA-Adapter has it"},
        paper_vla},
       {{"field-notes", "practitioners' notes on reinforcement learning with Muon",
         "Muon on hidden matrices, SGD with momentum on embeddings and the rest; lr 1e-5"},
        field_notes},
       {{"purejaxrl", "PureJaxRL with optax.contrib.muon",
         "Muon on everything of two dimensions or more (lr 0.02, scale original), Adam on "
-        "the rest "
-        "(lr 2.5e-4, eps 1e-5); clip gradients by their global norm first"},
+        "the rest (lr 2.5e-4, eps 1e-5); clip gradients by their global norm first"},
        purejaxrl}};
   return all;
 }
@@ -179,8 +174,7 @@ Routing route_preset(const std::vector<ParameterDescription>& parameters,
       !same_rule(options.rest, defaults.rest)) {
     throw std::invalid_argument(
         "route_preset: matrices and rest must be left at their defaults, the preset sets "
-        "them; "
-        "change the rules of the routes afterwards, or call route()");
+        "them; change the rules of the routes afterwards, or call route()");
   }
   std::vector<std::string> names;
   for (const Entry& entry : entries()) {

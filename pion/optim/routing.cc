@@ -7,8 +7,8 @@
 
 #include "pion/optim/attention_heads.h"
 #include "pion/optim/glob.h"
-#include "pion/optim/parameter_role.h"
 #include "pion/optim/keys_by_role.h"
+#include "pion/optim/parameter_role.h"
 #include "pion/optim/part_names.h"
 #include "pion/optim/routing_checks.h"
 
@@ -96,9 +96,10 @@ Rule chosen_rule(const RoutingOptions& options, const std::string& choice) {
   names.insert(names.end(), {"matrix", "rest"});
   for (const ShapeChoice& known : kShapeChoices) names.emplace_back(known.name);
   const std::string nearest = nearest_name(choice, names);
-  refuse("an override must be \"matrix\", \"rest\", a rule's name, \"stack\", "
-         "\"stack_in_out\" or \"convolution\", got \"" +
-         choice + "\"" + (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
+  refuse(
+      "an override must be \"matrix\", \"rest\", a rule's name, \"stack\", "
+      "\"stack_in_out\" or \"convolution\", got \"" +
+      choice + "\"" + (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
 }
 
 // A matrix role for a parameter that the user wants orthogonalized.

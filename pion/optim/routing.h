@@ -61,8 +61,8 @@ struct Route {
   ParameterDescription parameter;
   Role role;
   Rule rule;
-  HeadLayout heads;    // matrix rules only; of the folded shape
-  std::string reason;  // why this role: "module Linear, name q_proj"
+  HeadLayout heads;                       // matrix rules only; of the folded shape
+  std::string reason;                     // why this role: "module Linear, name q_proj"
   std::vector<std::string> keys_by_role;  // "lr", "weight_decay": set for this role
 };
 
@@ -115,8 +115,8 @@ struct Routing {
 // wrapper has flattened the model (FSDP1), when no matrix is left to see.
 //
 // Judgements that a user may want to know:
-//   input layers (patch and state embeddings) and output heads take the rest's rule: K.
-//     Jordan
+//   input layers (patch and state embeddings) and output heads take the rest's rule:
+//     K. Jordan
 //   tied parameters take one role; if one of them is an embedding or a head, all are
 //   LoRA: B is a hidden matrix, A takes the rest's rule: (rank x in) is so wide that
 //     making its few singular values equal amplifies noise

@@ -135,8 +135,7 @@ Route read_route(const toml::table& table, const std::map<std::string, Rule>& ru
   route.parameter.module_type = read_text(table, "module_type", false);
   route.parameter.tied_to = read_text(table, "tied_to", false);
   route.parameter.dtype = read_text(table, "dtype", false);
-  route.parameter.frozen =
-      read<bool>(table, "frozen", "true or false").value_or(false);
+  route.parameter.frozen = read<bool>(table, "frozen", "true or false").value_or(false);
   route.reason = read_text(table, "reason", false);
   const std::string role = read_text(table, "role", true);
   route.role = at_line(table.get("role")->source(), [&] { return make_role(role); });

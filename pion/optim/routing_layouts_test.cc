@@ -188,10 +188,7 @@ TEST(LinearAttention, OfOtherKindsStaysWhole) {
        Role::kAttentionO,
        {1},
        1},
-      {"layers.0.self_attn.output_gate.weight",
-       {32, 32},
-       "Linear",
-       Role::kHiddenMatrix},
+      {"layers.0.self_attn.output_gate.weight", {32, 32}, "Linear", Role::kHiddenMatrix},
       {"layers.1.self_attn.q_proj.weight", {32, 32}, "Linear", Role::kAttentionQ, {4}},
       {"layers.1.self_attn.indexer.wk.weight", {16, 32}, "Linear", Role::kHiddenMatrix}};
   expect_roles("minimax", table, with_heads(4, 2, 8));
@@ -208,17 +205,16 @@ TEST(LinearAttention, IsToldByItsShortConvolutions) {
                     k = a + "k_proj.weight", v = a + "v_proj.weight",
                     o = a + "o_proj.weight", g = a + "g_proj.weight",
                     soft_q = b + "q_proj.weight", soft_k = b + "k_proj.weight";
-  expect_roles(
-      "olmo hybrid",
-      {{name(conv), {256, 1, 4}, "Conv1d", Role::kVector},
-       {name(q), {64, 64}, "Linear", Role::kAttentionQ, {4}},
-       {name(k), {64, 64}, "Linear", Role::kAttentionK, {4}},
-       {name(v), {128, 64}, "Linear", Role::kAttentionV, {8}},
-       {name(g), {128, 64}, "Linear", Role::kHiddenMatrix},
-       {name(o), {64, 128}, "Linear", Role::kAttentionO, {8}, 1},
-       {name(soft_q), {64, 64}, "Linear", Role::kAttentionQ, {2}},
-       {name(soft_k), {32, 64}, "Linear", Role::kAttentionK, {1}}},
-      options);
+  expect_roles("olmo hybrid",
+               {{name(conv), {256, 1, 4}, "Conv1d", Role::kVector},
+                {name(q), {64, 64}, "Linear", Role::kAttentionQ, {4}},
+                {name(k), {64, 64}, "Linear", Role::kAttentionK, {4}},
+                {name(v), {128, 64}, "Linear", Role::kAttentionV, {8}},
+                {name(g), {128, 64}, "Linear", Role::kHiddenMatrix},
+                {name(o), {64, 128}, "Linear", Role::kAttentionO, {8}, 1},
+                {name(soft_q), {64, 64}, "Linear", Role::kAttentionQ, {2}},
+                {name(soft_k), {32, 64}, "Linear", Role::kAttentionK, {1}}},
+               options);
 }
 
 TEST(LinearAttention, ReadsItsCountsFromConfigs) {

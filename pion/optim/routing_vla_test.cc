@@ -71,12 +71,12 @@ std::vector<Named> openpi(const std::string& at, bool pi05) {
       {vision + "embeddings.patch_embedding.weight", {16, 3, 4, 4}, "adamw", "Conv2d"},
       {vision + "embeddings.position_embedding.weight", {9, 16}, "adamw", "Embedding"}};
   append(table, vision_layer(vision + "encoder.layers.0."));
-  append(table, {{vlm + "multi_modal_projector.linear.weight", {32, 16}, "muon"},
-                 {vlm + "language_model.embed_tokens.weight", {90, 32}, "adamw",
-                  "Embedding"}});
+  append(table,
+         {{vlm + "multi_modal_projector.linear.weight", {32, 16}, "muon"},
+          {vlm + "language_model.embed_tokens.weight", {90, 32}, "adamw", "Embedding"}});
   append(table, gemma_layer(vlm + "language_model.layers.0.", "muon"));
-  append(table, {{at + "paligemma_with_expert.paligemma.lm_head.weight", {90, 32},
-                  "adamw"}});
+  append(table,
+         {{at + "paligemma_with_expert.paligemma.lm_head.weight", {90, 32}, "adamw"}});
   append(table, gemma_layer(expert + "model.layers.0.", "pion"));
   if (pi05) {  // norms that the time modulates
     const std::string layer = expert + "model.layers.0.";
@@ -110,15 +110,18 @@ TEST(PaperVla, RoutesPi0AndPi05AsItsAuthorsDo) {
 TEST(PaperVla, RoutesSmolVla) {
   const std::string vlm = "model.vlm_with_expert.vlm.model.";
   const std::string expert = "model.vlm_with_expert.lm_expert.";
-  std::vector<Named> table = {
-      {vlm + "vision_model.embeddings.patch_embedding.weight", {16, 3, 4, 4}, "adamw",
-       "Conv2d"},
-      {vlm + "vision_model.embeddings.position_embedding.weight", {9, 16}, "adamw",
-       "Embedding"}};
+  std::vector<Named> table = {{vlm + "vision_model.embeddings.patch_embedding.weight",
+                               {16, 3, 4, 4},
+                               "adamw",
+                               "Conv2d"},
+                              {vlm + "vision_model.embeddings.position_embedding.weight",
+                               {9, 16},
+                               "adamw",
+                               "Embedding"}};
   append(table, vision_layer(vlm + "vision_model.encoder.layers.0."));
-  append(table, {{vlm + "connector.modality_projection.proj.weight", {32, 64}, "muon"},
-                 {vlm + "text_model.embed_tokens.weight", {90, 32}, "adamw",
-                  "Embedding"}});
+  append(table,
+         {{vlm + "connector.modality_projection.proj.weight", {32, 64}, "muon"},
+          {vlm + "text_model.embed_tokens.weight", {90, 32}, "adamw", "Embedding"}});
   append(table, gemma_layer(vlm + "text_model.layers.0.", "muon"));
   append(table, {{"model.vlm_with_expert.vlm.lm_head.weight", {90, 32}, "adamw"}});
   append(table, gemma_layer(expert + "layers.0.", "pion"));
@@ -135,16 +138,20 @@ TEST(PaperVla, RoutesSmolVla) {
 TEST(PaperVla, RoutesVlaAdapter) {
   const std::string head = "action_head.module.model.";
   std::vector<Named> table = {
-      {"vla.module.vision_backbone.featurizer.blocks.0.attn.qkv.weight", {48, 16},
+      {"vla.module.vision_backbone.featurizer.blocks.0.attn.qkv.weight",
+       {48, 16},
        "muon"},
-      {"vla.module.vision_backbone.featurizer.blocks.0.attn.proj.weight", {16, 16},
+      {"vla.module.vision_backbone.featurizer.blocks.0.attn.proj.weight",
+       {16, 16},
        "muon"},
       {"vla.module.vision_backbone.featurizer.blocks.0.mlp.fc1.weight", {24, 16}, "muon"},
       {"vla.module.projector.fc1.weight", {64, 16}, "muon"},
       {"vla.module.projector.fc2.weight", {32, 64}, "muon"},
       {"vla.module.projector.fc3.weight", {32, 32}, "muon"},
       {"vla.module.action_queries.weight", {64, 32}, "adamw", "Embedding"},
-      {"vla.module.language_model.model.embed_tokens.weight", {90, 32}, "adamw",
+      {"vla.module.language_model.model.embed_tokens.weight",
+       {90, 32},
+       "adamw",
        "Embedding"}};
   append(table, gemma_layer("vla.module.language_model.model.layers.0.", "muon"));
   append(table, {{"vla.module.language_model.lm_head.weight", {90, 32}, "adamw"},
@@ -161,13 +168,12 @@ TEST(PaperVla, RoutesVlaAdapter) {
 }
 
 TEST(PaperVla, TakesNoMixtureAndNoExtractionForAnActionModule) {
-  expect_rules(
-      "a mixture as language tower",
-      {{"model.layers.0.mlp.shared_expert.up_proj.weight", {48, 32}, "muon"},
-       {"model.layers.0.mlp.experts.0.up_proj.weight", {48, 32}, "muon"},
-       {"feature_extraction.blocks.0.mlp.fc1.weight", {48, 32}, "muon"},
-       {"interaction.blocks.0.mlp.fc1.weight", {48, 32}, "muon"},
-       {"action_expert.layers.0.mlp.up_proj.weight", {48, 32}, "pion"}});
+  expect_rules("a mixture as language tower",
+               {{"model.layers.0.mlp.shared_expert.up_proj.weight", {48, 32}, "muon"},
+                {"model.layers.0.mlp.experts.0.up_proj.weight", {48, 32}, "muon"},
+                {"feature_extraction.blocks.0.mlp.fc1.weight", {48, 32}, "muon"},
+                {"interaction.blocks.0.mlp.fc1.weight", {48, 32}, "muon"},
+                {"action_expert.layers.0.mlp.up_proj.weight", {48, 32}, "pion"}});
 }
 
 }  // namespace

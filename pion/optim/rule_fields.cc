@@ -86,8 +86,7 @@ std::vector<Field<R>> matrix_fields(std::vector<Field<R>> own) {
       {"weight_decay", kDecay, &R::weight_decay, kAtLeastZero},
       {"scale",
        "update size by shape: \"match_rms_adamw\", \"original\", \"spectral\", "
-       "\"official\", "
-       "\"unit_rms\"",
+       "\"official\", \"unit_rms\"",
        &R::scale},
       {"scale_factor",
        "factor of scale \"official\" (2 if absent) or \"unit_rms\" (1); > 0",

@@ -256,8 +256,7 @@ void check_combination(const PionRule& rule, std::string_view where) {
     if (rule.cutoff.kind != Cutoff::Kind::kAutomatic) {
       fail(where, "promotion_steps",
            "absent when a cutoff is given, got both: the published map has no cutoff. "
-           "Leave one "
-           "out");
+           "Leave one out");
     }
   } else if (rule.cutoff.kind == Cutoff::Kind::kValue) {
     const double smallest = reachable_cutoff(rule.steps);

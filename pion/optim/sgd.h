@@ -27,8 +27,9 @@ struct SgdRule {
 //
 //   weight           read, written; float or double; unchanged at lr 0
 //   gradient         read only; float, double or bfloat16
-//   momentum_buffer  read (from the second step on), written; may be empty if momentum is
-//   0 step             t, counts from 1; a skipped step does not count
+//   momentum_buffer  read (from the second step on), written; may be empty if momentum
+//                    is 0
+//   step             t, counts from 1; a skipped step does not count
 //
 // Throws std::invalid_argument if sizes differ, step < 1, an option is out of range, or
 // the gradient is non-finite under kRaise. Nothing is written when it throws or skips.

@@ -37,13 +37,11 @@ struct StepPlan {
     // `momentum_finite` begin there
     bool look_at_momentum = false;
     std::size_t momentum_chunks = 0;
-    bool split = false;        // element-wise rules: stepped by several tasks
+    bool split = false;  // element-wise rules: stepped by several tasks
     bool zero_nonfinite = false;
     double gradient_squares = 0;  // of items that were scanned first
     bool skipped = false;
-    std::size_t scan_chunks() const {
-      return entries / piece * chunk_count(piece);
-    }
+    std::size_t scan_chunks() const { return entries / piece * chunk_count(piece); }
     // matrix rules: stepped by blocks, which are plan.blocks[blocks, blocks +
     // block_count) of every matrix and have their results from `block_results` on, matrix
     // by matrix

@@ -55,7 +55,7 @@ class BlockMap {
 
   // the block at hand
   std::int64_t rows_ = 0, cols_ = 0;
-  bool wide_ = true;     // rows <= cols
+  bool wide_ = true;  // rows <= cols
   bool collect_ = false;
   double norm_ = 0;    // ||X||_F
   double factor_ = 1;  // 1 / ||X||, or what else normalizes it

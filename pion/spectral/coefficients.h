@@ -24,11 +24,9 @@ double evaluate(const QuinticSequence& sequence, double s);
 //   "classic"        (3.4445, -4.7750, 2.0315) repeated; K. Jordan et al. 2024
 //   "quintic"        a different triple each step, last one repeated (per-step list)
 //   "polar_express"  arXiv:2505.16932, safety 1.01; its input is divided by 1.01 more;
-//   from
-//                    the eighth step on (1.875, -1.25, 0.375)
+//                    from the eighth step on (1.875, -1.25, 0.375)
 //   "cans"           arXiv:2506.10935, last one repeated; its input is divided by 1.01
-//   more,
-//                    since it diverges from 1.0001 on (f = 3e4 there)
+//                    more, since it diverges from 1.0001 on (f = 3e4 there)
 //   "cubic"          (1.5, -0.5, 0), the textbook Newton-Schulz iteration
 // Throws std::invalid_argument that lists the names if `name` is none of them.
 QuinticSequence muon_sequence(std::string_view name, int steps);
@@ -51,8 +49,8 @@ Quintic high_pass_quintic(double a);
 // it, naming the smallest cutoff that it can.
 QuinticSequence cutoff_sequence(double cutoff, int steps);
 double smallest_cutoff(int steps);
-inline constexpr double kLargestCutoff =
-    0.816496580927726;  // sqrt(2/3): no promotion at all
+// sqrt(2/3): no promotion at all
+inline constexpr double kLargestCutoff = 0.816496580927726;
 
 // edge_factor (1/sqrt(rows) + 1/sqrt(cols)): where white noise of that shape has its
 // largest singular value, relative to its Frobenius norm (Marchenko-Pastur).

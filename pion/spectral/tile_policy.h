@@ -17,8 +17,8 @@ struct TilePolicy {
   std::size_t restart = 0;     // X <- Q X before this step, and Q = I; steps: never
   std::size_t split_from = 0;  // m x m products are split in this step and later ones
   bool rest_of_last = false;   // of Q in Q X, or of P in P X
-  std::size_t round_x_from =
-      0;  // direct: X is kept in bf16 from this step on, not in f32
+  // direct: X is kept in bf16 from this step on, not in f32
+  std::size_t round_x_from = 0;
 
   TilePolicy() = default;
   TilePolicy(const SpectralMap& map, std::int64_t rows, std::int64_t cols);

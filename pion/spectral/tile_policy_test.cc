@@ -97,8 +97,7 @@ TEST(TileWork, CountsWhatIsMultiplied) {
   EXPECT_EQ(accurate.update, 4 * m * m * n);
   // 3 + 4 + 2 products, a new X and Gram matrix, then 3 + 2 split ones
   const TilePolicy restarted(map_of(kMuon, Precision::kFast), 256, 768);
-  EXPECT_EQ(tile_work(restarted, 256, 768).apply,
-            (9 + 3 * 5) * half + 3 * m * m * n);
+  EXPECT_EQ(tile_work(restarted, 256, 768).apply, (9 + 3 * 5) * half + 3 * m * m * n);
   // direct: 2 x 2, every step A^2 and P X, from the second on X X^T
   const TilePolicy direct(map_of(kMuon, Precision::kFast), 256, 256);
   EXPECT_EQ(tile_work(direct, 256, 256).apply, (4 + 5 * (1 + 2)) * half);

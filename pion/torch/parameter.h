@@ -24,8 +24,8 @@ struct ParameterState : torch::optim::OptimizerCloneableParamState<ParameterStat
   EmptyUpdateWatch watch;
   bool warned_of_skip = false;
   bool momentum_is_finite = false;  // a step has left it behind
-  std::int64_t rounds =
-      0;  // steps begun, skipped ones too: the counter of stochastic rounding
+  // steps begun, skipped ones too: the counter of stochastic rounding
+  std::int64_t rounds = 0;
   // Rounds and steps when they were last compared, on other devices than the CPU; -1: not
   // yet.
   std::int64_t seen_rounds = -1, seen_steps = 0;

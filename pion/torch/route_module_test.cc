@@ -80,12 +80,12 @@ TEST(Describe, PartsOfOneFlatBufferAreNotTied) {
 
 TEST(MakeOptimizer, TakesAModelAndOptionsInOneCall) {
   Model model;
-  const auto optimizer = make_optimizer(
-      model, {.matrices = MuonOptions(0.02).rule(),
-              .rest = AdamWOptions(3e-4).weight_decay(0.5).rule(),
-              .overrides = {{"gain.gain", "rest"}},
-              .decay_vectors = false,
-              .lr_by_role = {{"embedding", 1e-3}}});
+  const auto optimizer =
+      make_optimizer(model, {.matrices = MuonOptions(0.02).rule(),
+                             .rest = AdamWOptions(3e-4).weight_decay(0.5).rule(),
+                             .overrides = {{"gain.gain", "rest"}},
+                             .decay_vectors = false,
+                             .lr_by_role = {{"embedding", 1e-3}}});
   std::map<std::string, torch::Tensor> before;
   for (const auto& p : model.named_parameters())
     before.emplace(p.key(), p.value().detach().clone());
@@ -180,12 +180,12 @@ TEST(MakeOptimizer, StepsExpertsStoredInOutAsTheirTransposes) {
   muon.scale = Scale::kSpectral;
   muon.precision = Precision::kF32;
   options.matrices = muon;
-  const auto optimizer = make_optimizer(
-      model, Routing::from_toml(route(model, options).to_toml()));
+  const auto optimizer =
+      make_optimizer(model, Routing::from_toml(route(model, options).to_toml()));
   torch::Tensor stack = model.experts->up;
   torch::Tensor alone = stack.detach()[2].t().clone().requires_grad_();
-  Muon single({alone}, MuonOptions(muon.lr).scale(Scale::kSpectral).precision(
-                           Precision::kF32));
+  Muon single({alone},
+              MuonOptions(muon.lr).scale(Scale::kSpectral).precision(Precision::kF32));
   const torch::Tensor before = stack.detach()[2].clone();
   stack.mutable_grad() = torch::randn_like(stack);
   alone.mutable_grad() = stack.grad()[2].t().clone();
@@ -204,8 +204,7 @@ TEST(MakeOptimizer, StepsWhatIsUnfrozenLater) {
   RoutingOptions options;
   options.overrides = {{"gain.gain", "rest"}};
   const Routing routing = route(model, options);
-  EXPECT_NE(routing.table().find("frozen: 1 parameters, 512 numbers"),
-            std::string::npos);
+  EXPECT_NE(routing.table().find("frozen: 1 parameters, 512 numbers"), std::string::npos);
   const auto optimizer = make_optimizer(model, routing);
   const torch::Tensor before = model.up->weight.detach().clone();
   optimizer->step();

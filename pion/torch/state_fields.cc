@@ -50,7 +50,7 @@ std::unique_ptr<ParameterState> state_from_fields(
   fill_state(*state, parameter, options);  // what there must be
   state->momentum_is_finite = false;       // nobody has looked at what comes
   state->seen_rounds = -1;
-  std::size_t known = 1;                   // counters
+  std::size_t known = 1;  // counters
   for (const Field& field : kFields) {
     torch::Tensor& own = *state.*field.member;
     const auto found = fields.find(field.name);

@@ -31,8 +31,8 @@ Routing route_parameters(
     const Parameters& parameters, const BoundRule* matrices, const BoundRule* rest,
     bool per_head, const Counts& attention,
     const std::vector<std::pair<std::string, Counts>>& attention_by_name,
-    const std::vector<std::pair<std::string, std::string>>& overrides,
-    bool decay_vectors, const std::vector<std::pair<std::string, double>>& lr_by_role,
+    const std::vector<std::pair<std::string, std::string>>& overrides, bool decay_vectors,
+    const std::vector<std::pair<std::string, double>>& lr_by_role,
     const std::string& preset) {
   RoutingOptions options;
   if (matrices != nullptr) options.matrices = matrices->rule;
@@ -81,9 +81,9 @@ void bind_parts(nb::module_& module) {
           [](ParameterDescription* self, std::string name,
              std::vector<std::int64_t> shape, std::string module_type,
              std::string tied_to, std::string dtype, bool frozen) {
-            new (self) ParameterDescription{std::move(name), std::move(shape),
+            new (self) ParameterDescription{std::move(name),        std::move(shape),
                                             std::move(module_type), std::move(tied_to),
-                                            std::move(dtype), frozen};
+                                            std::move(dtype),       frozen};
           },
           nb::arg("name"), nb::arg("shape"), nb::arg("module_type") = "",
           nb::arg("tied_to") = "", nb::arg("dtype") = "", nb::arg("frozen") = false)
@@ -129,8 +129,8 @@ void bind_routing(nb::module_& module) {
       "attention_shape_from_config",
       [](const std::string& json) {
         const AttentionShape shape = attention_shape_from_config(json);
-        return Counts{shape.heads, shape.kv_heads, shape.head_dim,
-                      shape.linear_key_heads, shape.linear_value_heads};
+        return Counts{shape.heads, shape.kv_heads, shape.head_dim, shape.linear_key_heads,
+                      shape.linear_value_heads};
       },
       nb::arg("json"),
       "[heads, kv_heads, head_dim, linear_key_heads, linear_value_heads] of a Hugging "

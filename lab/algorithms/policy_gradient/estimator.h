@@ -24,8 +24,8 @@ struct PreparedBatch {
   torch::Tensor weight;     // (B, T), ones by default
   torch::Tensor signal;     // (B) bool: the row can move the weights
   bool no_signal = false;   // no row can: the caller takes no step. The same holds for an
-                           // optimizer step none of whose rows has a signal: a scale-free
-                           // optimizer would make a full step of rounding noise.
+  // optimizer step none of whose rows has a signal: a scale-free
+  // optimizer would make a full step of rounding noise.
   Metrics metrics;  // means over the batch, ready for the log
 };
 

@@ -55,11 +55,11 @@ struct EstimatorOptions {
   double std_floor = 1e-6;  // delta of kGrpo, >= 0; REINFORCE++ adds it to the variance
   bool sample_std = true;   // ddof 1; false: ddof 0
   double length_constant = 0.0;  // denominator of kSeqMeanTokenSumNorm, > 0 there, else 0
-  double reinforce_baseline = 0.0;   // decay c of kReinforce's b, in [0, 1); 0: no b
-  bool drop_truncated = false;       // DAPO: overlong responses leave the loss
-  std::int64_t overlong_limit = 0;   // DAPO's soft penalty: Lmax in tokens; 0: off
-  std::int64_t overlong_cache = 0;   // and Lc, in [1, Lmax]
-  bool dynamic_sampling = false;     // DAPO: only groups whose filter_metric differs
+  double reinforce_baseline = 0.0;  // decay c of kReinforce's b, in [0, 1); 0: no b
+  bool drop_truncated = false;      // DAPO: overlong responses leave the loss
+  std::int64_t overlong_limit = 0;  // DAPO's soft penalty: Lmax in tokens; 0: off
+  std::int64_t overlong_cache = 0;  // and Lc, in [1, Lmax]
+  bool dynamic_sampling = false;    // DAPO: only groups whose filter_metric differs
   FilterMetric filter_metric = FilterMetric::kCorrect;
   bool mismatch_correction = false;  // weigh and reject by pi_old / mu: reweigh.h
   double mismatch_cap = 2.0;  // of the token weight, >= 1; 0: no weight, reject only

@@ -53,8 +53,7 @@ TEST(Filters, DynamicSamplingLooksAtTheRewardIfAskedTo) {
   options.filter_metric = FilterMetric::kReward;
   Rollout r = four_pairs();
   r.correct = torch::zeros({8}, torch::kBool);  // a graded reward: nothing is right
-  r.reward =
-      torch::tensor({0.35, 0.7, 0.35, 0.35, 0.7, 0.7, 0.35, 0.7}, torch::kFloat64);
+  r.reward = torch::tensor({0.35, 0.7, 0.35, 0.35, 0.7, 0.7, 0.35, 0.7}, torch::kFloat64);
   EXPECT_TRUE(Estimator(estimator_named("dapo")).prepare(r).no_signal);
   EXPECT_EQ(rows_left(Estimator(options).prepare(r)),
             (std::vector<std::int64_t>{0, 1, 6, 7}));
@@ -86,8 +85,8 @@ TEST(Mismatch, RejectsByTheGeometricMeanAndByOneToken) {
   Rollout r = four_pairs();
   r.logp_rollout[0] = r.logp_old[0] - 0.002;  // mean above 1.001
   r.logp_rollout[1] = r.logp_old[1] + 0.002;  // below 0.999
-  r.logp_rollout[2] =
-      r.logp_old[2] + torch::tensor({10.0, -5.0, -5.0});  // mean 1, w e^-10
+  // mean 1, w e^-10
+  r.logp_rollout[2] = r.logp_old[2] + torch::tensor({10.0, -5.0, -5.0});
   r.logp_rollout[3] = r.logp_old[3] + torch::tensor({1.0, -1.0, 0.0});
   r.logp_rollout[4] = r.logp_old[4] + 0.0009;
   const PreparedBatch batch = Estimator(corrected()).prepare(r);

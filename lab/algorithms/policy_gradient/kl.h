@@ -11,8 +11,8 @@
 
 namespace pion::lab {
 
-inline constexpr double kLogRatioLimit =
-    20.0;  // e^20 fits f32 with room for sums; as verl
+// e^20 fits f32 with room for sums; as verl
+inline constexpr double kLogRatioLimit = 20.0;
 
 // k3 clamps d to +-kLogRatioLimit.
 torch::Tensor k2(const torch::Tensor& d);

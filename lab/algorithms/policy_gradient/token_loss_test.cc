@@ -17,8 +17,8 @@ namespace pion::lab {
 namespace {
 
 using torch::Tensor;
-constexpr double kFewOperations =
-    1e-12;  // f64, a handful of operations on numbers of order 1
+// f64, a handful of operations on numbers of order 1
+constexpr double kFewOperations = 1e-12;
 
 Tensor row(const std::vector<double>& x) {
   return torch::tensor(x, torch::kFloat64).unsqueeze(0);

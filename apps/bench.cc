@@ -10,9 +10,9 @@
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
 #include "lab/bench/tables.h"
-#include "lab/run/durable_file.h"
-#include "lab/run/json_text.h"
-#include "lab/run/printable.h"
+#include "lab/files/durable_file.h"
+#include "lab/files/json_text.h"
+#include "lab/files/printable.h"
 #include "lab/run/run_directory.h"
 
 namespace pion::apps {

@@ -7,11 +7,11 @@
 
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
+#include "lab/files/shown_text.h"
 #include "lab/run/flags.h"
 #include "lab/run/named_verifiers.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/run_directory.h"
-#include "lab/run/shown_text.h"
 
 namespace pion::apps {
 namespace fs = std::filesystem;

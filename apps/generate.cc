@@ -7,12 +7,12 @@
 
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
+#include "lab/files/printable.h"
+#include "lab/files/shown_text.h"
+#include "lab/files/thread_limit.h"
 #include "lab/models/generation.h"
 #include "lab/models/generation_tokenizer.h"
 #include "lab/models/model_folder.h"
-#include "lab/run/printable.h"
-#include "lab/run/shown_text.h"
-#include "lab/run/thread_limit.h"
 
 namespace pion::apps {
 namespace {

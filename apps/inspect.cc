@@ -9,7 +9,7 @@
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
 #include "lab/data/problem_set.h"
-#include "lab/run/printable.h"
+#include "lab/files/printable.h"
 
 namespace pion::apps {
 

@@ -10,10 +10,10 @@
 #include <stdexcept>
 
 #include "apps/subcommands.h"
-#include "lab/run/interrupt.h"
-#include "lab/run/printable.h"
+#include "lab/files/interrupt.h"
+#include "lab/files/printable.h"
+#include "lab/files/shown_text.h"
 #include "lab/run/run_directory.h"
-#include "lab/run/shown_text.h"
 #include "pion/optim/rule.h"
 
 namespace pion::apps {

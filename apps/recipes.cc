@@ -5,7 +5,7 @@
 
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
-#include "lab/run/printable.h"
+#include "lab/files/printable.h"
 #include "lab/run/recipe.h"
 #include "lab/run/recipe_files.h"
 

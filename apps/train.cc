@@ -6,9 +6,9 @@
 
 #include "apps/arguments.h"
 #include "apps/subcommands.h"
+#include "lab/files/printable.h"
 #include "lab/run/flags.h"
 #include "lab/run/named_verifiers.h"
-#include "lab/run/printable.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/run.h"
 #include "lab/run/run_directory.h"

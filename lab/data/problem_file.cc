@@ -10,9 +10,9 @@
 #include <stdexcept>
 
 #include "lab/data/problem_set.h"
-#include "lab/data/read_only_file.h"
-#include "lab/run/safetensors.h"
-#include "lab/run/utf8.h"
+#include "lab/files/read_only_file.h"
+#include "lab/files/safetensors.h"
+#include "lab/files/utf8.h"
 #include "pion/optim/json_parser.h"
 
 namespace pion::lab {

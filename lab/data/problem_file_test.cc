@@ -11,7 +11,7 @@
 #include <sstream>
 
 #include "lab/data/problem_set.h"
-#include "lab/run/safetensors.h"
+#include "lab/files/safetensors.h"
 #include "tests/thrown_message.h"
 
 namespace pion::lab {

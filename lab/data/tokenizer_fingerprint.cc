@@ -5,8 +5,8 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "lab/data/fnv.h"
 #include "lab/data/problem_set.h"
+#include "lab/files/fnv.h"
 #include "pion/optim/json_parser.h"
 
 namespace pion::lab {

@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "lab/files/python_program.h"
 #include "lab/models/tokenizer_reply.h"
 #include "lab/rewards/confinement.h"
-#include "lab/run/python_program.h"
 
 namespace pion::lab {
 namespace {

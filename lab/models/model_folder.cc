@@ -11,18 +11,19 @@
 #include <stdexcept>
 #include <vector>
 
+#include "lab/files/durable_file.h"
+#include "lab/files/safetensors.h"
+#include "lab/files/shown_text.h"
+#include "lab/files/tensor_file.h"
+#include "lab/files/weight_index.h"
 #include "lab/models/causal_lm_layer.h"
-#include "lab/run/durable_file.h"
-#include "lab/run/safetensors.h"
-#include "lab/run/shown_text.h"
-#include "lab/run/tensor_file.h"
-#include "lab/run/weight_index.h"
 #include "pion/optim/json_parser.h"
 
 namespace pion::lab {
 namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
 using Shape = std::vector<std::int64_t>;
 
 constexpr const char* kEmbedding = "model.embed_tokens.weight";

@@ -7,8 +7,8 @@
 #include <functional>
 #include <sstream>
 
+#include "lab/files/tensor_file.h"
 #include "lab/models/causal_lm_tiny_test.h"
-#include "lab/run/tensor_file.h"
 #include "tests/thrown_message.h"
 
 namespace pion::lab {

@@ -8,11 +8,11 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "lab/files/durable_file.h"
+#include "lab/files/installed_folder.h"
+#include "lab/files/plain_name.h"
 #include "lab/report/escape.h"
 #include "lab/report/page_data.h"
-#include "lab/run/durable_file.h"
-#include "lab/run/installed_folder.h"
-#include "lab/run/plain_name.h"
 
 namespace pion::lab {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <atomic>
 
-#include "lab/run/python_program.h"
+#include "lab/files/python_program.h"
 
 namespace pion::lab {
 namespace {

@@ -8,10 +8,10 @@
 #include <stdexcept>
 #include <utility>
 
+#include "lab/files/printable.h"
 #include "lab/rewards/answer.h"
 #include "lab/rewards/verifier_layers.h"
 #include "lab/rewards/worker_verifier.h"
-#include "lab/run/printable.h"
 
 namespace pion::lab {
 namespace {

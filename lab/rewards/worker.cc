@@ -18,7 +18,7 @@
 #include <thread>
 #include <utility>
 
-#include "lab/run/printable.h"
+#include "lab/files/printable.h"
 
 namespace pion::lab {
 namespace {

@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "lab/files/python_program.h"
 #include "lab/rewards/worker_verifier.h"
-#include "lab/run/python_program.h"
 #include "tests/thrown_message.h"
 
 namespace pion::lab {

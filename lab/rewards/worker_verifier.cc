@@ -14,9 +14,9 @@
 #include <thread>
 #include <utility>
 
+#include "lab/files/python_program.h"
 #include "lab/rewards/answer.h"
 #include "lab/rewards/worker.h"
-#include "lab/run/python_program.h"
 #include "pion/optim/json_parser.h"
 
 namespace pion::lab {

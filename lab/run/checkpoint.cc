@@ -13,10 +13,10 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "lab/run/durable_file.h"
-#include "lab/run/json_text.h"
-#include "lab/run/plain_name.h"
-#include "lab/run/tensor_file.h"
+#include "lab/files/durable_file.h"
+#include "lab/files/json_text.h"
+#include "lab/files/plain_name.h"
+#include "lab/files/tensor_file.h"
 
 namespace pion::lab {
 namespace fs = std::filesystem;

@@ -8,8 +8,8 @@
 #include <random>
 #include <sstream>
 
+#include "lab/files/tensor_file.h"
 #include "lab/run/run.h"
-#include "lab/run/tensor_file.h"
 
 namespace pion::lab {
 namespace {

@@ -9,7 +9,7 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "lab/run/plain_name.h"
+#include "lab/files/plain_name.h"
 
 namespace pion::lab {
 namespace {

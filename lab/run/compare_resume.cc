@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "lab/run/interrupt.h"
+#include "lab/files/interrupt.h"
 #include "lab/run/run_directory.h"
 #include "pion/optim/json_parser.h"
 

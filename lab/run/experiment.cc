@@ -5,13 +5,13 @@
 #include <set>
 #include <stdexcept>
 
+#include "lab/files/thread_limit.h"
 #include "lab/run/checkpoint.h"
 #include "lab/run/named_verifiers.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/run.h"
 #include "lab/run/run_directory.h"
 #include "lab/run/start_policy.h"
-#include "lab/run/thread_limit.h"
 #include "pion/kernels/cpu_target.h"
 #include "pion/torch/pion.h"
 

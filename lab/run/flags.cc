@@ -5,8 +5,8 @@
 #include <optional>
 #include <stdexcept>
 
+#include "lab/files/shown_text.h"
 #include "lab/run/recipe_data.h"
-#include "lab/run/shown_text.h"
 
 namespace pion::lab {
 namespace {

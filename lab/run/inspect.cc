@@ -9,8 +9,8 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "lab/run/tensor_file.h"
-#include "lab/run/weight_index.h"
+#include "lab/files/tensor_file.h"
+#include "lab/files/weight_index.h"
 #include "pion/optim/routing_checks.h"
 
 namespace pion::lab {

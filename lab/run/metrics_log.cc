@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab/run/metrics_log.h"
 
-#include "lab/run/json_text.h"
+#include "lab/files/json_text.h"
 
 namespace pion::lab {
 namespace fs = std::filesystem;

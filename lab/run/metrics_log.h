@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "lab/run/durable_file.h"
+#include "lab/files/durable_file.h"
 
 namespace pion::lab {
 

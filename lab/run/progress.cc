@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "lab/run/printable.h"
+#include "lab/files/printable.h"
 
 namespace pion::lab {
 namespace {

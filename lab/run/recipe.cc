@@ -5,11 +5,11 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "lab/run/plain_name.h"
+#include "lab/files/plain_name.h"
+#include "lab/files/shown_text.h"
+#include "lab/files/utf8.h"
 #include "lab/run/recipe_data.h"
-#include "lab/run/shown_text.h"
 #include "lab/run/task_info.h"
-#include "lab/run/utf8.h"
 
 namespace pion::lab {
 namespace {

@@ -7,7 +7,7 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "lab/run/installed_folder.h"
+#include "lab/files/installed_folder.h"
 #include "pion/optim/rule.h"
 
 namespace pion::lab {

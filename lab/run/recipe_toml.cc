@@ -5,10 +5,10 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "lab/run/plain_name.h"
+#include "lab/files/plain_name.h"
+#include "lab/files/shown_text.h"
 #include "lab/run/recipe_data.h"
 #include "lab/run/recipe_files.h"
-#include "lab/run/shown_text.h"
 #include "lab/run/task_info.h"
 #include "pion/optim/toml_parser.h"
 

@@ -4,8 +4,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "lab/files/shown_text.h"
 #include "lab/run/recipe_data.h"
-#include "lab/run/shown_text.h"
 
 namespace pion::lab {
 namespace {

@@ -9,18 +9,18 @@
 #include <set>
 #include <stdexcept>
 
+#include "lab/files/durable_file.h"
+#include "lab/files/interrupt.h"
+#include "lab/files/json_text.h"
+#include "lab/files/plain_name.h"
+#include "lab/files/shown_text.h"
 #include "lab/report/report.h"
 #include "lab/run/checkpoint.h"
 #include "lab/run/diverged.h"
-#include "lab/run/durable_file.h"
-#include "lab/run/interrupt.h"
-#include "lab/run/json_text.h"
 #include "lab/run/metric_columns.h"
 #include "lab/run/metrics_log.h"
-#include "lab/run/plain_name.h"
 #include "lab/run/progress.h"
 #include "lab/run/run_directory.h"
-#include "lab/run/shown_text.h"
 #include "lab/run/start_policy.h"
 #include "lab/run/tracking.h"
 

@@ -17,8 +17,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "lab/files/json_text.h"
 #include "lab/run/commit.h"  // written by the build: PION_COMMIT
-#include "lab/run/json_text.h"
 #include "pion/version.h"
 
 namespace pion::lab {

@@ -13,12 +13,12 @@
 #include <optional>
 #include <thread>
 
+#include "lab/files/interrupt.h"
+#include "lab/files/tensor_file.h"
+#include "lab/files/thread_limit.h"
 #include "lab/run/checkpoint.h"
 #include "lab/run/compare.h"
-#include "lab/run/interrupt.h"
 #include "lab/run/run_directory.h"
-#include "lab/run/tensor_file.h"
-#include "lab/run/thread_limit.h"
 
 namespace pion::lab {
 namespace {

@@ -15,9 +15,9 @@
 #include <stdexcept>
 #include <thread>
 
+#include "lab/files/durable_file.h"
+#include "lab/files/interrupt.h"
 #include "lab/rewards/verifier.h"
-#include "lab/run/durable_file.h"
-#include "lab/run/interrupt.h"
 #include "lab/run/named_verifiers.h"
 #include "lab/run/recipe_files.h"
 #include "lab/run/run.h"

@@ -11,14 +11,13 @@
 #include <string>
 #include <vector>
 
+#include "lab/files/tensor_file.h"
 #include "lab/run/recipe.h"
 #include "lab/run/task_info.h"
 #include "pion/optim/routing.h"
 #include "pion/torch/pion.h"
 
 namespace pion::lab {
-
-using TensorMap = std::map<std::string, torch::Tensor>;
 
 // One experiment in progress: data, model and algorithm. The run loop (lab/run) owns
 // directories, checkpoints, metrics and the optimizer.

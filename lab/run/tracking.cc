@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "lab/run/python_program.h"
+#include "lab/files/python_program.h"
 
 namespace pion::lab {
 namespace {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "lab/run/shown_text.h"
+#include "lab/files/shown_text.h"
 #include "lab/tasks/stopwatch.h"
 
 namespace pion::lab {

@@ -6,8 +6,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "lab/files/shown_text.h"
 #include "lab/run/recipe_keys.h"
-#include "lab/run/shown_text.h"
 
 namespace pion::lab {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <stdexcept>
 
+#include "lab/files/durable_file.h"
 #include "lab/models/model_folder.h"
-#include "lab/run/durable_file.h"
 #include "lab/run/start_policy.h"
 
 namespace pion::lab {

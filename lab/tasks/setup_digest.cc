@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "lab/data/fnv.h"
+#include "lab/files/fnv.h"
 
 namespace pion::lab {
 namespace {

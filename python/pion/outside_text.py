@@ -19,7 +19,7 @@ def json_value(text, where: str, error: type = ValueError, **options):
 
 def printable(text: str) -> str:
     r"""The text as a terminal may be shown it: line ends and tabs as they are, control characters,
-    marks of direction and halves of characters as \x1b or \u202e. lab/run/printable.cc is its twin."""
+    marks of direction and halves of characters as \x1b or \u202e. lab/files/printable.cc is its twin."""
 
     def shown(char: str) -> str:
         code = ord(char)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Text on its way to a terminal.
-#include "lab/run/printable.h"
-#include "lab/run/utf8.h"
+#include "lab/files/printable.h"
+#include "lab/files/utf8.h"
 #include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -2,7 +2,7 @@
 // model.safetensors.index.json.
 #include <filesystem>
 
-#include "lab/run/weight_index.h"
+#include "lab/files/weight_index.h"
 #include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

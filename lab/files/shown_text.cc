@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/shown_text.h"
+#include "lab/files/shown_text.h"
 
 namespace pion::lab {
 namespace {

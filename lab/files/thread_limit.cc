@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/thread_limit.h"
+#include "lab/files/thread_limit.h"
 
 #include <atomic>
 #include <exception>

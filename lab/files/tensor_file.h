@@ -2,15 +2,22 @@
 // Tensors to safetensors files and back.
 #pragma once
 
+#include <torch/types.h>
+
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <string>
 
-#include "lab/run/safetensors.h"
-#include "lab/run/task.h"
+#include "lab/files/safetensors.h"
+
+namespace torch::nn {
+class Module;
+}
 
 namespace pion::lab {
+
+using TensorMap = std::map<std::string, torch::Tensor>;
 
 torch::ScalarType scalar_type(TensorType type);
 

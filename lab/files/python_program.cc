@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/python_program.h"
+#include "lab/files/python_program.h"
 
 #include <cstdlib>
 
-#include "lab/run/installed_folder.h"
+#include "lab/files/installed_folder.h"
 
 namespace pion::lab {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/durable_file.h"
+#include "lab/files/durable_file.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "lab/run/plain_name.h"
+#include "lab/files/plain_name.h"
 #include "tests/thrown_message.h"
 
 namespace pion::lab {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/shown_text.h"
+#include "lab/files/shown_text.h"
 
 #include <gtest/gtest.h>
 
-#include "lab/run/utf8.h"
+#include "lab/files/utf8.h"
 
 namespace pion::lab {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/safetensors.h"
+#include "lab/files/safetensors.h"
 
 #include <gtest/gtest.h>
 

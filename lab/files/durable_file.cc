@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/durable_file.h"
+#include "lab/files/durable_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

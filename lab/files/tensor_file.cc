@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/tensor_file.h"
+#include "lab/files/tensor_file.h"
+
+#include <torch/torch.h>
 
 #include <set>
 #include <stdexcept>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/process_pool.h"
+#include "lab/files/process_pool.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -14,8 +14,8 @@
 #include <stdexcept>
 #include <thread>
 
-#include "lab/run/durable_file.h"
-#include "lab/run/interrupt.h"
+#include "lab/files/durable_file.h"
+#include "lab/files/interrupt.h"
 
 namespace pion::lab {
 namespace {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/printable.h"
+#include "lab/files/printable.h"
 
 #include <cstdint>
 #include <cstdio>
 
-#include "lab/run/utf8.h"
+#include "lab/files/utf8.h"
 
 namespace pion::lab {
 namespace {

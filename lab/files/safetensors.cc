@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/safetensors.h"
+#include "lab/files/safetensors.h"
 
 #include <algorithm>
 #include <array>
@@ -9,8 +9,8 @@
 #include <stdexcept>
 #include <unordered_set>
 
-#include "lab/run/durable_file.h"
-#include "lab/run/shown_text.h"
+#include "lab/files/durable_file.h"
+#include "lab/files/shown_text.h"
 
 namespace pion::lab {
 namespace {

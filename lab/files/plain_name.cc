@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/plain_name.h"
+#include "lab/files/plain_name.h"
 
 #include <algorithm>
 #include <stdexcept>
 
-#include "lab/run/printable.h"
+#include "lab/files/printable.h"
 
 namespace pion::lab {
 namespace fs = std::filesystem;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/installed_folder.h"
+#include "lab/files/installed_folder.h"
 
 #include <system_error>
 

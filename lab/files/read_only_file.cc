@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/data/read_only_file.h"
+#include "lab/files/read_only_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

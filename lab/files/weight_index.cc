@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/weight_index.h"
+#include "lab/files/weight_index.h"
 
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
 
-#include "lab/run/plain_name.h"
+#include "lab/files/plain_name.h"
 #include "pion/optim/json_parser.h"
 
 namespace pion::lab {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/interrupt.h"
+#include "lab/files/interrupt.h"
 
 #include <array>
 #include <csignal>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lab/run/plain_name.h"
+#include "lab/files/plain_name.h"
 
 #include <gtest/gtest.h>
 
-#include "lab/run/weight_index.h"
+#include "lab/files/weight_index.h"
 #include "tests/thrown_message.h"
 
 namespace pion::lab {

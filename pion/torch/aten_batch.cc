@@ -185,8 +185,7 @@ void write_weights(const Piece& piece, const Batch& weights) {
     for (const ParameterStep* step : piece.steps) seeds.push_back(step->seed);
     const Batch rounded(parameters_of(piece), piece_shape(piece), at::kBFloat16);
     const std::vector<std::int64_t> rows = {static_cast<std::int64_t>(seeds.size()), -1};
-    const std::int64_t offset =
-        piece.first * weights.all.size(1) * weights.all.size(2);
+    const std::int64_t offset = piece.first * weights.all.size(1) * weights.all.size(2);
     aten_round_stochastically(weights.all.view(rows), rounded.all.view(rows), seeds,
                               offset);
     return rounded.scatter();

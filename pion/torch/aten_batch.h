@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "pion/torch/parameter.h"
@@ -29,8 +30,8 @@ struct Piece {
 // Pieces within kStepBytes, or of one parameter.
 std::vector<Piece> pieces(std::span<ParameterStep> steps);
 
-// Matrices of that shape, or entries of an elementwise rule's (1 x 1), whose step takes no
-// more than kStepBytes beside their state; at least 1.
+// Matrices of that shape, or entries of an elementwise rule's (1 x 1), whose step takes
+// no more than kStepBytes beside their state; at least 1.
 std::int64_t most_at_once(const ParameterStep& step, std::int64_t rows,
                           std::int64_t cols);
 
@@ -56,6 +57,11 @@ struct LayoutPart {
   int axis;
   std::int64_t offset, size, heads;
 
+  // Rows and columns of its blocks.
+  std::pair<std::int64_t, std::int64_t> block(const MatrixShape& shape) const {
+    return axis == 0 ? std::pair(size / heads, shape.cols)
+                     : std::pair(shape.rows, size / heads);
+  }
   // Its blocks as a view, (count, heads, rows, cols).
   at::Tensor cut(const at::Tensor& x) const;
 };
@@ -74,8 +80,8 @@ Batch work_state(const Piece& piece, torch::Tensor ParameterState::* member);
 Batch work_weights(const Piece& piece);
 // Writes them back: into master copies and, rounded, into parameters.
 void write_weights(const Piece& piece, const Batch& weights);
-// Gradients in the work type, negated under `maximize`, zeros for what is not finite under
-// NonFinite::kZero.
+// Gradients in the work type, negated under `maximize`, zeros for what is not finite
+// under NonFinite::kZero.
 Batch work_gradients(const Piece& piece);
 // Counts the step: `finite` is (parameters) bool, undefined if all are.
 void count_steps(const Piece& piece, const at::Tensor& finite);

@@ -38,8 +38,8 @@ at::Tensor aten_largest_singular_value(const at::Tensor& x) {
     power = product(power, power, wide);
     power = power.div_(frobenius(power)).to(type);
   }
-  at::Tensor v = start_vectors(x.size(1), x.options().dtype(wide))
-                     .expand({x.size(0), -1, -1});
+  at::Tensor v =
+      start_vectors(x.size(1), x.options().dtype(wide)).expand({x.size(0), -1, -1});
   for (int i = 0; i < kIterations; ++i) {
     v = product(power, v.to(type), wide);
     v = v / or_one(at::linalg_vector_norm(v, 2, at::IntArrayRef{1}, /*keepdim=*/true));

@@ -42,9 +42,8 @@ ElementwiseStep::ElementwiseStep(const Piece& own)
     : piece(own), weights(work_weights(own)), gradients(work_gradients(own)) {
   if (nonfinite_policy(*own.front().rule) == NonFinite::kSkip) {
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
-    finite =
-        at::linalg_vector_norm(gradients.all, kInfinity, at::IntArrayRef{1, 2})
-            .lt(kInfinity);
+    finite = at::linalg_vector_norm(gradients.all, kInfinity, at::IntArrayRef{1, 2})
+                 .lt(kInfinity);
   }
   fused = has_fused_steps(weights.all.device()) &&
           (own.steps.size() == 1 || !finite.defined());
@@ -57,8 +56,7 @@ at::Tensor bias_correction(const at::Tensor& t, double beta) {
 
 // The steps that this one makes, (parameters, 1, 1) in the work type.
 at::Tensor times(const ElementwiseStep& step) {
-  const std::vector<at::Tensor> counts =
-      state_tensors(step.piece, &ParameterState::step);
+  const std::vector<at::Tensor> counts = state_tensors(step.piece, &ParameterState::step);
   return at::stack(counts).to(step.weights.all.scalar_type()).add_(1).view({-1, 1, 1});
 }
 
@@ -66,8 +64,8 @@ at::Tensor times(const ElementwiseStep& step) {
 at::Tensor adamw_update(const AdamWRule& rule, const at::Tensor& m, const at::Tensor& v,
                         const at::Tensor& t) {
   const at::Tensor size = v.sqrt().div_(bias_correction(t, rule.beta2).sqrt_());
-  return m.div(size.add_(rule.eps)).mul_(bias_correction(t, rule.beta1).reciprocal_()
-                                             .mul_(rule.lr));
+  return m.div(size.add_(rule.eps))
+      .mul_(bias_correction(t, rule.beta1).reciprocal_().mul_(rule.lr));
 }
 
 void step_adamw(const ElementwiseStep& step, const AdamWRule& rule,
@@ -133,8 +131,7 @@ void step_sgd(const ElementwiseStep& step, const SgdRule& rule, StatisticsTable*
     step.write(w, w.sub(direction(), rule.lr));
   }
   if (buffer) buffer->scatter();
-  if (table != nullptr)
-    table->add(step.piece, g, step.finite, direction().mul(rule.lr));
+  if (table != nullptr) table->add(step.piece, g, step.finite, direction().mul(rule.lr));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a polynomial map of one shape is multiplied out in 16-bit products; host arithmetic.
+// How a polynomial map of one shape is multiplied out in 16-bit products; host
+// arithmetic.
 #pragma once
 
 #include <cstdint>
@@ -27,12 +28,13 @@ struct FormStep {
 //   Gram space  Q = T_k ... T_1, then X <- Q X        sum of 2 r + 4 k - 3
 //
 // A segment is what Gram space does between two computations of A from X. It ends before
-// the linear coefficients of its steps but the last have grown by more than 14, since
+// the linear coefficients of its steps but the last have grown by more than 13, since
 // rounding errors of A grow as they do. Pion's filters are one segment (four promotions
 // grow 12.4), five steps of Muon two (2 + 3).
 struct MapForm {
   std::vector<FormStep> steps;
   std::vector<std::pair<std::size_t, std::size_t>> segments;  // (first, end) of steps
+  double aspect = 1;                                          // n / m
   bool gram = false;   // Gram space is less work, and fp16 holds what it needs
   bool fades = false;  // suppressed matrices are too small for fp16 unless scaled up
 };

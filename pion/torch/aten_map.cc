@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "pion/torch/aten_batch.h"
 #include "pion/torch/aten_eigenvalue.h"
 #include "pion/torch/aten_product.h"
 
@@ -16,18 +17,47 @@ namespace {
 
 constexpr std::int64_t kOfMatrix[] = {1, 2};
 
-// to <- d scale. A CPU makes a copy of what it rounds: some rows of every block at a time.
-void round_scaled(const at::Tensor& to, const at::Tensor& d, const at::Tensor& scale) {
-  RECORD_FUNCTION("pion::round_scaled",
-                  (std::vector<c10::IValue>{d, scale}));  // one operation elsewhere
-  const std::int64_t rows = d.size(2), entries = d.numel() / rows;
+// Entries that are widened or looked at at a time, where a copy of them is made.
+constexpr std::int64_t kSlab = 1 << 20, kMixed = 1 << 16;
+
+// Rows (dimension `dim`) of x at a time, so that what a CPU makes of them as it mixes
+// types is small; other devices make nothing.
+template <class Work>
+void by_rows(const at::Tensor& x, std::int64_t dim, const Work& work) {
+  const std::int64_t rows = x.size(dim);
   const std::int64_t most =
-      d.is_cpu() ? std::max<std::int64_t>(1, (1 << 20) / entries) : rows;
-  for (std::int64_t first = 0; first < rows; first += most) {
-    const std::int64_t count = std::min(most, rows - first);
+      x.is_cpu() ? std::max<std::int64_t>(1, kMixed * rows / x.numel()) : rows;
+  for (std::int64_t first = 0; first < rows; first += most)
+    work(first, std::min(most, rows - first));
+}
+
+// to <- d scale, (count, heads, rows, cols)
+void round_scaled(const at::Tensor& to, const at::Tensor& d, const at::Tensor& scale) {
+  RECORD_FUNCTION("pion::round_scaled", (std::vector<c10::IValue>{d, scale}));
+  by_rows(d, 2, [&](std::int64_t first, std::int64_t count) {
     at::Tensor part = to.narrow(2, first, count);
     at::mul_out(part, d.narrow(2, first, count), scale);
-  }
+  });
+}
+
+// x <- x scale of 16-bit (batch, rows, cols) by f32 (batch, 1, 1).
+void rescale(const at::Tensor& x, const at::Tensor& scale) {
+  RECORD_FUNCTION("pion::rescale_", (std::vector<c10::IValue>{x, scale}));
+  by_rows(x, 1, [&](std::int64_t first, std::int64_t count) {
+    x.narrow(1, first, count).mul_(scale);
+  });
+}
+
+// Frobenius norms of 16-bit (batch, rows, cols) in f32, (batch, 1, 1).
+at::Tensor narrow_norm(const at::Tensor& x) {
+  RECORD_FUNCTION("pion::narrow_norm", (std::vector<c10::IValue>{x}));
+  at::Tensor norm;
+  by_rows(x, 1, [&](std::int64_t first, std::int64_t count) {
+    const at::Tensor own = at::linalg_vector_norm(x.narrow(1, first, count), 2, kOfMatrix,
+                                                  /*keepdim=*/true, at::kFloat);
+    norm = norm.defined() ? at::hypot(norm, own) : own;
+  });
+  return norm;
 }
 
 // f32 as one or two 16-bit matrices that add up to it. Overwrites it.
@@ -79,8 +109,7 @@ AtenMap::AtenMap(const SpectralMap& map, const at::Tensor& d, const at::Tensor& 
   at::Tensor kept = size > 0;
   if (keep.defined()) kept = kept.logical_and_(keep);
   x_ = at::empty({d.size(0) * d.size(1), d.size(2), d.size(3)}, d.options().dtype(type));
-  round_scaled(x_.view(d.sizes()), d,
-               at::where(kept, size.reciprocal().mul_(scale), 0));
+  round_scaled(x_.view(d.sizes()), d, at::where(kept, size.reciprocal().mul_(scale), 0));
   if (clean) {
     x_.view(d.sizes()).masked_fill_(kept.logical_not_(), 0);
   }
@@ -97,35 +126,51 @@ void AtenMap::finish() {
     return;
   }
   if (map_.normalization == Normalization::kSpectral) normalize_spectrally();
-  if (form_ == nullptr) {
-    // from there on four products of (m x m) a step cost less than two of (m x m x n) and
-    // one
-    constexpr double kAspect = 1.5;
-    const at::Tensor x = wide();
-    if (static_cast<double>(x.size(2)) < kAspect * static_cast<double>(x.size(1))) {
-      exactly();
-    } else {
-      exactly_in_gram_space();
-    }
-  } else if (form_->gram) {
-    in_gram_space();
+  if (takes_slabs()) {
+    in_slabs();
+  } else if (form_ == nullptr) {
+    takes_gram_space() ? exactly_in_gram_space() : exactly();
   } else {
-    directly();
+    takes_gram_space() ? in_gram_space() : directly();
   }
+}
+
+// Whether a step may take so many bytes an entry of X at a time, if f32; f64 ones twice.
+bool AtenMap::fits(double bytes) const {
+  const double width = type_ == at::kDouble ? 2 : 1,
+               entries = static_cast<double>(x_.numel());
+  return bytes * width * entries <=
+         std::max(static_cast<double>(kStepBytes), 8 * width * entries);
+}
+
+// Gram space has up to five (m x m) matrices at a time beside X, four of fp16.
+bool AtenMap::takes_gram_space() const {
+  const at::Tensor x = wide();
+  const double aspect = static_cast<double>(x.size(2)) / static_cast<double>(x.size(1));
+  // from there on four products of (m x m) a step cost less than two of (m x m x n) and
+  // one
+  if (form_ == nullptr) return aspect >= 1.5;
+  return form_->gram && (split_ || fits(2 + 8 / aspect));
+}
+
+bool AtenMap::takes_slabs() const {
+  if (form_ != nullptr && !split_) return false;
+  const at::Tensor x = wide();
+  const double aspect = static_cast<double>(x.size(2)) / static_cast<double>(x.size(1));
+  if (takes_gram_space()) return !fits(split_ ? 2 + 24 / aspect : 4 + 20 / aspect);
+  return !fits(split_ ? 14 : 12);
 }
 
 void AtenMap::add_to(const at::Tensor& to, double beta, double alpha) {
   finish();
-  if (last_.empty()) {
-    const at::Tensor target = to;
-    if (beta != 1) target.mul_(beta);
-    target.add_(x_, alpha);
-    return;
+  if (last_.empty() || slabs_) {
+    if (beta != 1) to.mul_(beta);
+    return add_scaled(to.unsqueeze(1), {}, alpha);
   }
   if (faded_.defined()) {
     // what is lost below fp16 is nothing beside `to`
     const at::Tensor scale = at::exp2(-faded_);
-    for (at::Tensor& part : last_) part.mul_(scale);
+    for (const at::Tensor& part : last_) rescale(part, scale);
     faded_.reset();
   }
   for (const at::Tensor& part : last_) {
@@ -135,13 +180,58 @@ void AtenMap::add_to(const at::Tensor& to, double beta, double alpha) {
   }
 }
 
+void AtenMap::add_scaled(const at::Tensor& to, const at::Tensor& factor, double alpha) {
+  finish();
+  const at::Tensor target = tall_ ? to.mT() : to;
+  by_columns([&](std::int64_t first, std::int64_t count) {
+    at::Tensor own = columns(first, count);
+    if (factor.defined()) own = own * factor.view({-1, 1, 1});
+    const at::Tensor part = target.narrow(3, first, count);
+    part.add_(own.view(part.sizes()), alpha);
+  });
+}
+
+at::Tensor AtenMap::squares() {
+  finish();
+  at::Tensor norm;
+  by_columns([&](std::int64_t first, std::int64_t count) {
+    const at::Tensor own = at::linalg_vector_norm(columns(first, count), 2, kOfMatrix);
+    norm = norm.defined() ? at::hypot(norm, own) : own;
+  });
+  return norm.square_();
+}
+
 at::Tensor AtenMap::output() {
   finish();
-  if (last_.empty()) return x_;
+  const at::Tensor result = at::empty(x_.sizes(), x_.options().dtype(type_));
+  by_columns([&](std::int64_t first, std::int64_t count) {
+    (tall_ ? result.mT() : result).narrow(2, first, count).copy_(columns(first, count));
+  });
+  return result;
+}
+
+// All columns of O at once, or a slab of them where a copy of all would be too large.
+template <class Work>
+void AtenMap::by_columns(const Work& work) const {
+  const std::int64_t all = wide().size(2);
+  // beside X, T and a weight that may be a copy
+  const bool small = 24 * x_.numel() <= kStepBytes;
+  const std::int64_t most = slabs_ || !small ? slab_columns() : all;
+  for (std::int64_t first = 0; first < all; first += most)
+    work(first, std::min(most, all - first));
+}
+
+// Some columns of O (rows, where X is tall), (batch, m, count), in the type of d. Not to
+// be written to.
+at::Tensor AtenMap::columns(std::int64_t first, std::int64_t count) const {
+  const at::Tensor x = wide().narrow(2, first, count);
+  if (last_.empty()) return x;
   at::Tensor result;
-  for (const at::Tensor& part : last_) {
-    const at::Tensor own = product(tall_ ? x_ : part, tall_ ? part : x_, type_);
-    result = result.defined() ? result.add_(own) : own;
+  if (slabs_) {
+    result = slab(slab_step_, first, count);
+  } else {
+    result = product(last_[0], x, type_);
+    if (last_.size() > 1) add_product(result, last_[1], x, 1, 1);
   }
   if (faded_.defined()) result.mul_(at::exp2(-faded_));
   return scale_ == 1 ? result : result.mul_(scale_);
@@ -152,7 +242,7 @@ void AtenMap::normalize_spectrally() {
   const at::Tensor sigma = aten_largest_singular_value(wide());
   const double wanted =
       (form_ == nullptr ? 1.0 : form_->steps.front().x_scale) / map_.norm_margin;
-  x_.mul_(at::where(sigma > 0, sigma.reciprocal().mul_(wanted), 0));
+  rescale(x_, at::where(sigma > 0, sigma.reciprocal().mul_(wanted), 0));
 }
 
 // alpha a b of symmetric matrices that commute.
@@ -208,15 +298,14 @@ void AtenMap::advance(const Parts& factor, double alpha) {
   x_ = total.to(narrow);
 }
 
-// Scales T up so that T X does not fall out of fp16; by which power of two, (batch, 1, 1).
+// Scales T up so that T X does not fall out of fp16; by which power of two, (batch, 1,
+// 1).
 at::Tensor AtenMap::unfade(const Parts& factor, const FormStep& step) const {
   // below this norm a suppressed matrix is scaled up to it; c A^2 counts for 2^-12 there,
   // so that it may keep the scale of b A
   constexpr double kFaded = 0x1p-6;
   constexpr double kLargestT = 0x1p15;  // Frobenius norm of T when it is scaled up
-  const at::Tensor size =
-      at::linalg_vector_norm(factor[0], 2, kOfMatrix, true, at::kFloat)
-          .div_(step.t_scale);
+  const at::Tensor size = narrow_norm(factor[0]).div_(step.t_scale);
   // ||T X|| <= ||T|| ||X||, ||X||^2 <= sqrt(m) ||A||, ||A|| <= ||T|| / slope
   const at::Tensor into =
       size.div(std::max(step.slope, 0x1p-4)).sqrt_().clamp_max_(step.into);
@@ -224,7 +313,7 @@ at::Tensor AtenMap::unfade(const Parts& factor, const FormStep& step) const {
                                         size.reciprocal().mul_(kLargestT / step.t_scale));
   const at::Tensor more = wanted.clamp_(1.0, 0x1p100).log2_().floor_();
   const at::Tensor scale = at::exp2(more);
-  for (const at::Tensor& part : factor) part.mul_(scale);
+  for (const at::Tensor& part : factor) rescale(part, scale);
   return more;
 }
 
@@ -279,10 +368,10 @@ AtenMap::Parts AtenMap::multiplied_out(Parts gram, std::size_t start,
       before = step.q_scale;
     }
     if (i + 1 == end) break;
-    const Parts w =
-        times(factor, gram, step.w_scale / (step.t_scale * step.gram_scale));
-    gram = times(w, factor,
-                 form_->steps[i + 1].gram_scale / (step.w_scale * step.t_scale));
+    const Parts w = times(factor, gram, step.w_scale / (step.t_scale * step.gram_scale));
+    gram.clear();  // before the next is made
+    gram =
+        times(w, factor, form_->steps[i + 1].gram_scale / (step.w_scale * step.t_scale));
   }
   const double wanted = form_->steps[end - 1].q_scale;
   if (before != wanted) {  // of one step
@@ -328,6 +417,73 @@ void AtenMap::exactly_in_gram_space() {
   last_ = {q};
 }
 
+// Steps of kF32 and f64 have scales of 1.
+void AtenMap::in_slabs() {
+  slabs_ = true;
+  for (std::size_t i = 0; i < map_.sequence.size(); ++i) {
+    slab_step_ = form_ == nullptr ? FormStep{.p = map_.sequence[i]} : form_->steps[i];
+    last_.clear();
+    last_ = slab_gram(slab_step_);
+    scale_ = 1 / slab_step_.x_scale;
+    if (i + 1 == map_.sequence.size()) return;
+    const double next = form_ == nullptr ? 1 : form_->steps[i + 1].x_scale * scale_;
+    const std::int64_t columns = wide().size(2), most = slab_columns();
+    for (std::int64_t first = 0; first < columns; first += most) {
+      const std::int64_t count = std::min(most, columns - first);
+      const at::Tensor moved = slab(slab_step_, first, count);
+      wide().narrow(2, first, count).copy_(next == 1 ? moved : moved.mul_(next));
+    }
+  }
+}
+
+std::int64_t AtenMap::slab_columns() const {
+  const at::Tensor x = wide();
+  return std::max<std::int64_t>(1, kSlab / (x.size(0) * x.size(1)));
+}
+
+// A by gram_scale.
+AtenMap::Parts AtenMap::slab_gram(const FormStep& step) const {
+  const at::Tensor x = wide();
+  if (!split_) return {product(x, x.mT(), type_)};
+  const std::vector<std::int64_t> sizes = {x.size(0), x.size(1), x.size(1)};
+  const Parts result = {at::empty(sizes, x.options()), at::empty(sizes, x.options())};
+  const double alpha = step.gram_scale / (step.x_scale * step.x_scale);
+  const std::int64_t rows = x.size(1), most = slab_columns();
+  for (std::int64_t first = 0; first < rows; first += most) {
+    const std::int64_t count = std::min(most, rows - first);
+    const Parts own = split(product(x.narrow(1, first, count), x.mT(), at::kFloat, alpha),
+                            x.scalar_type());
+    for (std::size_t i = 0; i < own.size(); ++i)
+      result[i].narrow(1, first, count).copy_(own[i]);
+  }
+  return result;
+}
+
+// alpha A x for some columns, in f32 (f64).
+at::Tensor AtenMap::times_slab(const Parts& gram, const at::Tensor& x,
+                               double alpha) const {
+  if (!split_) return product(gram[0], x, type_, alpha);
+  if (x.scalar_type() == x_.scalar_type()) {
+    const at::Tensor result = product(gram[0], x, type_, alpha);
+    add_product(result, gram[1], x, 1, alpha);
+    return result;
+  }
+  const Parts own = split(x.clone(), x_.scalar_type());
+  const at::Tensor result = product(gram[0], own[0], type_, alpha);
+  add_product(result, gram[0], own[1], 1, alpha);
+  add_product(result, gram[1], own[0], 1, alpha);
+  return result;
+}
+
+// Some columns of a X + b A X + c A A X, by x_scale.
+at::Tensor AtenMap::slab(const FormStep& step, std::int64_t first,
+                         std::int64_t count) const {
+  const at::Tensor x = wide().narrow(2, first, count);
+  const at::Tensor ax = times_slab(last_, x, 1 / step.gram_scale);
+  const at::Tensor aax = times_slab(last_, ax, step.p.c / step.gram_scale);
+  return aax.add_(ax, step.p.b).add_(x, step.p.a);
+}
+
 at::Tensor aten_spectral_map(const SpectralMap& map, const at::Tensor& x) {
   // the largest entry first, so that no square under- or overflows
   const at::Tensor largest = x.abs().amax(kOfMatrix, /*keepdim=*/true);
@@ -340,8 +496,8 @@ at::Tensor aten_relative_sigma(const at::Tensor& x) {
   const at::Tensor largest = x.abs().amax(kOfMatrix, /*keepdim=*/true);
   const at::Tensor scaled = x / at::where(largest > 0, largest, 1);
   const at::Tensor size = at::linalg_vector_norm(scaled, 2, kOfMatrix, true);
-  const at::Tensor sigma = aten_largest_singular_value(
-      scaled.size(1) > scaled.size(2) ? scaled.mT() : scaled);
+  const at::Tensor sigma =
+      aten_largest_singular_value(scaled.size(1) > scaled.size(2) ? scaled.mT() : scaled);
   return at::where(size > 0, sigma / size, 0);
 }
 

@@ -24,15 +24,20 @@ class AtenMap {
  public:
   // d: (count, heads, rows, cols), f32 or f64, of any strides. `size` is the Frobenius
   // norm of every block, (count, heads, 1, 1). Blocks whose `keep`, broadcast to that, is
-  // false give zeros, as do those of norm 0; keep undefined: all are kept. `clean`: blocks
-  // that are not kept may hold NaN or Inf.
+  // false give zeros, as do those of norm 0; keep undefined: all are kept. `clean`:
+  // blocks that are not kept may hold NaN or Inf.
   AtenMap(const SpectralMap& map, const at::Tensor& d, const at::Tensor& size,
           const at::Tensor& keep, bool clean);
 
-  // to <- beta to + alpha O, once; `to` is (count heads, rows, cols), in the type of d, of
-  // any strides.
+  // to <- beta to + alpha O, once; `to` is (count heads, rows, cols), in the type of d,
+  // of any strides.
   void add_to(const at::Tensor& to, double beta, double alpha);
-  // O, (count heads, rows, cols), in the type of d; before add_to().
+  // to <- to + alpha factor O; `to` is (count, heads, rows, cols), `factor` has the size
+  // of one number a block or is undefined.
+  void add_scaled(const at::Tensor& to, const at::Tensor& factor, double alpha);
+  // ||O||_F^2, (count heads), and O, (count heads, rows, cols), in the type of d; before
+  // add_to().
+  at::Tensor squares();
   at::Tensor output();
 
  private:
@@ -52,16 +57,32 @@ class AtenMap {
   void advance(const Parts& factor, double alpha);
   at::Tensor unfade(const Parts& factor, const FormStep& step) const;
 
+  // Where two buffers of X must do (kF32, kAccurate of a large matrix) X goes through a
+  // step some columns at a time: a X + (b + c A)(A X).
+  bool fits(double bytes) const;
+  bool takes_gram_space() const;
+  bool takes_slabs() const;
+  template <class Work>
+  void by_columns(const Work& work) const;
+  at::Tensor columns(std::int64_t first, std::int64_t count) const;
+  void in_slabs();
+  Parts slab_gram(const FormStep& step) const;
+  at::Tensor slab(const FormStep& step, std::int64_t first, std::int64_t count) const;
+  at::Tensor times_slab(const Parts& gram, const at::Tensor& x, double alpha) const;
+  std::int64_t slab_columns() const;
+
   SpectralMap map_;
   const MapForm* form_ = nullptr;  // of 16-bit products
   at::ScalarType type_;            // of d
   bool tall_;
   bool split_ = false;
-  at::Tensor x_;      // (count heads, rows, cols)
+  at::Tensor x_;  // (count heads, rows, cols)
   bool done_ = false;
-  Parts last_;        // then O = scale_ / 2^faded_ last_ x_; empty: O = x_
+  Parts last_;  // then O = scale_ / 2^faded_ last_ x_; empty: O = x_
   double scale_ = 1;
   at::Tensor faded_;  // (count heads, 1, 1); undefined: 0
+  bool slabs_ = false;
+  FormStep slab_step_;  // the last, of slabs: `last_` is A
 };
 
 // apply_spectral_map by ATen operations: x and the result are (batch, rows, cols), f32 or

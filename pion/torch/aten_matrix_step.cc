@@ -20,7 +20,8 @@ at::Tensor largest_entry(const at::Tensor& x, at::IntArrayRef dims) {
   return at::linalg_vector_norm(x, kInfinity, dims, /*keepdim=*/true);
 }
 
-// (parameters) bool: is every entry finite? values (matrices, 1, 1) are NaN or Inf if not.
+// (parameters) bool: is every entry finite? values (matrices, 1, 1) are NaN or Inf if
+// not.
 at::Tensor finite_parameters(const at::Tensor& values, std::int64_t parameters) {
   const at::Tensor finite = values.view({parameters, -1}).lt(kInfinity);
   return finite.size(1) == 1 ? finite.view(-1) : finite.all(1);
@@ -56,19 +57,19 @@ class MatrixStep {
   void move_alone(const Batch& momenta, const Batch& gradients);
   double block_scale(std::int64_t rows, std::int64_t cols) const;
   double half_pass(std::int64_t rows, std::int64_t cols) const;
-  at::Tensor unit_factor(const at::Tensor& squares, std::int64_t rows,
+  at::Tensor unit_factor(const at::Tensor& norm, std::int64_t rows,
                          std::int64_t cols) const;
 
   const Piece& piece_;
   const MatrixRule& rule_;
   const MatrixShape shape_;
   const bool skips_;
-  at::Tensor finite_;     // (parameters) bool; undefined: nobody asks
-  at::Tensor active_;     // (matrices, 1, 1) bool, of stacks: has a gradient
-  at::Tensor mask_;       // (matrices, 1, 1) bool: moves; undefined: all do
-  at::Tensor direction_;  // (matrices, rows, cols)
+  at::Tensor finite_;          // (parameters) bool; undefined: nobody asks
+  at::Tensor active_;          // (matrices, 1, 1) bool, of stacks: has a gradient
+  at::Tensor mask_;            // (matrices, 1, 1) bool: moves; undefined: all do
+  at::Tensor direction_;       // (matrices, rows, cols)
   at::Tensor gradient_sizes_;  // (matrices), of figures
-  bool clean_ = false;    // directions that are not kept may hold NaN
+  bool clean_ = false;         // directions that are not kept may hold NaN
   std::vector<LayoutPart> parts_;
   std::vector<at::Tensor> sizes_;  // norms of every part's blocks, (count, heads, 1, 1)
   std::vector<AtenMap> maps_;      // one for every part
@@ -113,15 +114,14 @@ void MatrixStep::move(bool collect) {
   const Batch momenta = work_state(piece_, &ParameterState::momentum_buffer);
   const Batch gradients = work_gradients(piece_);
   if (collect) gradient_sizes_ = at::linalg_vector_norm(gradients.all, 2, kMatrixDims);
-  const bool by_one = alone() && !shape_.stack && skips_ &&
-                      has_fused_steps(momenta.all.device());
+  const bool by_one =
+      alone() && !shape_.stack && skips_ && has_fused_steps(momenta.all.device());
   // mu (mu M + (1 - mu) G) + (1 - mu) G, before M is overwritten
   const bool ahead = by_one && rule_.nesterov && !gradients.copied;
   parts_ = layout_parts(piece_.front().options->layout(), shape_);
   const auto measure = [&] {
     for (const LayoutPart& part : parts_) {
-      sizes_.push_back(
-          at::linalg_vector_norm(part.cut(direction_), 2, kBlockDims, true));
+      sizes_.push_back(at::linalg_vector_norm(part.cut(direction_), 2, kBlockDims, true));
     }
   };
   if (ahead) {
@@ -151,8 +151,8 @@ void MatrixStep::move(bool collect) {
     momenta.all.lerp_(taken, 1.0 - mu);
   }
   momenta.scatter();
-  clean_ = skips_ && ((by_one && rule_.nesterov) ||
-                      !piece_.front().state->momentum_is_finite);
+  clean_ =
+      skips_ && ((by_one && rule_.nesterov) || !piece_.front().state->momentum_is_finite);
   if (ahead) return;
   if (!rule_.nesterov) {
     direction_ = momenta.all;
@@ -184,12 +184,13 @@ double MatrixStep::half_pass(std::int64_t rows, std::int64_t cols) const {
   return half_pass_point(rule_map(rule, rows, cols).sequence);
 }
 
-// s under kUnitRms, of ||O||_F^2.
-at::Tensor MatrixStep::unit_factor(const at::Tensor& squares, std::int64_t rows,
+// s under kUnitRms, of ||O||_F.
+at::Tensor MatrixStep::unit_factor(const at::Tensor& norm, std::int64_t rows,
                                    std::int64_t cols) const {
   const double entries = static_cast<double>(rows) * static_cast<double>(cols);
-  return squares.sqrt().add(kUnitRmsFloor).reciprocal().mul(
-      block_scale(rows, cols) * std::sqrt(entries));
+  return norm.add(kUnitRmsFloor)
+      .reciprocal()
+      .mul(block_scale(rows, cols) * std::sqrt(entries));
 }
 
 void MatrixStep::add_figures(StatisticsTable& table) {
@@ -209,7 +210,8 @@ void MatrixStep::add_figures(StatisticsTable& table) {
         .moved = passed * (scale * scale),
         .directions = static_cast<double>(d.size(1) * std::min(d.size(2), d.size(3)))};
     if (rule_.scale == Scale::kUnitRms)
-      one.moved = passed * unit_factor(passed, d.size(2), d.size(3)).mul(rule_.lr).square();
+      one.moved = passed *
+                  unit_factor(passed.sqrt(), d.size(2), d.size(3)).mul(rule_.lr).square();
     one.half_pass = half_pass(d.size(2), d.size(3));
     figures.push_back(std::move(one));
   }
@@ -225,12 +227,8 @@ PassedRows MatrixStep::passed() {
   };
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     const at::IntArrayRef sizes = sizes_[i].sizes();
-    const at::Tensor output = maps_[i].output();
-    const std::int64_t rows = output.size(1), cols = output.size(2);
-    add(squares, at::linalg_vector_norm(output, 2, kMatrixDims)
-                     .square_()
-                     .view({sizes[0], sizes[1]})
-                     .sum(1));
+    const auto [rows, cols] = parts_[i].block(shape_);
+    add(squares, maps_[i].squares().view({sizes[0], sizes[1]}).sum(1));
     add(size, sizes_[i].square().flatten(1).sum(1));
     result.directions += static_cast<double>(sizes[1] * std::min(rows, cols));
     result.half_pass = std::max(result.half_pass, half_pass(rows, cols));
@@ -260,14 +258,13 @@ void MatrixStep::write() {
       maps_[i].add_to(blocks, kept, -rule_.lr * scale);
       continue;
     }
-    at::Tensor output = maps_[i].output().view(to.sizes());
-    if (rule_.scale == Scale::kUnitRms) {
-      output *= unit_factor(output.square().sum(kBlockDims, /*keepdim=*/true), rows, cols);
-    } else {
-      output *= scale;
-    }
     if (kept != 1) to.mul_(kept);
-    to.sub_(output, rule_.lr);
+    if (rule_.scale == Scale::kUnitRms) {
+      const at::Tensor norm = maps_[i].squares().sqrt_();
+      maps_[i].add_scaled(to, unit_factor(norm, rows, cols), -rule_.lr);
+    } else {
+      maps_[i].add_scaled(to, {}, -rule_.lr * scale);
+    }
   }
   write_weights(piece_, weights);
 }
@@ -302,8 +299,7 @@ void step_matrices(const Piece& piece, StatisticsTable* table,
   const ParameterStep& first = piece.front();
   const MatrixShape shape = piece_shape(piece);
   const std::int64_t most = most_at_once(first, shape.rows, shape.cols);
-  if (piece.steps.size() > 1 || shape.count <= most ||
-      !first.parameter.is_contiguous()) {
+  if (piece.steps.size() > 1 || shape.count <= most || !first.parameter.is_contiguous()) {
     MatrixStep step(piece, {});
     step_piece(piece, step, table, passed);
     return count_steps(piece, step.finite());

@@ -6,10 +6,11 @@
 
 namespace pion {
 
-// alpha a b in `type`, summed in f32 and rounded once. Operands of one 16-bit type use a CUDA device's tensor
-// cores; elsewhere they are widened and multiplied in f32, which is the same arithmetic
-// exactly, since a product of two of their entries fits f32. Operands of f32 or f64 are
-// multiplied in their own type, never in TF32. All are (batch, rows, cols).
+// alpha a b in `type`, summed in f32 and rounded once. Operands of one 16-bit type use a
+// CUDA device's tensor cores; elsewhere they are widened and multiplied in f32, which is
+// the same arithmetic exactly, since a product of two of their entries fits f32. Operands
+// of f32 or f64 are multiplied in their own type, never in TF32. All are (batch, rows,
+// cols).
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type,
                    double alpha = 1.0);
 

@@ -47,8 +47,7 @@ at::Tensor starts(std::span<const std::uint64_t> seeds, const at::Device& device
 }  // namespace
 
 void aten_round_stochastically(const at::Tensor& from, const at::Tensor& to,
-                               std::span<const std::uint64_t> seeds,
-                               std::int64_t first) {
+                               std::span<const std::uint64_t> seeds, std::int64_t first) {
   const at::Tensor start = starts(seeds, from.device());
   const std::int64_t rows = from.size(0), cols = from.size(1);
   const std::int64_t most = std::max<std::int64_t>(1, kRounded / rows);

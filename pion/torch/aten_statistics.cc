@@ -20,7 +20,8 @@ at::Tensor table_of(const Columns& columns, const at::Tensor& like, std::int64_t
   const at::Tensor table =
       at::zeros({rows, kColumns}, like.options().requires_grad(false));
   for (std::size_t i = 0; i < columns.size(); ++i)
-    if (columns[i].defined()) table.select(1, static_cast<std::int64_t>(i)).copy_(columns[i]);
+    if (columns[i].defined())
+      table.select(1, static_cast<std::int64_t>(i)).copy_(columns[i]);
   return table;
 }
 
@@ -79,14 +80,13 @@ void StatisticsTable::add(const Piece& piece, const at::Tensor& sizes,
     half_pass = std::max(half_pass, part.half_pass);
   }
   const auto number = [&](double value) { return at::full({}, value, size.options()); };
-  rows_.push_back(
-      table_of({skipped_rows(finite, rows), sizes,
-                moved.div(entries).sqrt(), passed.sum(1), number(directions),
-                at::where(sigma > 0, sigma.pow(-2), 0).mean(1), sigma.amax(1),
-                at::where(passed > 0, energy, 0).mean(1),
-                at::where(largest > 0, largest / smallest, 1), number(half_pass),
-                active.defined() ? active.logical_not().view(-1) : at::Tensor()},
-               size, rows));
+  rows_.push_back(table_of(
+      {skipped_rows(finite, rows), sizes, moved.div(entries).sqrt(), passed.sum(1),
+       number(directions), at::where(sigma > 0, sigma.pow(-2), 0).mean(1), sigma.amax(1),
+       at::where(passed > 0, energy, 0).mean(1),
+       at::where(largest > 0, largest / smallest, 1), number(half_pass),
+       active.defined() ? active.logical_not().view(-1) : at::Tensor()},
+      size, rows));
   pieces_.push_back(piece);
 }
 
@@ -112,8 +112,7 @@ void StatisticsTable::fill_results() {
   std::map<ParameterStep*, std::vector<UpdateStatistics>> found;
   for (std::size_t i = 0; i < pieces_.size(); ++i) {
     const std::vector<ParameterStep*>& steps = pieces_[i].steps;
-    const std::int64_t each =
-        rows_[i].size(0) / static_cast<std::int64_t>(steps.size());
+    const std::int64_t each = rows_[i].size(0) / static_cast<std::int64_t>(steps.size());
     for (ParameterStep* step : steps) {
       for (std::int64_t k = 0; k < each; ++k, row += kColumns)
         found[step].push_back(unpack(row));

@@ -100,9 +100,10 @@ void AtenWatch::record(std::span<const ParameterStep> steps,
   constexpr std::int64_t kFirst = 10, kEvery = 100;  // where reading waits
   for (const at::Device& device : devices) {
     if (!has_events(device) && !device.is_cpu() && steps_ % kEvery != kFirst) continue;
-    const bool under_way = std::any_of(
-        records_.begin(), records_.end(),
-        [&](const Record& own) { return own.arrival && own.arrival->device() == device; });
+    const bool under_way =
+        std::any_of(records_.begin(), records_.end(), [&](const Record& own) {
+          return own.arrival && own.arrival->device() == device;
+        });
     if (!under_way) send(device, steps, passed);
   }
 }

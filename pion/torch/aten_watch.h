@@ -18,7 +18,7 @@ namespace pion {
 // What a map passed of the matrices of a piece's parameters.
 struct PassedRows {
   Piece piece;
-  at::Tensor rows;  // (matrices, 2), f32: ||D||, ||O||_F^2
+  at::Tensor rows;        // (matrices, 2), f32: ||D||, ||O||_F^2
   double directions = 0;  // of one matrix
   double half_pass = 0;   // see UpdateStatistics
 };

@@ -57,9 +57,8 @@ class OperationRecord {
   }
   static Input input_of(const at::Tensor& tensor) {
     if (!tensor.defined() || !tensor.has_storage()) return {nullptr, nullptr, 0};
-    const double size =
-        std::min<double>(static_cast<double>(tensor.nbytes()),
-                         static_cast<double>(tensor.storage().nbytes()));
+    const double size = std::min<double>(static_cast<double>(tensor.nbytes()),
+                                         static_cast<double>(tensor.storage().nbytes()));
     return {tensor.unsafeGetTensorImpl(), tensor.storage().unsafeGetStorageImpl(), size};
   }
   static std::vector<Input> inputs_of(const c10::IValue& value, bool& f64) {
@@ -111,6 +110,9 @@ class OperationRecord {
       written = arguments.front().front().bytes / 2;  // fp16 of f32
     } else if (one.name.ends_with("_")) {
       written = arguments.empty() ? 0 : sum(arguments.front());
+      // lists of weights, gradients and what else there is of state
+      if (one.name.starts_with("aten::_fused_"))
+        for (std::size_t i = 2; i < arguments.size(); ++i) written += sum(arguments[i]);
       if (one.name.ends_with("copy_")) read -= written;
     } else {
       const bool out = arguments.size() > 1 && !outputs.empty() &&

@@ -47,7 +47,8 @@ at::Tensor all_finite(const std::vector<torch::Tensor>& tensors) {
   std::vector<std::int64_t> order;
   for (const auto& [key, indices] : alike) {
     std::vector<torch::Tensor> own;
-    for (const std::int64_t i : indices) own.push_back(tensors[static_cast<std::size_t>(i)]);
+    for (const std::int64_t i : indices)
+      own.push_back(tensors[static_cast<std::size_t>(i)]);
     const torch::Tensor finite =
         at::stack(at::_foreach_norm(own, kInfinity)).lt(kInfinity);
     flags.push_back(finite.to(tensors.front().device(), /*non_blocking=*/true));

@@ -222,10 +222,11 @@ TEST(AdamWOptions, HaveTorchsDefaults) {
 // Groups inherit torch's default unless they set their own, and a rule by name has none.
 TEST(AdamWOptions, WeightDecayIsSetOrInherited) {
   auto a = drawn({5}, 1), b = drawn({5}, 2);
-  AdamW optimizer(std::vector<Group>{
-                      Group({a}), {{b}, std::make_unique<AdamWOptions>(
-                                            AdamWOptions(1e-3).weight_decay(0))}},
-                  1e-2);
+  AdamW optimizer(
+      std::vector<Group>{
+          Group({a}),
+          {{b}, std::make_unique<AdamWOptions>(AdamWOptions(1e-3).weight_decay(0))}},
+      1e-2);
   const auto decay = [&](int g) {
     return static_cast<const AdamWOptions&>(optimizer.param_groups()[g].options())
         .weight_decay();

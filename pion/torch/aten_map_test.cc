@@ -122,14 +122,14 @@ TEST(AtenMap, IsNeverFurtherOffThanDirectBf16) {
   }
 }
 
-// Of 8.4 M entries: some columns at a time.
+// Of 5 M entries: some columns at a time.
 TEST(AtenMap, OfALargeMatrixIsThatOfItsDefinition) {
   at::manual_seed(6);
-  const at::Tensor x = at::randn({1312, 6432});
+  const at::Tensor x = at::randn({1600, 3100});
   const NamedMap map{"muon", muon_sequence("classic", 1), 1.0};
   const at::Tensor wanted =
       iterated(map, x, at::kFloat, [](const at::Tensor& y) { return y; });
-  // a CPU's norm of 5 M entries in f32 is off by 1e-4 at most; X of 11 bits by 2^-12
+  // a CPU's norm of 5 M entries in f32 is off by 1.3e-4 (measured); X of 11 bits by 2^-12
   for (const auto& [precision, tall, limit] :
        {std::tuple{Precision::kF32, false, 2e-4}, {Precision::kAccurate, true, 4e-4}}) {
     const at::Tensor got = aten_spectral_map(polynomial(map.sequence, 1.0, precision),

@@ -73,12 +73,12 @@ TEST(AtenLaunches, AreFewForManyMatrices) {
                 pion.size(), heads.size(), adamw.size());
 }
 
-// Bytes an entry beside the products, of a matrix of its own.
+// Bytes an entry beside the products, of so many matrices.
 template <class Options>
-double bytes_of(const Options& options, std::vector<std::int64_t> shape) {
+double bytes_of(const Options& options, std::vector<std::int64_t> shape, int count = 1) {
   double bytes = 0;
-  recorded({shape}, options, &bytes);
-  return bytes / static_cast<double>(c10::multiply_integers(shape));
+  recorded(many({shape}, count), options, &bytes);
+  return bytes / static_cast<double>(count * c10::multiply_integers(shape));
 }
 
 TEST(AtenBytes, AreFewAnEntry) {
@@ -93,6 +93,9 @@ TEST(AtenBytes, AreFewAnEntry) {
   EXPECT_LE(bytes_of(filter, {1024, 1024}), 42.1);
   EXPECT_LE(bytes_of(AdamWOptions(0.1).weight_decay(0.1), wide), 32.1);
   EXPECT_LE(bytes_of(SgdOptions(0.1), wide), 24.1);
+  // copied into a batch and back: gradient, momentum, weight
+  EXPECT_LE(bytes_of(MuonOptions(0.1), wide, 8), 90.1);
+  EXPECT_LE(bytes_of(filter, wide, 8), 78.5);
 }
 
 TEST(AtenStep, NeitherWaitsNorTakesF64) {

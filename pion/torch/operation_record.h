@@ -21,6 +21,13 @@ class OperationRecord {
     bool f64 = false;  // of an input
   };
 
+  // LibTorch is built with NDEBUG: without it inputs seem invalid to its headers.
+#ifdef NDEBUG
+  static constexpr bool kWorks = true;
+#else
+  static constexpr bool kWorks = false;
+#endif
+
   OperationRecord() : callback_(at::addThreadLocalCallback(made())) { own() = this; }
   ~OperationRecord() {
     at::removeCallback(callback_);

@@ -3,8 +3,13 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 namespace pion {
 namespace {
+
+// Entries that are rounded at a time: their counters, i64, are 4 MiB.
+constexpr std::int64_t kRounded = 1 << 19;
 
 constexpr std::uint64_t kStride = 0x9e3779b97f4a7c15u;
 
@@ -16,10 +21,10 @@ at::Tensor shifted(const at::Tensor& z, int by) {
 }
 
 // The finalizer of splitmix64, as in pion/optim/rounding.cc.
-at::Tensor mix(at::Tensor z) {
-  z = z.bitwise_xor(shifted(z, 30)) * bits(0xbf58476d1ce4e5b9u);
-  z = z.bitwise_xor(shifted(z, 27)) * bits(0x94d049bb133111ebu);
-  return z.bitwise_xor(shifted(z, 31));
+at::Tensor mix(const at::Tensor& z) {
+  z.bitwise_xor_(shifted(z, 30)).mul_(bits(0xbf58476d1ce4e5b9u));
+  z.bitwise_xor_(shifted(z, 27)).mul_(bits(0x94d049bb133111ebu));
+  return z.bitwise_xor_(shifted(z, 31));
 }
 
 std::uint64_t mix(std::uint64_t z) {
@@ -28,17 +33,35 @@ std::uint64_t mix(std::uint64_t z) {
   return z ^ (z >> 31);
 }
 
+// Where the counters of every row begin, (rows, 1). From pinned memory a device copies
+// them when it comes to it.
+at::Tensor starts(std::span<const std::uint64_t> seeds, const at::Device& device) {
+  at::Tensor own = at::empty(
+      {static_cast<std::int64_t>(seeds.size()), 1},
+      at::TensorOptions(at::kLong).pinned_memory(device.is_cuda() || device.is_xpu()));
+  for (std::size_t i = 0; i < seeds.size(); ++i)
+    own.mutable_data_ptr<std::int64_t>()[i] = bits(mix(seeds[i] + kStride));
+  return own.to(device, /*non_blocking=*/true);
+}
+
 }  // namespace
 
-at::Tensor aten_round_stochastically(const at::Tensor& from, std::uint64_t seed) {
-  const at::Tensor value = from.contiguous();
-  const at::Tensor index = at::arange(value.numel(), value.options().dtype(at::kLong));
-  const at::Tensor word = mix(index * bits(kStride) + bits(mix(seed + kStride)));
-  const at::Tensor random = shifted(word, 48).to(at::kInt).view(value.sizes());
-  const at::Tensor rounded =
-      (value.view(at::kInt) + random).bitwise_and(-65536);  // 0xffff0000
-  return at::where(at::isfinite(value), rounded.view(at::kFloat), value)
-      .to(at::kBFloat16);
+void aten_round_stochastically(const at::Tensor& from, const at::Tensor& to,
+                               std::span<const std::uint64_t> seeds, std::int64_t first) {
+  const at::Tensor start = starts(seeds, from.device());
+  const std::int64_t rows = from.size(0), cols = from.size(1);
+  const std::int64_t most = std::max<std::int64_t>(1, kRounded / rows);
+  for (std::int64_t done = 0; done < cols; done += most) {
+    const std::int64_t count = std::min(most, cols - done);
+    const at::Tensor value = from.narrow(1, done, count);
+    at::Tensor word = at::arange(first + done, first + done + count, start.options());
+    word = mix(word.mul_(bits(kStride)).add(start));
+    const at::Tensor random = shifted(word, 48).to(at::kInt);
+    // 0xffff0000
+    const at::Tensor rounded = random.add_(value.view(at::kInt)).bitwise_and_(-65536);
+    to.narrow(1, done, count)
+        .copy_(at::where(at::isfinite(value), rounded.view(at::kFloat), value));
+  }
 }
 
 }  // namespace pion

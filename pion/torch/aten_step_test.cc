@@ -111,8 +111,8 @@ TEST(AtenStep, NonFinitePoliciesAgree) {
                c10::Error);
 }
 
-// The estimate of sigma_1 is at most (1 + ln 8) / 2^12 / 2 = 4e-4 too small here and
-// exact there. That moves f(s) by s f'(s) 4e-4, and s f'(s) < 8 for this map; O is
+// The estimate of sigma_1 is at most ln 8 / 1024 / 2 = 1.1e-3 too small here and
+// exact there. That moves f(s) by s f'(s) 1.1e-3, and s f'(s) < 8 for this map; O is
 // multiplied by lr s = 0.1 * 0.2 sqrt(12), in each of 5 steps.
 TEST(AtenStep, SpectralNormalizationAgreesAsFarAsTheEstimateDoes) {
   const auto options =
@@ -120,7 +120,7 @@ TEST(AtenStep, SpectralNormalizationAgreesAsFarAsTheEstimateDoes) {
   const auto generic = train(true, options, {12, 8}, torch::kDouble).weight;
   const auto cpu = train(false, options, {12, 8}, torch::kDouble).weight;
   EXPECT_LE((generic - cpu).abs().max().item<double>(),
-            5 * 8 * 4e-4 * 0.1 * 0.2 * std::sqrt(12.0));
+            5 * 8 * 1.1e-3 * 0.1 * 0.2 * std::sqrt(12.0));
 }
 
 TEST(AtenStep, Bfloat16ModesAgree) {
@@ -140,11 +140,12 @@ TEST(AtenStep, StochasticRoundingHasTheBitsOfTheCpu) {
   torch::manual_seed(3);
   const torch::Tensor x =
       torch::cat({torch::randn({1000}) * 1e3, torch::tensor({INFINITY, -INFINITY})});
-  const torch::Tensor ours = aten_round_stochastically(x, 42);
+  const torch::Tensor ours = torch::empty({1, 1002}, torch::kBFloat16);
+  aten_round_stochastically(x.view({1, -1}), ours, std::vector<std::uint64_t>{42});
   torch::Tensor theirs = torch::empty({1002}, torch::kBFloat16);
   round_stochastically({x.data_ptr<float>(), 1002},
                        {static_cast<bfloat16*>(theirs.data_ptr()), 1002}, 42);
-  EXPECT_TRUE(ours.equal(theirs));
+  EXPECT_TRUE(ours[0].equal(theirs));
 }
 
 }  // namespace

@@ -5,6 +5,9 @@
 #include <ATen/core/grad_mode.h>
 
 #include <cmath>
+#include <limits>
+#include <map>
+#include <tuple>
 #include <unordered_set>
 
 #include "pion/torch/aten_step.h"
@@ -25,34 +28,58 @@ const GroupOptions& options_of(const OptimizerParamGroup& group, std::string_vie
   return *options;
 }
 
+struct Asked {
+  const ParameterStep* step;
+  bool momentum;
+};
+
+// (tensors) bool on the host: is every entry finite? One pass over each, and one wait.
+at::Tensor all_finite(const std::vector<torch::Tensor>& tensors) {
+  using Key = std::tuple<c10::DeviceType, c10::DeviceIndex, at::ScalarType>;
+  std::map<Key, std::vector<std::int64_t>> alike;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const at::Device device = tensors[i].device();
+    alike[{device.type(), device.index(), tensors[i].scalar_type()}].push_back(
+        static_cast<std::int64_t>(i));
+  }
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  std::vector<torch::Tensor> flags;
+  std::vector<std::int64_t> order;
+  for (const auto& [key, indices] : alike) {
+    std::vector<torch::Tensor> own;
+    for (const std::int64_t i : indices)
+      own.push_back(tensors[static_cast<std::size_t>(i)]);
+    const torch::Tensor finite =
+        at::stack(at::_foreach_norm(own, kInfinity)).lt(kInfinity);
+    flags.push_back(finite.to(tensors.front().device(), /*non_blocking=*/true));
+    order.insert(order.end(), indices.begin(), indices.end());
+  }
+  const torch::Tensor found = at::cat(flags).cpu();
+  return at::empty_like(found).index_put_({at::tensor(order)}, found);
+}
+
 // Under NonFinite::kRaise gradients are looked at before anything is written, and under
 // kRaise and kZero momenta that no step has left behind: one synchronization, and none
 // without such a group.
 void check_finite(const std::vector<ParameterStep>& steps) {
-  struct Asked {
-    const ParameterStep* step;
-    bool momentum;
-  };
-  std::vector<torch::Tensor> flags;
+  std::vector<torch::Tensor> tensors;
   std::vector<Asked> asked;
   for (const ParameterStep& step : steps) {
     const NonFinite policy = nonfinite_policy(*step.rule);
     if (policy == NonFinite::kRaise) {
-      flags.push_back(at::isfinite(step.gradient).all());
+      tensors.push_back(step.gradient);
       asked.push_back({&step, false});
     }
     if (policy != NonFinite::kSkip && is_matrix_rule(*step.rule) &&
         !step.state->momentum_is_finite) {
-      flags.push_back(at::isfinite(step.state->momentum_buffer).all());
+      tensors.push_back(step.state->momentum_buffer);
       asked.push_back({&step, true});
     }
   }
-  if (flags.empty()) return;
-  for (torch::Tensor& flag : flags)
-    flag = flag.to(flags.front().device(), /*non_blocking=*/true);
-  const torch::Tensor finite = at::stack(flags).cpu();
+  if (tensors.empty()) return;
+  const torch::Tensor finite = all_finite(tensors);
   for (std::size_t i = 0; i < asked.size(); ++i) {
-    const bool sound = finite.data_ptr<bool>()[i];
+    const bool sound = finite.const_data_ptr<bool>()[i];
     TORCH_CHECK(sound || !asked[i].momentum,
                 "step: the momentum must be finite, got NaN or Inf in that of ",
                 asked[i].step->name,
@@ -219,6 +246,7 @@ std::vector<ParameterStep> Optimizer::gather_steps(std::vector<void*>& made) {
         made.push_back(key);
       }
       auto& own = static_cast<ParameterState&>(*found->second);
+      move_state(own, parameter);
       check_state(own, parameter, name);
       fill_state(own, parameter, options);
       steps.push_back({std::move(name),
@@ -249,49 +277,34 @@ torch::Tensor Optimizer::step(LossClosure closure) {
   const auto elsewhere = std::stable_partition(steps.begin(), steps.end(), on_cpu);
   with_torch_errors([&] {
     cpu_step({steps.begin(), elsewhere}, data_->collect, data_->workspaces);
-    aten_step({elsewhere, steps.end()}, data_->collect);
+    step_elsewhere({elsewhere, steps.end()});
   });
-  for (auto step = elsewhere; step != steps.end(); ++step) {
-    // check_finite has seen it, and a finite gradient keeps it so
-    if (nonfinite_policy(*step->rule) != NonFinite::kSkip)
-      step->state->momentum_is_finite = true;
-  }
   observe(steps, static_cast<std::size_t>(elsewhere - steps.begin()));
   return loss;
 }
 
-// On other devices nothing waits for a step to be known as skipped. Once in a while, at
-// the price of one synchronization, steps begun and steps taken are compared.
-void Optimizer::look_for_skips(std::span<const ParameterStep> steps) {
-  constexpr std::int64_t kFirst = 10, kEvery = 100;
-  if (steps.empty() || ++data_->unseen % kEvery != kFirst) return;
-  std::vector<torch::Tensor> taken;
+void Optimizer::step_elsewhere(std::span<ParameterStep> steps) {
+  if (steps.empty()) return;
+  const auto state_of = [&](const void* key) -> ParameterState* {
+    const auto found = state_.find(const_cast<void*>(key));
+    return found == state_.end() ? nullptr
+                                 : static_cast<ParameterState*>(found->second.get());
+  };
+  for (const std::string& message : data_->watch.read(state_of)) data_->warn(message);
+  const std::vector<PassedRows> passed = aten_step(steps, data_->collect);
+  if (!data_->collect) data_->watch.record(steps, passed);
   for (const ParameterStep& step : steps) {
-    taken.push_back(step.state->step.to(steps.front().state->step.device(),
-                                        /*non_blocking=*/true));
-  }
-  const torch::Tensor counts = at::stack(taken).cpu();
-  for (std::size_t i = 0; i < steps.size(); ++i) {
-    ParameterState& state = *steps[i].state;
-    const std::int64_t count = counts.data_ptr<std::int64_t>()[i];
-    const std::int64_t begun = state.rounds - state.seen_rounds;
-    const std::int64_t skipped = begun - (count - state.seen_steps);
-    if (state.seen_rounds >= 0 && skipped > 0 && !state.warned_of_skip) {
-      state.warned_of_skip = true;
-      data_->warn("step: " + std::to_string(skipped) + " of the last " +
-                  std::to_string(begun) + " steps left out " + steps[i].name +
-                  ", whose gradient (or state) held NaN or Inf, as will every one that "
-                  "does. Lower the learning rate or look for a division by zero");
-    }
-    state.seen_rounds = state.rounds, state.seen_steps = count;
+    // check_finite has seen it, and a finite gradient keeps it so
+    if (nonfinite_policy(*step.rule) != NonFinite::kSkip)
+      step.state->momentum_is_finite = true;
   }
 }
 
-// Warnings and statistics. Those of other devices exist only when they are collected.
+// Warnings and statistics. Those of other devices exist only when they are collected;
+// else the watch has read of the step before what there is to warn of.
 void Optimizer::observe(const std::vector<ParameterStep>& steps, std::size_t on_cpu) {
   data_->statistics.clear();
   const std::size_t known = data_->collect ? steps.size() : on_cpu;
-  look_for_skips(std::span(steps).subspan(known));
   for (std::size_t i = 0; i < known; ++i) {
     const ParameterStep& step = steps[i];
     if (data_->collect) {

@@ -81,8 +81,10 @@ class Optimizer : public torch::optim::Optimizer {
 
   // Warnings (updates that stay empty, skipped gradients), each once a parameter. They go
   // to the sink; without one, or after set_warning_sink(nullptr), to TORCH_WARN, and wait
-  // here as well. On other devices than the CPU those of empty updates come only while
-  // statistics are collected, and skipped gradients are noticed within a hundred steps.
+  // here as well. On other devices than the CPU they come a step later, as nothing waits
+  // for the device, and every tenth step is asked whether its update is empty. On those
+  // that are neither CUDA's nor XPU's empty updates are noticed only while statistics are
+  // collected, and skipped gradients within a hundred steps.
   void set_warning_sink(std::function<void(const std::string&)> sink);
   std::vector<std::string> take_warnings();
 
@@ -114,7 +116,7 @@ class Optimizer : public torch::optim::Optimizer {
   std::vector<ParameterStep> checked_steps();
   std::vector<ParameterStep> gather_steps(std::vector<void*>& made);
   void observe(const std::vector<ParameterStep>& steps, std::size_t on_cpu);
-  void look_for_skips(std::span<const ParameterStep> steps);
+  void step_elsewhere(std::span<ParameterStep> steps);
 
   std::unique_ptr<Data> data_;
 };

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "pion/torch/aten_watch.h"
 #include "pion/torch/cpu_step.h"
 #include "pion/torch/optimizer.h"
 #include "pion/torch/parameter.h"
@@ -18,7 +19,7 @@ struct Optimizer::Data {
   double lr_factor = 1.0;
   bool collect = false;
   bool device_generic = false;
-  std::int64_t unseen = 0;  // steps on other devices without statistics
+  AtenWatch watch;  // of steps on other devices
   std::uint64_t seed = 0;
   struct Name {
     std::string text;

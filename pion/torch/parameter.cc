@@ -113,6 +113,14 @@ at::ScalarType work_type(const torch::Tensor& parameter) {
   return parameter.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+void move_state(ParameterState& state, const torch::Tensor& parameter) {
+  for (torch::Tensor* buffer : {&state.momentum_buffer, &state.exp_avg, &state.exp_avg_sq,
+                                &state.master, &state.step}) {
+    if (buffer->defined() && buffer->device() != parameter.device())
+      *buffer = buffer->to(parameter.device());
+  }
+}
+
 void check_state(const ParameterState& state, const torch::Tensor& parameter,
                  const std::string& name) {
   check_type(parameter, name);

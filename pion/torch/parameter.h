@@ -26,8 +26,7 @@ struct ParameterState : torch::optim::OptimizerCloneableParamState<ParameterStat
   bool momentum_is_finite = false;  // a step has left it behind
   // steps begun, skipped ones too: the counter of stochastic rounding
   std::int64_t rounds = 0;
-  // Rounds and steps when they were last compared, on other devices than the CPU; -1: not
-  // yet.
+  // Rounds and steps when they were last compared (AtenWatch); -1: not yet.
   std::int64_t seen_rounds = -1, seen_steps = 0;
 };
 
@@ -57,6 +56,8 @@ void check_parameter(const torch::Tensor& parameter, const GroupOptions& options
                      const std::string& name);
 // Its gradient: dense, real, of its shape and device.
 void check_gradient(const torch::Tensor& parameter, const std::string& name);
+// Moves state to the parameter's device, where the parameter was moved since.
+void move_state(ParameterState& state, const torch::Tensor& parameter);
 // State of an earlier step: of the shape, type and device that the parameter has now.
 void check_state(const ParameterState& state, const torch::Tensor& parameter,
                  const std::string& name);

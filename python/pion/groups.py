@@ -89,6 +89,12 @@ def refuse(keys: dict, where: str):
             raise ValueError(f"{where}: {key} must be off, got {key}=True: {why}")
 
 
+def asked(keys: dict) -> dict:
+    """Takes `fused` and `capturable` out of the keys: what torch.optim's classes are told, and what
+    steps are anyway, unless the check of a group says otherwise."""
+    return {key: bool(keys.pop(key)) for key in ("fused", "capturable") if key in keys}
+
+
 def check_capturable(group: dict, where: str):
     """Raises ValueError if a step of the group cannot be part of a CUDA graph."""
     reasons = {

@@ -86,6 +86,7 @@ class Optimizer(torch.optim.Optimizer):
 
     # torch.amp.GradScaler gives step() its scale and flag as tensors and waits for nothing
     _step_supports_amp_scaling = True
+    _asked = {}  # noqa: RUF012 of the constructor: fused, capturable
     # said to who gives a module in the place of parameters
     _whole_model = "give pion.route(model) to pion.PionAdamW, or model.parameters()"
 
@@ -121,7 +122,7 @@ class Optimizer(torch.optim.Optimizer):
         parameters = parameter_lists.in_group(param_group, where, self._whole_model)
         group = param_group | {"params": parameters}
         group_keys.refuse(group, where)
-        fused, capturable = group.pop("fused", None), group.pop("capturable", None)
+        told = self._asked | group_keys.asked(group)
         rule = self._rule_of(group, where)
         group = group_keys.merge(group, self._defaults_of(rule), rule, where) | {"rule": rule}
         plan = group_keys.Plan(group, group_keys.fingerprint(group, where), where)
@@ -132,9 +133,9 @@ class Optimizer(torch.optim.Optimizer):
         ]
         number, name = len(self.param_groups), type(self).__name__
         group["params"] = new_parameters(group, held, number, name)
-        if fused:
+        if told.get("fused"):
             check_fused(group["params"], where)
-        if capturable:
+        if told.get("capturable"):
             group_keys.check_capturable(group, where)
         defaults, self.defaults = self.defaults, {}  # merged already, by rule
         try:
@@ -390,7 +391,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self):
         self.check_whole("copy")
-        kept = {"_rule": self._rule, "_given": self._given}
+        kept = {"_rule": self._rule, "_given": self._given, "_asked": self._asked}
         kept |= {"_collect": self._collect, "host": self.host}
         return super().__getstate__() | kept | self._own_attributes()
 

@@ -192,16 +192,21 @@ class Bucket:
 
     def direction(self, unit: Unit):
         """D of a matrix whose momentum has moved; as it was in its step."""
-        n, gradient = self.numbers, unit.gradient.to(self.work)
+        n = self.numbers
         if not n.nesterov:
             return unit.momentum
+        if self.unscale is None and n.nonfinite != "zero" and not n.maximize and (
+            unit.gradient.dtype == self.work
+        ):  # fmt: skip
+            return torch.lerp(unit.momentum, unit.gradient, 1.0 - n.momentum)
+        gradient = unit.gradient.to(self.work, copy=True)
         if self.unscale is not None:
-            gradient = gradient * self.unscale
+            gradient.mul_(self.unscale)
         if n.nonfinite == "zero":
-            gradient = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+            gradient.nan_to_num_(0.0, 0.0, 0.0)
         if n.maximize:
-            gradient = -gradient
-        return torch.lerp(unit.momentum, gradient, 1.0 - n.momentum)
+            gradient.neg_()
+        return gradient.lerp_(unit.momentum, n.momentum)
 
     def _home(self, k: int):
         """What holds the weights of parameter k while it is stepped."""

@@ -70,7 +70,7 @@ def test_groups_keep_what_they_set_and_take_the_rest_from_the_arguments():
         (lambda p: pion.Pion([{"params": [p], "learning_rate": 1}]), 'did you mean "lr"'),
         (lambda p: pion.Muon([p], foreach=True), "foreach must be off"),
         (lambda p: pion.Muon([p], capturable=True, nonfinite="raise"), "capturable must be off"),
-        (lambda p: pion.LowRankMuon([p], capturable=True), "capturable must be off.*eigenvalues"),
+        (lambda p: pion.LowRankMuon([p], capturable=True), "waits for eigenvalues"),
         (lambda p: pion.Muon([{"params": [p], "differentiable": True}]), "differentiable must"),
         (lambda p: pion.Muon([p], heads=3), "3"),
         (lambda p: pion.Muon([parameter((4,))]), "two dimensions or more"),

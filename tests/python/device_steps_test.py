@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a step on a GPU moves, keeps and waits for: recorded on fake tensors, no GPU is needed."""
 
+import subprocess
+import sys
+import warnings
+
 import pytest
 import torch
 from fake_device import Recorder, fake_device
+from judges import gaussian, parameter, run
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 import pion
+import pion.torch_bucket
 
 MIB = 1 << 20
 
@@ -121,3 +127,144 @@ def test_a_step_of_many_matrices_takes_few_launches():
     assert recorder.launches < 500
     recorder, _ = recorded([(576, 576)] * 100 + [(576, 1536)] * 100, "muon")
     assert recorder.launches < 200 * 12  # half of torch.optim.Muon's 24 a matrix
+
+
+class TestScaler:
+    """torch.amp.GradScaler's protocol: gradients times a scale, and a flag."""
+
+    @pytest.mark.parametrize("shape", [(12, 20), (260, 300)])
+    @pytest.mark.parametrize("rule", ["muon", "adamw", "sgd"])
+    def test_gradients_are_unscaled_and_a_flag_leaves_the_step_out(self, rule, shape, path):
+        weights = [parameter(shape), parameter(shape)]
+        plain, scaled = (
+            pion.PionAdamW([{"params": [w], "rule": rule, "precision": "f32"} if rule == "muon"
+                            else {"params": [w], "rule": rule}], lr=0.1)
+            for w in weights
+        )  # fmt: skip
+        assert scaled._step_supports_amp_scaling
+        for step, found in enumerate((0.0, 1.0, 0.0)):
+            gradient = gaussian(shape, step)
+            weights[1].grad = gradient * 1024
+            if found:
+                weights[1].grad[0, 0] = float("inf")
+            before = weights[1].detach().clone()
+            scaled.grad_scale, scaled.found_inf = torch.tensor(1024.0), torch.tensor(found)
+            scaled.step()
+            del scaled.grad_scale, scaled.found_inf
+            if found:
+                assert torch.equal(weights[1], before)
+                continue
+            weights[0].grad = gradient
+            plain.step()
+        # powers of two: the same numbers, and the step left out left nothing behind
+        assert torch.allclose(*weights, rtol=0, atol=2.0**-20)
+        assert scaled.state[weights[1]]["step"] == 2
+
+
+def test_a_rate_may_be_a_tensor_of_any_shape_of_one_element(path):
+    for shape in ((40, 30), (300, 260)):
+        results = []
+        for rate in (0.1, torch.tensor(0.1), torch.tensor([0.1])):
+            groups = [
+                {"params": [parameter(shape)], "rule": rule} for rule in ("muon", "adamw", "sgd")
+            ]
+            optimizer = pion.PionAdamW(groups, lr=rate, weight_decay=0.1)
+            results.append(run(optimizer, [g["params"][0] for g in optimizer.param_groups], 2))
+        for other in results[1:]:
+            for a, b in zip(results[0], other, strict=True):
+                assert torch.allclose(a, b, rtol=1e-6, atol=1e-6)  # 0.1 in f32
+
+
+def test_state_of_another_device_is_moved_or_named():
+    with fake_device():
+        weight = torch.nn.Parameter(torch.empty(300, 300, device="cuda"))
+        optimizer = pion.Muon([("w", weight)], lr=0.1)
+        optimizer.init_state()
+        state = optimizer.state[weight]
+        state["momentum_buffer"] = torch.empty(300, 300)  # made before model.cuda()
+        weight.grad = torch.empty_like(weight)
+        with Recorder():
+            optimizer.step()
+        assert state["momentum_buffer"].device.type == "cuda"
+        state["momentum_buffer"] = torch.empty(300, 299, device="cuda")
+        with pytest.raises(ValueError, match="momentum_buffer of w must be .*300, 300"):
+            optimizer.step()
+
+
+def test_f32_products_are_not_rounded_whatever_was_asked_for():
+    from pion.tensor_products import true_products
+
+    before = torch.get_float32_matmul_precision()
+    try:
+        for asked in ("highest", "high", "medium"):
+            torch.set_float32_matmul_precision(asked)
+            with true_products():
+                assert not torch.backends.cuda.matmul.allow_tf32
+            assert torch.get_float32_matmul_precision() == asked
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+BY_BACKEND = """
+import torch
+from pion.tensor_products import true_products
+torch.backends.cuda.matmul.fp32_precision = "tf32"
+with true_products():
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert not torch.backends.cuda.matmul.allow_tf32
+assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+"""
+
+
+def test_nor_where_a_backend_was_asked():
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("PyTorch before 2.9")
+    subprocess.run([sys.executable, "-c", BY_BACKEND], check=True, timeout=120)
+
+
+def test_fused_is_refused_where_torch_has_no_fused_kernels(monkeypatch):
+    from pion import fused_updates, optimizer
+
+    pion.Muon([parameter((4, 4))], fused=True)
+    monkeypatch.setattr(optimizer, "has_fused", lambda kind: False)
+    with pytest.raises(ValueError, match="fused must be off.*device cpu"):
+        pion.Muon([parameter((4, 4))], fused=True)
+    # and there the same formulas run tensor by tensor
+    results = []
+    for fused in (True, False):
+        monkeypatch.setattr(fused_updates, "has_fused", lambda kind, fused=fused: fused)
+        groups = [{"params": [parameter((300, 260))], "rule": rule, "maximize": rule == "adamw"}
+                  for rule in ("pion", "adamw", "sgd")]  # fmt: skip
+        made = pion.PionAdamW(groups, lr=0.1, weight_decay=0.1)
+        with pion.force_torch_path():
+            results.append(run(made, [g["params"][0] for g in made.param_groups], 3))
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_stochastic_rounding_takes_no_launch_a_parameter(monkeypatch):
+    # seeds come from the host's counters, of which fake tensors have none
+    monkeypatch.setattr(pion.torch_bucket, "next_seeds", lambda items: list(range(len(items))))
+    keys = {"low_precision": "stochastic", "dtype": torch.bfloat16}
+    few, _ = recorded([(32, 32)] * 2, "sgd", **keys)
+    many, _ = recorded([(32, 32)] * 64, "sgd", **keys)
+    assert many.launches == few.launches and not many.waits
+
+
+def test_an_old_device_takes_f32_and_says_so_once(monkeypatch):
+    from pion.tensor_products import operand_type
+
+    operand_type.cache_clear()
+    monkeypatch.setattr(torch.version, "cuda", "12.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+    device = torch.device("cuda", 0)
+    try:
+        with pytest.warns(RuntimeWarning, match="no tensor cores"):
+            assert operand_type(device) == torch.float32
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert operand_type(device) == torch.float32
+        assert operand_type(torch.device("hpu")) == torch.bfloat16
+    finally:
+        operand_type.cache_clear()

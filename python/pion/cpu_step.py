@@ -4,7 +4,7 @@
 import torch
 
 from pion._pion import Slot
-from pion.groups import set_rate
+from pion.groups import rate_of, set_rate
 from pion.threads import stepper
 
 # of a tensor's type: its name and number in the C++ library, and the type of a weight's state
@@ -39,7 +39,7 @@ def aim(cell, weight, gradient, state: dict, kept: list, master: bool) -> Slot:
     tag, _, work = _TYPES[weight.dtype]
     lr = cell.group["lr"]
     if type(lr) is not float and isinstance(lr, torch.Tensor):
-        set_rate(cell.plan.rule, lr.item(), f"step: {cell.name}")
+        set_rate(cell.plan.rule, rate_of(lr), f"step: {cell.name}")
     dtype = gradient.dtype
     if dtype is not work and (dtype is not torch.bfloat16 or work is torch.float64):
         gradient, dtype = gradient.to(work), work

@@ -61,7 +61,14 @@ std::vector<std::int64_t> stacked(const std::vector<at::Tensor>& tensors) {
   return sizes;
 }
 
+constexpr std::int64_t kStepBytes = 64 << 20;
+std::int64_t lowered = kStepBytes;
+
 }  // namespace
+
+std::int64_t step_bytes() { return lowered; }
+LowerStepBytes::LowerStepBytes(std::int64_t bytes) { lowered = bytes; }
+LowerStepBytes::~LowerStepBytes() { lowered = kStepBytes; }
 
 std::int64_t most_at_once(const ParameterStep& step, std::int64_t rows,
                           std::int64_t cols) {
@@ -70,7 +77,7 @@ std::int64_t most_at_once(const ParameterStep& step, std::int64_t rows,
   // them.
   const std::int64_t bytes = is_matrix_rule(*step.rule) ? 24 : 32;
   const std::int64_t width = work_type(step.parameter) == at::kDouble ? 2 : 1;
-  return std::max<std::int64_t>(1, kStepBytes / (rows * cols * bytes * width));
+  return std::max<std::int64_t>(1, step_bytes() / (rows * cols * bytes * width));
 }
 
 std::vector<Piece> pieces(std::span<ParameterStep> steps) {

@@ -13,8 +13,15 @@
 namespace pion {
 
 // Bytes that a step allocates at most beside its state, or two f32 buffers of the largest
-// matrix if those are more.
-inline constexpr std::int64_t kStepBytes = 64 << 20;
+// matrix if those are more: 64 MiB.
+std::int64_t step_bytes();
+
+// Lowers them while it lives: for tests, in which small matrices are large ones then.
+class LowerStepBytes {
+ public:
+  explicit LowerStepBytes(std::int64_t bytes);
+  ~LowerStepBytes();
+};
 
 // Parameters of one group, shape, type and device, as many as are stepped together; or
 // some matrices of one stack.
@@ -27,11 +34,11 @@ struct Piece {
   at::Tensor part_of(const at::Tensor& tensor) const;
 };
 
-// Pieces within kStepBytes, or of one parameter.
+// Pieces within step_bytes(), or of one parameter.
 std::vector<Piece> pieces(std::span<ParameterStep> steps);
 
 // Matrices of that shape, or entries of an elementwise rule's (1 x 1), whose step takes
-// no more than kStepBytes beside their state; at least 1.
+// no more than step_bytes() beside their state; at least 1.
 std::int64_t most_at_once(const ParameterStep& step, std::int64_t rows,
                           std::int64_t cols);
 

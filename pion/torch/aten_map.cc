@@ -15,10 +15,13 @@
 namespace pion {
 namespace {
 
+// A slab of f32 columns is a sixteenth of what a step may take.
+constexpr std::int64_t kSlabShare = 16 * sizeof(float);
+
 constexpr std::int64_t kOfMatrix[] = {1, 2};
 
-// Entries that are widened or looked at at a time, where a copy of them is made.
-constexpr std::int64_t kSlab = 1 << 20, kMixed = 1 << 16;
+// Entries that are looked at at a time, where a CPU makes a copy of them.
+constexpr std::int64_t kMixed = 1 << 16;
 
 // Rows (dimension `dim`) of x at a time, so that what a CPU makes of them as it mixes
 // types is small; other devices make nothing.
@@ -140,7 +143,7 @@ bool AtenMap::fits(double bytes) const {
   const double width = type_ == at::kDouble ? 2 : 1,
                entries = static_cast<double>(x_.numel());
   return bytes * width * entries <=
-         std::max(static_cast<double>(kStepBytes), 8 * width * entries);
+         std::max(static_cast<double>(step_bytes()), 8 * width * entries);
 }
 
 // Gram space has up to five (m x m) matrices at a time beside X, four of fp16.
@@ -215,7 +218,7 @@ template <class Work>
 void AtenMap::by_columns(const Work& work) const {
   const std::int64_t all = wide().size(2);
   // beside X, T and a weight that may be a copy
-  const bool small = 24 * x_.numel() <= kStepBytes;
+  const bool small = 24 * x_.numel() <= step_bytes();
   const std::int64_t most = slabs_ || !small ? slab_columns() : all;
   for (std::int64_t first = 0; first < all; first += most)
     work(first, std::min(most, all - first));
@@ -438,7 +441,7 @@ void AtenMap::in_slabs() {
 
 std::int64_t AtenMap::slab_columns() const {
   const at::Tensor x = wide();
-  return std::max<std::int64_t>(1, kSlab / (x.size(0) * x.size(1)));
+  return std::max<std::int64_t>(1, step_bytes() / kSlabShare / (x.size(0) * x.size(1)));
 }
 
 // A by gram_scale.

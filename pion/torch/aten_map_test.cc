@@ -12,6 +12,7 @@
 #include <string>
 #include <tuple>
 
+#include "pion/torch/aten_batch.h"
 #include "pion/torch/aten_product.h"
 
 namespace pion {
@@ -102,7 +103,7 @@ Errors errors_of(const NamedMap& map, const at::Tensor& x, bool all) {
 // PION_TEST_TABLE=1 prints what docs/cpp.md quotes.
 TEST(AtenMap, IsNeverFurtherOffThanDirectBf16) {
   for (const auto& [rows, cols] :
-       {std::pair{128, 1024}, {256, 1024}, {384, 384}, {300, 128}}) {
+       {std::pair{128, 1024}, {256, 256}, {300, 128}}) {
     for (int which = 0; which < 4; ++which) {
       const at::Tensor x = of_spectrum(which, rows, cols);
       for (const NamedMap& map : maps()) {
@@ -122,14 +123,15 @@ TEST(AtenMap, IsNeverFurtherOffThanDirectBf16) {
   }
 }
 
-// Of 5 M entries: some columns at a time.
+// Some columns at a time.
 TEST(AtenMap, OfALargeMatrixIsThatOfItsDefinition) {
   at::manual_seed(6);
-  const at::Tensor x = at::randn({1600, 3100});
+  const LowerStepBytes lower(8 << 20);
+  const at::Tensor x = at::randn({640, 1240});
   const NamedMap map{"muon", muon_sequence("classic", 1), 1.0};
   const at::Tensor wanted =
       iterated(map, x, at::kFloat, [](const at::Tensor& y) { return y; });
-  // a CPU's norm of 5 M entries in f32 is off by 1.3e-4 (measured); X of 11 bits by 2^-12
+  // a CPU's norm in f32 is off by up to 1.3e-4 (measured); X of 11 bits by 2^-12
   for (const auto& [precision, tall, limit] :
        {std::tuple{Precision::kF32, false, 2e-4}, {Precision::kAccurate, true, 4e-4}}) {
     const at::Tensor got = aten_spectral_map(polynomial(map.sequence, 1.0, precision),

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from pion._pion import Rule
 from pion.jax.dimensions import DimensionNumbers, layout_of
-from pion.jax.step import Plan, checked_backend, run
+from pion.jax.plan import Plan
+from pion.jax.step import checked_backend, run
 
 
 def spectral_map(x: jax.Array, rule: str = "pion", *, backend: str = "auto", **keys) -> jax.Array:

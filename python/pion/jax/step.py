@@ -3,17 +3,15 @@
 
 import functools
 import json
-import math
 import warnings
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pion import _pion
-from pion._pion import UNIT_RMS_FLOOR, Rule
-from pion.jax import spectral
-from pion.jax.dimensions import Layout
+from pion._pion import Rule
+from pion.jax import tensor_step
+from pion.jax.plan import Plan, Stepped
 from pion.threads import thread_count
 
 BACKENDS = ("auto", "kernels", "jnp")
@@ -52,26 +50,9 @@ def checked_backend(where: str, backend: str) -> str:
     return backend
 
 
-class Plan(NamedTuple):
-    """What is fixed when a step is traced."""
-
-    rule: Rule
-    keys: dict  # of the rule, without rates
-    layouts: tuple[Layout, ...]
-    momentum: float | None  # None: traced, an argument of the step
-    nesterov: bool
-    zero_nonfinite: bool  # False: a parameter whose gradient is not finite is skipped
-
-
-class Stepped(NamedTuple):
-    updates: list[jax.Array]  # -s O: the change of a weight at learning rate 1
-    momenta: list[jax.Array]
-    report: jax.Array  # (n, 2): 1 if skipped; ||O||_F^2, the number of directions that passed
-
-
 def run(plan: Plan, gradients, momenta, momentum, backend: str) -> Stepped:
     """Arrays are (count, rows, cols), momenta f32 or f64. `momentum` is None or a scalar."""
-    by_jnp = functools.partial(_by_jnp, plan)
+    by_jnp = functools.partial(tensor_step.step, plan)
     if not gradients:
         return Stepped([], [], jnp.zeros((0, 2), jnp.float32))
     if backend == "jnp":
@@ -99,14 +80,15 @@ def _differentiable(plan: Plan):
 
     @step.defjvp
     def derivative(primals, tangents):
-        _, moved = jax.jvp(functools.partial(_by_jnp, exact), primals, tangents)
+        _, moved = jax.jvp(functools.partial(tensor_step.step, exact), primals, tangents)
         return step(*primals), moved
 
     return step
 
 
 def _in_full_precision(plan: Plan) -> Rule:
-    keys = {k: v for k, v in plan.keys.items() if k != "precision"}
+    has_precision = any(name == "precision" for name, _, _ in plan.rule.key_table())
+    keys = {**plan.keys, "precision": "f32"} if has_precision else plan.keys
     return Rule(plan.rule.name, keys, "pion.jax")
 
 
@@ -114,10 +96,16 @@ def _by_kernels(plan: Plan, gradients, momenta, momentum) -> Stepped:
     _register()
     _pion.set_jax_threads(thread_count())
     n = len(gradients)
+    keys = plan.keys
+    if plan.zero_nonfinite:
+        # The kernels refuse a momentum that is not finite together with this policy, which would
+        # end the program. Behind clean gradients "skip" is about momenta alone.
+        gradients = [jnp.where(jnp.isfinite(g), g, 0) for g in gradients]
+        keys = {**keys, "nonfinite": "skip"}
     text = json.dumps(
         {
             "rule": plan.rule.name,
-            "keys": plan.keys,
+            "keys": keys,
             "traced_momentum": momentum is not None,
             "layouts": [layout.as_json() for layout in plan.layouts],
         }
@@ -132,73 +120,3 @@ def _by_kernels(plan: Plan, gradients, momenta, momentum) -> Stepped:
     scalars = [] if momentum is None else [momentum]
     results = call(*gradients, *momenta, *scalars, plan=text)
     return Stepped(list(results[:n]), list(results[n : 2 * n]), results[2 * n])
-
-
-# -- by jax.numpy
-
-
-def _by_jnp(plan: Plan, gradients, momenta, momentum) -> Stepped:
-    mu = plan.momentum if momentum is None else momentum
-    directions, moved, sound = [], [], []
-    for layout, g, m in zip(plan.layouts, gradients, momenta, strict=True):
-        g = g.astype(m.dtype)
-        finite = jnp.isfinite(g)
-        clean = jnp.where(finite, g, 0)
-        # in the momentum's type, as the kernels compute: no promotion by a traced scalar
-        keep, share = jnp.asarray(mu, m.dtype), jnp.asarray(1 - mu, m.dtype)
-        ok = jnp.all(jnp.isfinite(m))
-        if not plan.zero_nonfinite:
-            ok = ok & jnp.all(finite)
-        before = jnp.where(ok, m, 0)
-        after = keep * before + share * clean
-        direction = keep * after + share * clean if plan.nesterov else after
-        if layout.batch:  # a matrix of a stack whose gradient is zero is left alone
-            active = jnp.any(clean != 0, axis=(1, 2), keepdims=True)
-            after, direction = jnp.where(active, after, m), jnp.where(active, direction, 0)
-        directions.append(direction)
-        moved.append(jnp.where(ok, after, m))
-        sound.append(ok)
-    updates, passed = _mapped(plan, directions)
-    updates = [jnp.where(ok, -u, 0) for ok, u in zip(sound, updates, strict=True)]
-    report = [
-        jnp.stack((1 - ok.astype(jnp.float32), jnp.where(ok, p, 0).astype(jnp.float32)))
-        for ok, p in zip(sound, passed, strict=True)
-    ]
-    return Stepped(updates, moved, jnp.stack(report))
-
-
-def _mapped(plan: Plan, directions):
-    """(s O, ||O||_F^2) of every direction; blocks of one shape go through their map together."""
-    groups: dict[tuple, list] = {}
-    for i, (layout, d) in enumerate(zip(plan.layouts, directions, strict=True)):
-        for j, part in enumerate(layout.parts()):
-            block = part.block(d.shape[1], d.shape[2])
-            key = (block, layout.transposed, d.dtype)
-            groups.setdefault(key, []).append((i, j, part.cut(d)))
-    scaled: dict[tuple[int, int], tuple] = {}
-    for (block, _, _), members in groups.items():
-        layout = plan.layouts[members[0][0]]
-        x = jnp.concatenate([cut for _, _, cut in members]) if len(members) > 1 else members[0][2]
-        o = spectral.apply(x, plan.rule.map(*block)) if x.size else x
-        squares = jnp.sum(o * o, axis=(1, 2))
-        o = o * _scale(plan, layout, block, squares)
-        first = 0
-        for i, j, cut in members:
-            end = first + cut.shape[0]
-            scaled[i, j] = o[first:end], jnp.sum(squares[first:end])
-            first = end
-    results, passed = [], []
-    for i, (layout, d) in enumerate(zip(plan.layouts, directions, strict=True)):
-        parts = layout.parts()
-        joined = [part.join(scaled[i, j][0], d.shape[0]) for j, part in enumerate(parts)]
-        results.append(jnp.concatenate(joined, 1 + layout.axis) if len(parts) > 1 else joined[0])
-        passed.append(sum(scaled[i, j][1] for j in range(len(parts))))
-    return results, passed
-
-
-def _scale(plan: Plan, layout: Layout, block, squares):
-    scale = layout.scale(plan.rule, block)
-    if plan.keys.get("scale") != "unit_rms":
-        return scale
-    norm = spectral.safe_sqrt(squares) * (squares > 0)
-    return (scale * math.sqrt(block[0] * block[1]) / (norm + UNIT_RMS_FLOOR))[:, None, None]

@@ -16,8 +16,9 @@ import optax
 
 from pion._pion import Rule
 from pion.jax.dimensions import layout_of, name_of, numbers_by_path, numbers_of
+from pion.jax.plan import Plan
 from pion.jax.rates import checked, is_function, is_zero, keeping_types, plain
-from pion.jax.step import Plan, checked_backend, run
+from pion.jax.step import checked_backend, run
 
 _RATES = ("lr", "momentum", "nesterov", "weight_decay")
 

@@ -6,26 +6,33 @@ operands as rounded, a product in f32, one rounding of the result. So the number
 GPU, up to the order of the sums, wherever a step runs.
 """
 
+import contextlib
 import functools
 import importlib.util
 import warnings
 
 import torch
 
-_NARROW = (torch.float16, torch.bfloat16)
+NARROW = (torch.float16, torch.bfloat16)
 
 
-def product(a, b, dtype=torch.float32):
-    """a b of every matrix of (batch, m, k) and (batch, k, n): sums in f32, rounded once to
-    `dtype`, which is f32 or that of the operands. f32 and f64 operands: true products, whatever
-    torch.set_float32_matmul_precision says."""
-    if a.dtype not in _NARROW:
-        return exact(a, b)
-    if not native(a.device.type):
-        return exact(a.float(), b.float()).to(dtype)
-    if dtype == a.dtype:
+def product(a, b, dtype=torch.float32, alpha: float = 1.0):
+    """alpha a b of every matrix of (batch, m, k) and (batch, k, n): sums in f32, rounded once to
+    `dtype`, which is f32 or that of the operands. Operands of f32 and f64 are multiplied as they
+    are; see true_products."""
+    if a.dtype not in NARROW:
+        result = torch.bmm(a, b)
+    elif not native(a.device.type):
+        result = torch.bmm(a.float(), b.float())
+    elif dtype != a.dtype:
+        result = torch.bmm(a, b, out_dtype=dtype)
+    elif alpha != 1.0:
+        return torch.baddbmm(a.new_empty((1, 1, 1)), a, b, beta=0.0, alpha=alpha)
+    else:
         return torch.bmm(a, b)
-    return torch.bmm(a, b, out_dtype=dtype)
+    if alpha != 1.0:
+        result.mul_(alpha)
+    return result if a.dtype not in NARROW else result.to(dtype)
 
 
 def symmetric_product(
@@ -33,22 +40,20 @@ def symmetric_product(
 ):
     """scale (alpha A B^T + beta C) + gamma I of every matrix, where that is symmetric: A = B, or
     all polynomials of one symmetric matrix. a, b: (batch, m, k); c: (batch, m, m) or None; scale:
-    f32 of `batch` entries or None. One rounding to `dtype`; without the kernel of triton_products
-    a scale is a power of two and applied after it."""
-    if a.dtype in _NARROW and _has_kernel(a.device):
+    f32 of `batch` entries or None. Half the work where triton_products has a kernel for it; there
+    all of it is rounded once to `dtype`, elsewhere before the scale and after it."""
+    if a.dtype in NARROW and has_symmetric_kernel(a.device):
         from pion import triton_products
 
         return triton_products.symmetric_product(
             a, b, c=c, alpha=alpha, beta=beta, gamma=gamma, scale=scale, dtype=dtype
         )
-    if a.dtype in _NARROW and native(a.device.type) and dtype == a.dtype:
-        result = _rounded(a, b.mT, c, alpha, beta)
+    if c is not None and (a.dtype not in NARROW or (native(a.device.type) and dtype == a.dtype)):
+        result = torch.baddbmm(c, a, b.mT, beta=beta, alpha=alpha)
+    elif c is not None:
+        result = product(a, b.mT, torch.float32, alpha).add_(c, alpha=beta).to(dtype)
     else:
-        result = product(a, b.mT, torch.float32)
-        result = result if alpha == 1.0 else result.mul_(alpha)
-        if c is not None:
-            result.add_(c, alpha=beta)
-        result = result.to(dtype)
+        result = product(a, b.mT, dtype, alpha)
     if scale is not None:
         result.mul_(scale.view(-1, 1, 1))
     if gamma != 0.0:
@@ -56,35 +61,35 @@ def symmetric_product(
     return result
 
 
-def _rounded(a, b, c, alpha: float, beta: float):
-    if c is not None:
-        return torch.baddbmm(c, a, b, beta=beta, alpha=alpha)
-    if alpha == 1.0:
-        return torch.bmm(a, b)
-    return torch.baddbmm(a.new_empty(()), a, b, beta=0.0, alpha=alpha)
-
-
-def exact(a, b):
-    """a b in the operands' type, without TF32 and its kin."""
-    if a.dtype != torch.float32 or a.device.type == "cpu" or _full_precision():
-        return torch.bmm(a, b)
-    with _true_products():
-        return torch.bmm(a, b)
-
-
-def _full_precision() -> bool:
-    return torch.get_float32_matmul_precision() == "highest"
-
-
-class _true_products:  # noqa: N801 a context, as torch names its own
-    """Within it f32 products are of f32 operands; the user's choice comes back after it."""
-
-    def __enter__(self):
-        self.before = torch.get_float32_matmul_precision()
+@contextlib.contextmanager
+def true_products():
+    """Within it f32 products are of f32 operands, not of TF32 or bf16 ones, as
+    torch.set_float32_matmul_precision may have asked for; what was asked for comes back after it."""
+    places = _rounding_places()
+    if places is None:
+        before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+        return
+    before = [place.fp32_precision for place in places]
+    rounding = [p for p, was in zip(places, before, strict=True) if was not in ("none", "ieee")]
+    for place in rounding:
+        place.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for place, was in zip(places, before, strict=True):
+            if place in rounding:
+                place.fp32_precision = was
 
-    def __exit__(self, *_):
-        torch.set_float32_matmul_precision(self.before)
+
+def _rounding_places():
+    """Where PyTorch 2.9 and later keep what f32 products may be rounded to."""
+    places = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    return places if all(hasattr(place, "fp32_precision") for place in places) else None
 
 
 @functools.cache
@@ -94,42 +99,33 @@ def native(device: str) -> bool:
 
 
 @functools.cache
-def _kernel_file() -> bool:
+def _has_kernel_file() -> bool:
     return importlib.util.find_spec("pion.triton_products") is not None
 
 
-def _has_kernel(device) -> bool:
-    if not _kernel_file():
+def has_symmetric_kernel(device) -> bool:
+    """Whether symmetric products are half the work on the device."""
+    if not _has_kernel_file():
         return False
     from pion import triton_products
 
     return triton_products.usable(device)
 
 
-def has_symmetric_kernel(device) -> bool:
-    """Whether symmetric products are half the work on the device."""
-    return _has_kernel(device)
-
-
 @functools.cache
 def operand_type(device: torch.device) -> torch.dtype:
     """The type of the operands of fast products on a device: fp16; bf16 where it has no fast fp16;
     f32 where it has neither, with one warning."""
-    kind = device.type
-    if kind == "cuda" and torch.version.cuda and torch.cuda.is_available():
+    if device.type == "cuda" and torch.version.cuda and torch.cuda.is_available():
         if torch.cuda.get_device_capability(device) >= (7, 0):
             return torch.float16
-        _warn_of(device, "tensor cores")
+        warnings.warn(
+            f"pion: products on {device} must be of f32 matrices, as it has no tensor cores: steps "
+            'of matrix rules take longer there, with the results of precision = "f32"',
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return torch.float32
-    if kind in ("xla", "hpu"):  # matrix units of bf16
+    if device.type in ("xla", "hpu"):  # their matrix units take bf16
         return torch.bfloat16
     return torch.float16
-
-
-def _warn_of(device, lacking: str):
-    warnings.warn(
-        f"pion: products on {device} must be of f32 matrices, as it has no {lacking}: steps of "
-        'matrix rules take longer there, with the results of precision = "f32"',
-        RuntimeWarning,
-        stacklevel=2,
-    )

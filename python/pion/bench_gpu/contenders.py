@@ -64,7 +64,7 @@ def _torch_muon(case: Case, device, dtype):
 
 def _elementwise(optimizer, **keys):
     def make(case: Case, device, dtype):
-        return optimizer(blocks(case, device, dtype), lr=1e-3, **keys)
+        return optimizer([{"params": blocks(case, device, dtype)} | keys], lr=1e-3)
 
     return make
 
@@ -79,9 +79,9 @@ def _other(module: str, name: str, **keys):
     return make
 
 
+MAIN = (Contender("pion Muon", _ours("muon")), Contender("pion Pion", _ours("pion")))
 MATRIX = (
-    Contender("pion Muon", _ours("muon")),
-    Contender("pion Pion", _ours("pion")),
+    *MAIN,
     Contender("pion Polar Express", _ours("muon", coefficients="polar_express")),
     Contender("pion Muon, accurate", _ours("muon", precision="accurate")),
     Contender("pion Muon, f32", _ours("muon", precision="f32")),
@@ -89,23 +89,24 @@ MATRIX = (
 PEER = Contender("torch.optim.Muon", _torch_muon)
 ELEMENTWISE = (
     (
-        Contender("pion AdamW", _ours("adamw")),
+        Contender("pion AdamW", _elementwise(pion.PionAdamW, rule="adamw")),
         Contender("torch.optim.AdamW(fused)", _elementwise(torch.optim.AdamW, fused=True)),
     ),
     (
-        Contender("pion SGD, momentum", _ours("sgd", momentum=0.9)),
+        Contender("pion SGD, momentum", _elementwise(pion.PionAdamW, rule="sgd", momentum=0.9)),
         Contender(
             "torch.optim.SGD(fused), momentum",
             _elementwise(torch.optim.SGD, momentum=0.9, fused=True),
         ),
     ),
 )
-# measured where their packages are; their names and arguments are of the versions named
+# measured where their packages are; names and arguments as of August 2026
 OTHERS = (
-    Contender("dion Muon", _other("dion", "Muon"), "dion"),
+    Contender("dion Muon, Triton", _other("dion", "Muon", use_triton=True), "dion"),
     Contender(
-        "Emerging-Optimizers Muon",
-        _other("emerging_optimizers.orthogonalized_optimizers", "Muon"),
+        "Emerging-Optimizers Muon, syrk",
+        _other("emerging_optimizers.orthogonalized_optimizers", "Muon", use_syrk=True),
         "emerging_optimizers",
     ),
+    Contender("Dao-AILab Gram Muon", _other("gram_newton_schulz", "Muon"), "gram_newton_schulz"),
 )

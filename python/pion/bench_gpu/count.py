@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pion import triton_products
 from pion.bench_gpu import contenders
 from pion.bench_gpu.record import Recorder, count_product
-from pion.bench_gpu.shapes import Case, Matrices
+from pion.bench_gpu.shapes import SHAPES, Case, Matrices
 from pion.bench_gpu.times import Device, seconds
 
 EMBEDDING = Case("embedding, 151936 x 1024", (Matrices(1, 151936, 1024),))
@@ -26,34 +26,74 @@ count_product("symmetric_product", _symmetric_flops)
 
 
 @contextlib.contextmanager
-def _fake_device():
-    """Fake tensors on "cuda". Where PyTorch has no CUDA, copy_ and indexing by a number ask for a
-    device guard that is not there, in their Python bindings; their operations do not."""
+def fake_device():
+    """Fake tensors on "cuda". Where PyTorch has no CUDA, some Python bindings ask for a device guard
+    that is not there; the operations that they stand for do not."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         # of addresses that are asked for; fake tensors have none, and nothing depends on them
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         if not torch.cuda.is_available():
-            index, copy = torch.Tensor.__getitem__, torch.ops.aten.copy_.default
-            bindings = {
-                "copy_": lambda x, source, non_blocking=False: copy(x, source, non_blocking),
-                "__getitem__": lambda x, i: x.select(0, i) if type(i) is int else index(x, i),
-            }
-            for name, binding in bindings.items():
+            for name, binding in _unguarded().items():
                 stack.enter_context(mock.patch.object(torch.Tensor, name, binding))
         stack.enter_context(FakeTensorMode())
         yield
 
 
+def _unguarded() -> dict:
+    """Methods of tensors by their operations."""
+    index, ops = torch.Tensor.__getitem__, torch.ops.aten
+
+    def get(x, where):
+        if type(where) is int:
+            return x.select(0, where)
+        if type(where) is slice and where.step is None:
+            return ops.slice.Tensor(x, 0, where.start, where.stop)
+        return index(x, where)
+
+    def copy(x, source, non_blocking=False):
+        return ops.copy_.default(x, source, non_blocking)
+
+    def item(x):
+        return ops._local_scalar_dense.default(x)
+
+    return {
+        "__getitem__": get,
+        "copy_": copy,
+        "item": item,
+        "__float__": lambda x: float(item(x)),
+        "__int__": lambda x: int(item(x)),
+        "__bool__": lambda x: bool(item(x)),
+    }
+
+
 def record(contender, case: Case, dtype=torch.float32, symmetric: bool = False) -> Recorder:
     """The second step; the first one makes the state."""
-    with _fake_device():
+    with fake_device():
         optimizer = contender.make(case, "cuda", dtype)
         with triton_products.assumed(symmetric):
-            optimizer.step()
-            with Recorder() as recorded:
-                optimizer.step()
+            for _ in range(2):
+                with Recorder() as recorded:
+                    optimizer.step()
     return recorded
+
+
+def record_each(contender, case: Case, dtype=torch.float32) -> Recorder:
+    """record() of an optimizer that steps one matrix after the other: one of each shape is recorded
+    and counts as often as it is there."""
+    total = Recorder()
+    for matrices in case.matrices:
+        (shape,) = {tuple(p.shape) for p in _shapes(matrices)}
+        one = record(contender, Case("", (Matrices(1, *shape),)), dtype)
+        times = matrices.count * matrices.heads
+        total.operations += one.operations * times
+        total.waits += one.waits * times
+        total.peak_bytes = max(total.peak_bytes, one.peak_bytes)
+    return total
+
+
+def _shapes(matrices: Matrices) -> list:
+    return contenders.blocks(Case("", (matrices._replace(count=1),)), "meta", torch.float32)
 
 
 def figures(recorded: Recorder, case: Case, device: Device) -> dict:
@@ -71,13 +111,15 @@ def figures(recorded: Recorder, case: Case, device: Device) -> dict:
     }
 
 
-def counted(cases: list, device: Device, dtype=torch.float32) -> list[dict]:
-    """A row for every case and contender, of pion without and with symmetric products."""
+def counted(cases: list, device: Device, dtype=torch.float32, say=lambda case: None) -> list[dict]:
+    """A row for every case and contender, of pion without and with symmetric products; say(case)
+    tells how far it is."""
     rows = []
     for case in cases:
-        peer = figures(record(contenders.PEER, case, dtype), case, device)
+        say(case)
+        peer = figures(record_each(contenders.PEER, case, dtype), case, device)
         rows.append({"case": case.name, "optimizer": contenders.PEER.name, **peer})
-        for contender in contenders.MATRIX:
+        for contender in contenders.MATRIX if case in SHAPES else contenders.MAIN:
             for symmetric in (False, True):
                 own = figures(record(contender, case, dtype, symmetric), case, device)
                 ratio = peer["modelled_ms"] / own["modelled_ms"]

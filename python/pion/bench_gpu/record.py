@@ -24,6 +24,7 @@ import weakref
 from typing import NamedTuple
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -33,7 +34,14 @@ TYPES = {
     torch.float16: "f16",
     torch.bfloat16: "bf16",
 }
-_PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "addmm_": 1, "baddbmm_": 1}  # left operand
+_PRODUCTS = {
+    "mm": 0,
+    "bmm": 0,
+    "addmm": 1,
+    "baddbmm": 1,
+    "addmm_": 1,
+    "baddbmm_": 1,
+}  # left operand
 _OWN_PRODUCTS = {}  # of other libraries, by name: FLOP of their arguments, and the left operand
 _SOLVERS = ("_linalg_svd", "_linalg_eigh", "linalg_eig")  # they look at an info value
 _FREE = (
@@ -99,7 +107,9 @@ class Recorder(TorchDispatchMode):
             return True if given[0].dtype == torch.bool else 1  # a fake tensor has no value
         before = {_storage(t) for t in given}
         self._known |= before
-        result = func(*args, **kwargs)
+        # fused optimizers write in place and return nothing; not all of them know fake tensors
+        skipped = name.startswith("_fused_") and isinstance(args[0][0], FakeTensor)
+        result = None if skipped else func(*args, **kwargs)
         made = _tensors(result)
         fresh = [t for t in made if _storage(t) not in before and self._is_here(t)]
         for tensor in fresh:
@@ -126,7 +136,7 @@ class Recorder(TorchDispatchMode):
         total += sum(_bytes(t) for t in [*written, *fresh] if self._is_here(t))
         flops, type_ = _product(name, args, kwargs)
         launches = _launches(name, args)
-        if name in _PRODUCTS and _PRODUCTS[name] == 1:
+        if _PRODUCTS.get(name) == 1:
             launches, total = _with_copy(name, args, kwargs, fresh, launches, total)
         self.operations.append(Operation(name, launches, flops, type_, total))
 
@@ -136,7 +146,9 @@ class Recorder(TorchDispatchMode):
             return True
         if name in ("_to_copy", "copy_"):
             devices = {t.device.type for t in [*given, *made]}
-            waits = not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
+            waits = not (
+                kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])
+            )
             return len(devices) > 1 and waits
         return False
 

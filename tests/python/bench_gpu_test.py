@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-
-from pion import triton_products
 from pion.bench_gpu import __main__ as command
 from pion.bench_gpu import contenders, count, measure, shapes, times
 from pion.bench_gpu.record import Recorder
+
+from pion import triton_products
 
 F32, F16 = 4, 2  # bytes
 

@@ -71,10 +71,9 @@ def interpret():
 
 def compiled():
     import triton
+    from pion.triton_kernels import _symmetric_product as kernel
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
-
-    from pion.triton_kernels import _symmetric_product as kernel
 
     instructions = {80: "mma.sync.aligned.m16n8k16", 90: "wgmma.mma_async"}
     for (capability, instruction), tile in itertools.product(instructions.items(), (64, 128)):

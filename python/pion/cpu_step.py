@@ -17,13 +17,13 @@ _TYPES = {
 
 def step(work: list, collect: bool, statistics: list) -> list[str]:
     """Steps (cell, gradient, state) in place; returns warnings, appends statistics."""
-    slots, kept, copies = [], [], []
+    slots, kept, copies, rates = [], [], [], rates_of(work)
     for cell, gradient, state in work:
         parameter = weight = cell.parameter
         if not parameter.is_contiguous():
             weight = parameter.detach().contiguous()
             copies.append((parameter, weight))
-        slots.append(aim(cell, weight, gradient, state, kept, "master" in state))
+        slots.append(aim(cell, weight, gradient, state, kept, "master" in state, rates))
     messages = stepper().step(slots, collect)
     for parameter, weight in copies:
         parameter.copy_(weight)
@@ -33,13 +33,26 @@ def step(work: list, collect: bool, statistics: list) -> list[str]:
     return messages
 
 
-def aim(cell, weight, gradient, state: dict, kept: list, master: bool) -> Slot:
+def rates_of(work: list) -> dict:
+    """Learning rates that are tensors, by their id, each read once: those of a device together."""
+    tensors = {id(lr): lr for cell, _, _ in work
+               if isinstance(lr := cell.group["lr"], torch.Tensor)}  # fmt: skip
+    alike, rates = {}, {}
+    for key, lr in tensors.items():
+        alike.setdefault((lr.device, lr.dtype), []).append((key, lr.detach().reshape(())))
+    for own in alike.values():
+        values = torch.stack([lr for _, lr in own]).tolist()
+        rates |= {key: value for (key, _), value in zip(own, values, strict=True)}
+    return rates
+
+
+def aim(cell, weight, gradient, state: dict, kept: list, master: bool, rates: dict) -> Slot:
     """The cell's slot, aimed at these tensors. What must live until the step goes to `kept`."""
     # runs for every parameter in every step: half the Python time of a step is in these lines
     tag, _, work = _TYPES[weight.dtype]
     lr = cell.group["lr"]
     if type(lr) is not float and isinstance(lr, torch.Tensor):
-        set_rate(cell.plan.rule, lr.item(), f"step: {cell.name}")
+        set_rate(cell.plan.rule, rates[id(lr)], f"step: {cell.name}")
     dtype = gradient.dtype
     if dtype is not work and (dtype is not torch.bfloat16 or work is torch.float64):
         gradient, dtype = gradient.to(work), work

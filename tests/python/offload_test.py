@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """pion.offload: the same trajectory as the optimizer on the device."""
 
+import contextlib
 import copy
 import io
+from unittest import mock
 
 import pytest
 import torch
 from judges import gaussian, mlp, parameter, run
 
 import pion
+from pion import offloading
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device"))]  # fmt: skip
@@ -48,12 +51,63 @@ def test_state_is_in_host_memory_and_holds_the_weights():
 
 
 def test_chunks_change_nothing(monkeypatch):
-    from pion import offloading
-
     (plain, a), (offloaded, b) = pair()
     monkeypatch.setattr(offloading, "_CHUNK", 100)
     assert len(offloading._chunks([(type("C", (), {"parameter": p}), None, None) for p in b])) > 2
     assert_equal(run(plain, a, 4), run(offloaded, b, 4))
+
+
+def test_staging_memory_is_that_of_three_chunks(monkeypatch):
+    monkeypatch.setattr(offloading, "_CHUNK", 2000)
+    sizes = []
+    for count in (4, 40):
+        parameters = [parameter((30, 20), seed) for seed in range(count)]
+        optimizer = pion.offload(pion.Muon(parameters, lr=0.01))
+        run(optimizer, parameters, 2)
+        (ring,) = optimizer.host._rings.values()
+        sizes.append(ring.bytes())
+        assert not optimizer.host._staged
+    # three matrices a chunk, a gradient and a weight of each, in whole cache lines
+    assert sizes[1] == 3 * 3 * 2 * (30 * 20 * 4 + 32)
+    assert sizes[0] <= sizes[1]
+
+
+def test_a_parameter_larger_than_a_chunk_and_types_side_by_side(monkeypatch):
+    monkeypatch.setattr(offloading, "_CHUNK", 50)
+    shapes = [(9, 7), (3, 3), (21, 5), (2, 2)]
+    trajectories = []
+    for change in (lambda optimizer: optimizer, pion.offload):
+        parameters = [
+            parameter(shape, seed, dtype)
+            for dtype in (torch.float32, torch.bfloat16, torch.float64)
+            for seed, shape in enumerate(shapes)
+        ]
+        optimizer = change(pion.Muon(parameters, lr=0.01, weight_decay=0.1))
+        trajectories.append(run(optimizer, parameters, 4))
+    assert_equal(*trajectories)
+
+
+def test_a_rate_that_is_a_tensor_is_read_once_a_step():
+    rate = torch.tensor(0.01)
+    parameters = [parameter((6, 4), seed) for seed in range(20)]
+    optimizer = pion.offload(pion.Muon([{"params": [p]} for p in parameters], lr=rate))
+    assert all(group["lr"] is rate for group in optimizer.param_groups)
+    run(optimizer, parameters, 1)
+    reads = []
+    with contextlib.ExitStack() as stack:
+        for name in ("item", "tolist", "__float__"):
+            before = getattr(torch.Tensor, name)
+            stack.enter_context(
+                mock.patch.object(
+                    torch.Tensor, name, lambda x, before=before: reads.append(x) or before(x)
+                )
+            )
+        optimizer.step()
+    assert len(reads) == 1
+    rate.fill_(0.0)
+    before = [p.detach().clone() for p in parameters]
+    run(optimizer, parameters, 1)
+    assert_equal(before, parameters)
 
 
 def test_foreign_writes_are_taken_over():

@@ -19,7 +19,6 @@ def state_tensors(optimizer, wanted: bool = True) -> dict[str, torch.Tensor]:
     """The state by name, in host memory. Learning rates and other options are not in it. DTensors
     are gathered one after the other, so that no device holds more than one of them whole: all ranks
     must take part, and those where it is not wanted get nothing."""
-    check_own(optimizer, "save_state")
     optimizer.check_whole("save_state")
     tensors = {_SEED: torch.tensor(int(optimizer.param_groups[0]["seed"]))}
     for name, cell in optimizer.named_cells():
@@ -44,6 +43,7 @@ def save_state(optimizer, path):
     """
     from safetensors.torch import save_file
 
+    check_own(optimizer, "save_state")
     sharded = any(cell.shard for _, cell in optimizer.named_cells())
     writes = not sharded or torch.distributed.get_rank() == 0
     tensors = state_tensors(optimizer, wanted=writes)

@@ -143,7 +143,7 @@ def test_a_modelled_time_by_hand():
 
 
 def test_torchs_muon_is_counted_as_its_formulas_say():
-    (case,) = (c for c in shapes.SHAPES if c.name.startswith("1 : 4"))
+    (case,) = (c for c in shapes.SHAPES if c.name == "1 : 4, 1024 x 4096")
     record = count.record(contenders.PEER, case)
     # five times X X^T, A A and B X, for each of four matrices
     assert record.flops() == {"bf16": 4 * 5 * (2 * 4 + 1) * 2.0 * 1024**3}
@@ -222,7 +222,7 @@ def test_cut_heads_are_the_same_weights():
 
 def test_counting_prints_and_writes(tmp_path, capsys):
     file = tmp_path / "counts.json"
-    assert command.main(["--count", "--layers", "1", "--case", "1 : 4", "--json", str(file)]) == 0
+    assert command.main(["--count", "--layers", "1", "--case", "1 : 4, 1024", "--json", str(file)]) == 0
     text = capsys.readouterr().out
     assert "989" in text and "| torch.optim.Muon | 387 bf16 | 54.0 | 132 |" in text
     rows = json.loads(file.read_text())["counted"]

@@ -64,6 +64,8 @@ def layer(model: Model, per_head: bool, layers: int) -> tuple:
 SHAPES = (
     Case("square, 1024 x 1024", (Matrices(4, 1024, 1024),), 1.0, 1.4),
     Case("1 : 4, 1024 x 4096", (Matrices(4, 1024, 4096),), 1.5, 2.4),
+    Case("large square, 4096 x 4096", (Matrices(1, 4096, 4096),), 1.0, 1.4),
+    Case("large 1 : 4, 4096 x 16384", (Matrices(1, 4096, 16384),), 1.5, 2.4),
     Case("heads, 16 of 128 x 2048", (Matrices(1, 2048, 2048, 16),), 2.0, 3.0),
     Case("many, 256 of 64 x 64", (Matrices(256, 64, 64),), 2.0, 2.0),
 )

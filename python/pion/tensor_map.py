@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Spectral maps by torch operations: what the kernels do, on any device.
 
-A polynomial of X is one of the Gram matrix A = X X^T, times X. Where X is wide that polynomial is
-multiplied out first and X touched twice ("Gram space").
+"fast" multiplies fp16 matrices with sums in f32; X, A, T and Q (see map_forms) are kept in fp16,
+each times a power of two that keeps it in range. Those are known beforehand, but for filters that
+suppress a whole matrix: there the scale follows the norm, on the device. "accurate" keeps A, T and
+Q as two fp16 matrices each, high and low, and multiplies them in three products. "f32" and f64
+round nothing. Nothing here waits for the device, except for the maps by eigenvalues.
 """
 
 import functools
@@ -10,6 +13,16 @@ import functools
 import torch
 
 from pion._pion import Rule
+from pion.eigen_maps import by_eigenvalues, largest_eigenvalue
+from pion.map_forms import Form
+from pion.tensor_products import (
+    NARROW,
+    has_symmetric_kernel,
+    operand_type,
+    product,
+    symmetric_product,
+    true_products,
+)
 from pion.threads import stepper
 
 _TYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
@@ -18,12 +31,15 @@ _GRAM_ASPECT = 1.5
 # A rounding error of A, 2^-24 (f64: 2^-53) of its norm, may grow by this much before A is computed
 # anew from X: to 6e-3 (1e-3). An eigenvalue near 0 grows by a^2 in every step.
 _GROWTH = {torch.float32: 1e5, torch.float64: 1e13}
+# Where a filter leaves a whole matrix below this norm, it is scaled up to it; c A^2 counts for
+# 2^-12 there, so that it may keep the scale of b A.
+_FADED = 2.0**-6
 
 
 class Map:
-    """A SpectralMap as plain numbers, which torch.compile can hold as constants."""
+    """A SpectralMap of one shape as plain numbers, which torch.compile can hold as constants."""
 
-    def __init__(self, map_):
+    def __init__(self, map_, rows: int, cols: int):
         self.kind, self.coefficients = map_.kind, tuple(map_.coefficients)
         self.spectral_norm, self.norm_margin = map_.spectral_norm, map_.norm_margin
         self.precision, self.rank, self.cutoff = map_.precision, map_.rank, map_.cutoff
@@ -31,6 +47,16 @@ class Map:
             self.kind, self.coefficients, self.spectral_norm, self.norm_margin, self.precision,
             self.rank, self.cutoff,
         )  # fmt: skip
+        self.form = None
+        if self.kind == "polynomial":
+            self.form = Form(
+                self.coefficients, rows, cols, self.spectral_norm, self.norm_margin
+            )
+
+
+@functools.lru_cache(maxsize=4096)
+def cached_map(rule: Rule, rows: int, cols: int) -> Map:
+    return Map(rule.map(rows, cols), rows, cols)
 
 
 def spectral_map(x: torch.Tensor, rule: Rule):
@@ -53,12 +79,14 @@ def spectral_map(x: torch.Tensor, rule: Rule):
     if not torch.isfinite(x).all():
         raise ValueError("spectral_map: x must be finite, got NaN or Inf")
     work = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    result = apply(work.view(count, rows, cols), Map(rule.map(rows, cols)))
+    with true_products():
+        result = apply(work.view(count, rows, cols), cached_map(rule, rows, cols))
     return result.to(x.dtype).view(x.shape), _statistics(work.view(count, rows, cols), result)
 
 
 def _statistics(x, result) -> list[dict]:
-    x, result = x.double(), result.double()
+    wide = torch.float32 if x.device.type in ("mps", "xpu") else torch.float64  # what they have
+    x, result = x.to(wide), result.to(wide)
     norm, size = torch.linalg.matrix_norm(x), torch.linalg.matrix_norm(result)
     sigma = torch.linalg.matrix_norm(x, 2)
     inner = (x * result).sum((1, 2))
@@ -75,40 +103,197 @@ def apply(x: torch.Tensor, map_: Map) -> torch.Tensor:
     largest = x.abs().amax((1, 2), keepdim=True)
     x = x / torch.where(largest > 0, largest, 1)
     norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
-    x = x / torch.where(norm > 0, norm, 1)
+    dtype = input_type(x, map_)
+    x = (x * (input_scale(map_, dtype) / torch.where(norm > 0, norm, 1))).to(dtype)
+    out, scale, faded = mapped(x, map_)
+    if faded is not None:
+        out.mul_(torch.exp2(-faded).view(-1, 1, 1))
+    return out if scale == 1.0 else out.mul_(scale)
+
+
+def input_type(x, map_: Map) -> torch.dtype:
+    """What X is rounded to before the map."""
+    if map_.kind != "polynomial" or map_.precision == "f32" or x.dtype == torch.float64:
+        return x.dtype
+    return operand_type(x.device)
+
+
+def input_scale(map_: Map, dtype) -> float:
+    """What a matrix of Frobenius norm 1 is multiplied by before it is rounded to `dtype`: the
+    margin of its map, and what keeps squares of its entries within fp16."""
+    if map_.kind != "polynomial" or map_.spectral_norm:
+        return _unit(map_, dtype)
+    return _unit(map_, dtype) / map_.norm_margin
+
+
+def _unit(map_: Map, dtype) -> float:
+    """What stands for 1 in X."""
+    return map_.form.steps[0].x_scale if dtype in NARROW else 1.0
+
+
+def mapped(x, map_: Map):
+    """(out, scale, faded): the map is out * scale / 2^faded. x is input_scale() / norm times the
+    matrix, of input_type(); out is f32 (f64); faded None or f32 of `batch` entries."""
     if map_.kind != "polynomial":
-        return _exact(x, map_)
-    if x.shape[1] > x.shape[2]:
-        return _polynomial(x.mT, map_).mT
-    return _polynomial(x, map_)
-
-
-def _polynomial(x, map_: Map):
-    narrow = x.dtype == torch.float32 and map_.precision != "f32"
+        return by_eigenvalues(x, map_), 1.0, None
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
     if map_.spectral_norm:
-        sigma = largest_eigenvalue(x @ x.mT).sqrt()
-        x = x / torch.where(sigma > 0, sigma, 1)
-    if map_.norm_margin != 1:
-        x = x / map_.norm_margin
-    if narrow:  # both: X of 8 significant bits; "accurate" computes in f32 from there
-        x = x.bfloat16()
-        if map_.precision == "accurate":
-            x = x.float()
-    if x.shape[2] < _GRAM_ASPECT * x.shape[1]:
-        for p in map_.coefficients:
-            x = _quintic(_gram(x), p).to(x.dtype) @ x
-        return x.float() if narrow else x
-    return _in_gram_space(x, map_.coefficients).to(torch.float32 if narrow else x.dtype)
+        x = _of_spectral_norm(x, map_)
+    if x.dtype not in NARROW:
+        out, scale, faded = _exactly(x, map_), 1.0, None
+    elif map_.form.in_gram_space(has_symmetric_kernel(x.device)):
+        out, scale = _in_gram_space(x, map_)
+        faded = None
+    else:
+        out, scale, faded = _directly(x, map_)
+    return out.mT if tall else out, scale, faded
 
 
-def _gram(x):
-    """X X^T, of bf16 in f32: an error of 2^-9 would grow over the steps, to infinity where
-    singular values far apart make it as large as what is to be kept."""
-    wide = x.float() if x.dtype == torch.bfloat16 else x
-    return wide @ wide.mT
+def _of_spectral_norm(x, map_: Map):
+    """x scaled so that its largest singular value is that of its scale, over the margin."""
+    sigma = largest_eigenvalue(x)
+    wanted = _unit(map_, x.dtype) / map_.norm_margin
+    return (x * (wanted / torch.where(sigma > 0, sigma, 1))).to(x.dtype)
 
 
-def _quintic(gram, p):
+# 16-bit products
+
+
+def _split(value, narrow, parts: int) -> tuple:
+    """f32 as one or two 16-bit matrices that add up to it."""
+    high = value.to(narrow)
+    return (high,) if parts == 1 else (high, (value - high).to(narrow))
+
+
+def _times(a: tuple, b: tuple, alpha: float, narrow) -> tuple:
+    """alpha a b of symmetric matrices that commute, in as many parts."""
+    if len(a) == 1:
+        return (symmetric_product(a[0], b[0], alpha=alpha, dtype=narrow),)
+    total = symmetric_product(a[0], b[0], alpha=alpha, dtype=torch.float32)
+    total.add_(symmetric_product(a[0], b[1], alpha=alpha, dtype=torch.float32))
+    total.add_(symmetric_product(a[1], b[0], alpha=alpha, dtype=torch.float32))
+    return _split(total, narrow, 2)
+
+
+def _gram(x, step, scale: float, parts: int) -> tuple:
+    """A = X X^T by gram_scale; x is by `scale`."""
+    alpha = step.gram_scale / scale**2
+    if parts == 1:
+        return (symmetric_product(x, x, alpha=alpha, dtype=x.dtype),)
+    return _split(symmetric_product(x, x, alpha=alpha, dtype=torch.float32), x.dtype, 2)
+
+
+def _quintic(gram: tuple, step, narrow) -> tuple:
+    """T = a I + b A + c A^2 by t_scale."""
+    t, g = step.t_scale, step.gram_scale
+    beta, alpha, gamma = step.b * t / g, step.c * t / g**2, step.a * t
+    if len(gram) == 1:
+        own = gram[0]
+        if step.c == 0.0:
+            result = own * beta
+            result.diagonal(dim1=1, dim2=2).add_(gamma)
+            return (result,)
+        return (
+            symmetric_product(
+                own, own, c=own, alpha=alpha, beta=beta, gamma=gamma, dtype=narrow
+            ),
+        )
+    wide = gram[0].float().add_(gram[1]).mul_(beta)
+    if step.c != 0.0:
+        wide.add_(symmetric_product(gram[0], gram[0], alpha=alpha, dtype=torch.float32))
+        wide.add_(symmetric_product(gram[0], gram[1], alpha=2 * alpha, dtype=torch.float32))
+    wide.diagonal(dim1=1, dim2=2).add_(gamma)
+    return _split(wide, narrow, 2)
+
+
+def _onto(q: tuple, x, alpha: float, dtype):
+    """alpha Q X, rounded once."""
+    if len(q) == 1:
+        return product(q[0], x, dtype, alpha)
+    result = product(q[0], x, torch.float32, alpha).add_(product(q[1], x, torch.float32, alpha))
+    return result.to(dtype)
+
+
+def _directly(x, map_: Map):
+    """X <- T X in every step. (out, scale, faded) of mapped()."""
+    steps, narrow = map_.form.steps, x.dtype
+    parts = 2 if map_.precision == "accurate" else 1
+    faded = None
+    for index, step in enumerate(steps):
+        factor = _quintic(_gram(x, step, step.x_scale, parts), step, narrow)
+        if faded is not None and step.a == 0.0:  # T X is b A X, of the third degree
+            faded = 3.0 * faded
+        if index + 1 == len(steps):
+            out = _onto(factor, x, 1.0, torch.float32)
+            return out, 1.0 / (step.x_scale * step.t_scale), faded
+        if map_.form.fades and step.a == 0.0:
+            factor, more = _unfaded(factor, step)
+            faded = more if faded is None else faded + more
+        following = steps[index + 1].x_scale
+        x = _onto(factor, x, following / (step.x_scale * step.t_scale), narrow)
+    raise AssertionError("a map has steps")
+
+
+def _unfaded(factor: tuple, step):
+    """T scaled up so that T X is not below _FADED, and by which power of two."""
+    size = torch.linalg.vector_norm(factor[0], dim=(1, 2), dtype=torch.float32) / step.t_scale
+    # ||T X|| <= ||T|| ||X||, ||X||^2 <= ||A|| <= ||T|| / slope
+    into = torch.sqrt(size / max(step.slope, 2.0**-4)).clamp_max(step.into)
+    most = _TOP_OF_T / (step.t_scale * size)
+    scale = torch.minimum(_FADED / (size * into), most).clamp(1.0, 2.0**100)
+    more = torch.log2(scale).floor()
+    scale = torch.exp2(more).view(-1, 1, 1)
+    return tuple(part.mul_(scale) for part in factor), more
+
+
+_TOP_OF_T = 2.0**15  # of its Frobenius norm, when it is scaled up
+
+
+def _in_gram_space(x, map_: Map):
+    steps, narrow = map_.form.steps, x.dtype
+    parts = 2 if map_.precision == "accurate" else 1
+    for start, end in map_.form.segments:
+        scale = steps[start].x_scale
+        q = _multiplied_out(_gram(x, steps[start], scale, parts), steps[start:end], narrow)
+        total = scale * steps[end - 1].q_scale
+        if end == len(steps):
+            return _onto(q, x, 1.0, torch.float32), 1.0 / total
+        x = _onto(q, x, steps[end].x_scale / total, narrow)
+    raise AssertionError("a map has segments")
+
+
+def _multiplied_out(gram: tuple, steps: list, narrow) -> tuple:
+    """Q = T_k ... T_1 of a segment, by its last q_scale."""
+    q, before = None, 1.0
+    for index, step in enumerate(steps):
+        factor = _quintic(gram, step, narrow)
+        if q is None:
+            q, before = factor, step.t_scale
+        else:
+            q = _times(factor, q, step.q_scale / (step.t_scale * before), narrow)
+            before = step.q_scale
+        if index + 1 == len(steps):
+            break
+        w = _times(factor, gram, step.w_scale / (step.t_scale * step.gram_scale), narrow)
+        gram = _times(w, factor, steps[index + 1].gram_scale / (step.w_scale * step.t_scale), narrow)
+    if before != steps[-1].q_scale:  # of one step
+        q = tuple(part.mul_(steps[-1].q_scale / before) for part in q)
+    return q
+
+
+# products of f32 and f64
+
+
+def _exactly(x, map_: Map):
+    if x.shape[2] >= _GRAM_ASPECT * x.shape[1]:
+        return _exactly_in_gram_space(x, map_.coefficients)
+    for p in map_.coefficients:
+        x = torch.bmm(_exact_quintic(torch.bmm(x, x.mT), p), x)
+    return x
+
+
+def _exact_quintic(gram, p):
     """a I + b A + c A^2."""
     a, b, c = p
     result = b * gram if c == 0 else torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
@@ -116,50 +301,18 @@ def _quintic(gram, p):
     return result
 
 
-def _in_gram_space(x, coefficients):
-    gram, product, growth = _gram(x), None, 1.0
+def _exactly_in_gram_space(x, coefficients):
+    gram, q, growth = torch.bmm(x, x.mT), None, 1.0
     limit = _GROWTH[gram.dtype]
     for i, p in enumerate(coefficients):
-        factor = _quintic(gram, p)
-        product = factor if product is None else factor @ product
+        factor = _exact_quintic(gram, p)
+        q = factor if q is None else torch.bmm(factor, q)
         if i + 1 == len(coefficients):
             break
         growth *= max(p[0] * p[0], 1.0)
         if growth > limit:
-            x = product.to(x.dtype) @ x
-            gram, product, growth = _gram(x), None, 1.0
+            x = torch.bmm(q, x)
+            gram, q, growth = torch.bmm(x, x.mT), None, 1.0
         else:
-            gram = factor @ gram @ factor
-    return product.to(x.dtype) @ x
-
-
-def largest_eigenvalue(gram):
-    """tr(A P) / tr(P) with P = A^q, q = 2^12: at most (1 + ln m) / q too small, 0.23 % at 4096.
-    (batch, 1, 1). No start vector, and nothing to wait for."""
-
-    def normalized(a):
-        norm = torch.linalg.vector_norm(a, dim=(1, 2), keepdim=True)
-        return a / torch.where(norm > 0, norm, 1)
-
-    power = normalized(gram)
-    for _ in range(12):
-        power = normalized(power @ power)
-    trace = power.diagonal(dim1=1, dim2=2).sum(-1).view(-1, 1, 1)
-    return (gram * power).sum((1, 2), keepdim=True) / torch.where(trace > 0, trace, 1)
-
-
-def _exact(x, map_: Map):
-    """By SVD; x has Frobenius norm 1. Values within rounding of 0 count as 0."""
-    u, s, vt = torch.linalg.svd(x, full_matrices=False)
-    zero = max(x.shape[1:]) * torch.finfo(x.dtype).eps
-    keep = s > zero * s[:, :1]
-    if map_.kind == "low_rank":
-        keep = keep & (torch.arange(s.shape[1], device=s.device) < map_.rank)
-    else:
-        keep = keep & (s < map_.cutoff)
-    return (u * keep.unsqueeze(1)) @ vt
-
-
-@functools.lru_cache(maxsize=4096)
-def cached_map(rule: Rule, rows: int, cols: int) -> Map:
-    return Map(rule.map(rows, cols))
+            gram = torch.bmm(torch.bmm(factor, gram), factor)
+    return torch.bmm(q, x)

@@ -92,26 +92,24 @@ def _rounding_places():
     return places if all(hasattr(place, "fp32_precision") for place in places) else None
 
 
-@functools.cache
 def native(device: str) -> bool:
     """Whether a device of this type has bmm(..., out_dtype=torch.float32)."""
     return device == "cuda" and hasattr(torch.ops.aten.bmm, "dtype")
 
 
-@functools.cache
-def _has_kernel_file() -> bool:
-    return importlib.util.find_spec("pion.triton_products") is not None
+_KERNEL = importlib.util.find_spec("pion.triton_products") is not None
 
 
 def has_symmetric_kernel(device) -> bool:
     """Whether symmetric products are half the work on the device."""
-    if not _has_kernel_file():
+    if not _KERNEL:
         return False
     from pion import triton_products
 
     return triton_products.usable(device)
 
 
+@torch.compiler.assume_constant_result
 @functools.cache
 def operand_type(device: torch.device) -> torch.dtype:
     """The type of the operands of fast products on a device: fp16; bf16 where it has no fast fp16;

@@ -188,6 +188,15 @@ def test_a_symmetric_product_counts_what_its_tiles_compute():
         assert triton_products.entries(rows) == lower
 
 
+@pytest.mark.parametrize("case", shapes.SHAPES, ids=lambda case: case.name)
+def test_no_f32_matrices_are_multiplied_but_under_f32(case):
+    for contender in contenders.MATRIX:
+        exact = contender.name.endswith("f32")
+        for symmetric in (False, True):
+            products = count.record(contender, case, symmetric=symmetric).flops()
+            assert products.keys() == {"f32" if exact else "f16"}, contender.name
+
+
 def test_shapes_are_those_of_the_models():
     transformers = pytest.importorskip("transformers")
     families = {"SmolLM2-135M": "Llama", "Qwen3-0.6B": "Qwen3", "Qwen3-4B": "Qwen3"}
@@ -222,7 +231,10 @@ def test_cut_heads_are_the_same_weights():
 
 def test_counting_prints_and_writes(tmp_path, capsys):
     file = tmp_path / "counts.json"
-    assert command.main(["--count", "--layers", "1", "--case", "1 : 4, 1024", "--json", str(file)]) == 0
+    assert (
+        command.main(["--count", "--layers", "1", "--case", "1 : 4, 1024", "--json", str(file)])
+        == 0
+    )
     text = capsys.readouterr().out
     assert "989" in text and "| torch.optim.Muon | 387 bf16 | 54.0 | 132 |" in text
     rows = json.loads(file.read_text())["counted"]

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 from pion.bench_gpu import __main__ as command
-from pion.bench_gpu import contenders, count, measure, shapes, times
+from pion.bench_gpu import contenders, count, measure, shapes, tables, times
 from pion.bench_gpu.record import Recorder
 
+import pion
 from pion import triton_products
 
 F32, F16 = 4, 2  # bytes
@@ -268,6 +269,14 @@ def test_measuring_steps_by_turns(monkeypatch):
     monkeypatch.undo()
     (row, _) = measure.measured([case], torch.device("cpu"), seconds=0.0)
     assert 0 < row["least_ms"] <= row["ms"]
+
+
+def test_parity_compares_updates():
+    with pion.force_torch_path():  # the CPU twice
+        assert all(row["apart"] == 0.0 for row in measure.parity(torch.device("cpu")))
+    rows = measure.parity(torch.device("cpu"))  # the kernels, which multiply bf16 or f32
+    assert len(rows) == 20 and all(0.0 < row["apart"] < 0.1 for row in rows)
+    assert tables.of_parity(rows).count("\n") == 21
 
 
 def test_what_does_not_fit_is_named(monkeypatch):

@@ -55,6 +55,24 @@ def test_a_cpu_has_no_kernel():
             triton_products.symmetric_product(x, other)
 
 
+def test_the_operation_is_one_for_compilers_and_fake_tensors():
+    x, scale = torch.randn(3, 20, 70).half(), torch.tensor([1.0, 0.5, 2.0])
+    c = torch.randn(3, 20, 20).half()
+    operation = torch.ops.pion.symmetric_product.default
+    for arguments in (
+        (x, x, None, 1.0, 1.0, 0.0, None, torch.float32),
+        (x.mT, x.mT, None, 0.5, 1.0, 2.0, scale, torch.float16),
+        (x, x, c + c.mT, 0.5, -1.0, 2.0, scale, torch.float16),
+    ):
+        torch.library.opcheck(operation, arguments)
+
+    def product(x):
+        return triton_products.symmetric_product(x, x, alpha=0.5, gamma=1.0, scale=scale)
+
+    compiled = torch.compile(product, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x), product(x))
+
+
 @pytest.fixture
 def device(monkeypatch):
     """As if a GPU were there; the check itself is replaced by the tests."""

@@ -62,10 +62,12 @@ def main(arguments: list[str]) -> int:
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 1
+        apart = measure.parity(device, dtype)
         rows = measure.measured(cases, device, asked.seconds, dtype, say)
         name = torch.cuda.get_device_name(device)
-        head |= {"device": name, "measured": rows}
+        head |= {"device": name, "parity": apart, "measured": rows}
         text = f"{name}, PyTorch {torch.__version__}\n\n" + tables.of_times(rows)
+        text += "\n\n" + tables.of_parity(apart)
     print(text)
     if asked.json:
         with open(asked.json, "w", encoding="utf-8") as file:

@@ -13,9 +13,16 @@ import time
 
 import torch
 
+import pion
 from pion.bench_gpu import contenders
-from pion.bench_gpu.shapes import SHAPES, Case
+from pion.bench_gpu.shapes import SHAPES, Case, Matrices
 
+_SMALL = (
+    Case("96 x 160", (Matrices(2, 96, 160),)),
+    Case("160 x 96", (Matrices(1, 160, 96),)),
+    Case("4 heads of 64 x 512", (Matrices(1, 256, 512, 4),)),
+    Case("700 x 700", (Matrices(1, 700, 700),)),
+)
 _WARM = 3  # steps that compile, allocate and check
 _PAIRS = 5  # at the least
 
@@ -108,3 +115,34 @@ def _timed(optimizer, device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - begin
+
+
+def parity(device, dtype=torch.float32) -> list[dict]:
+    """How far a first step's updates on the device are from those of the same operations on the CPU,
+    which computes 16-bit products exactly as rounded: the relative Frobenius norm."""
+    rows = []
+    for case in _SMALL:
+        for contender in contenders.MATRIX:
+            here, there = (contender.make(case, where, dtype) for where in ("cpu", device))
+            pairs = list(zip(_parameters(here), _parameters(there), strict=True))
+            before = [own.detach().clone() for own, _ in pairs]
+            for own, other in pairs:
+                other.data.copy_(own)
+                other.grad.copy_(own.grad)
+            with pion.force_torch_path():
+                here.step()
+            there.step()
+            apart = size = 0.0
+            for (own, other), first in zip(pairs, before, strict=True):
+                moved = own.detach().double() - first.double()
+                apart += float(
+                    (other.detach().cpu().double() - own.detach().double()).square().sum()
+                )
+                size += float(moved.square().sum())
+            row = {"case": case.name, "optimizer": contender.name}
+            rows.append(row | {"apart": (apart / size) ** 0.5})
+    return rows
+
+
+def _parameters(optimizer) -> list:
+    return [p for group in optimizer.param_groups for p in group["params"]]

@@ -54,5 +54,12 @@ def of_times(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def of_parity(rows: list[dict]) -> str:
+    """A table of how far the device's updates are from the CPU's."""
+    lines = ["| case | optimizer | apart from the CPU's update |", "| --- | --- | ---: |"]
+    lines += [f"| {row['case']} | {row['optimizer']} | {row['apart']:.1e} |" for row in rows]
+    return "\n".join(lines)
+
+
 def _short(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"

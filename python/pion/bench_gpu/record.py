@@ -235,12 +235,11 @@ def _launches(name: str, args) -> int:
         return -(-len(args[0]) // _CAT)
     if not name.startswith(("_foreach_", "_fused_", "_amp_foreach")):
         return 1
-    lists = [a for a in args if isinstance(a, (list, tuple)) and a and _tensors(a)]
-    lists = [a for a in lists if len(a) == len(lists[0]) and a[0].dim() + len(lists[0]) > 0]
+    lists = [a for a in args if isinstance(a, (list, tuple)) and _tensors(a)]
     if name.startswith("_foreach_") and not _packed(lists):
         return len(lists[0])
-    steps = name.startswith("_fused_") and len(lists) > 1
-    depth = min(len(lists) - (1 if steps else 0), len(_TENSORS))
+    steps = name.startswith("_fused_adam")  # a list of its own, which is not packed
+    depth = min(len(lists) - steps, len(_TENSORS))
     launches = _packed_launches([t.numel() for t in lists[0]], depth)
     return launches + 1 if name.startswith("_foreach_norm") else launches  # and one that sums
 

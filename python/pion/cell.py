@@ -2,6 +2,8 @@
 """Cell: what an optimizer knows of one parameter between steps; and what a parameter and its
 gradient must be."""
 
+import math
+
 import torch
 
 from pion import groups as group_keys
@@ -15,7 +17,7 @@ class Cell:
 
     __slots__ = (
         *("dtype", "group", "name", "numel", "ordinal", "parameter", "plan", "shape", "stack"),
-        *("aimed", "slot", "slot_type", "weight_address", "sound", "watch", "begun", "seen"),
+        *("aimed", "slot", "slot_type", "weight_address", "sound", "watch", "begun", "empty"),
         *("shard", "shard_cells"),
     )
 
@@ -28,9 +30,9 @@ class Cell:
         # a matrix of a stack whose gradient is zero is left alone
         self.stack = plan.rule.is_matrix and group_keys.is_stack(parameter.shape, plan.fold)
         self.sound = None  # the momentum that is known to be finite
-        # of torch_step: what has been said of the steps; steps begun, and (begun, taken) when they
-        # were last compared
-        self.watch, self.begun, self.seen = None, 0, None
+        # of torch_step: what has been said of the steps, how many have begun, and whether the last
+        # one that was looked at was empty
+        self.watch, self.begun, self.empty = None, 0, False
         # of cpu_step: the C++ side, and (key, tensor, address) of what it is aimed at
         self.slot = self.slot_type = self.weight_address = None
         self.aimed = ()
@@ -105,13 +107,25 @@ def check_finite(work: list, gradients: bool = True):
             vouched.append((cell, momentum))
     if not asked:
         return
-    device = asked[0][2].device
-    flags = [torch.isfinite(tensor).all().to(device) for _, _, tensor in asked]
-    for (cell, what, _), finite in zip(asked, torch.stack(flags).tolist(), strict=True):
+    for (cell, what, _), finite in zip(asked, _are_finite([a[2] for a in asked]), strict=True):
         if not finite:
             raise ValueError(_NOT_FINITE[what].format(cell.name))
     for cell, momentum in vouched:
         cell.sound = momentum
+
+
+def _are_finite(tensors: list) -> list[bool]:
+    """Whether each has neither NaN nor Inf, by its largest entry: one launch and one transfer for
+    all of a device and type."""
+    alike, result = {}, [True] * len(tensors)
+    for index, tensor in enumerate(tensors):
+        if tensor.numel():
+            alike.setdefault((tensor.device, tensor.dtype), []).append(index)
+    for indices in alike.values():
+        norms = torch._foreach_norm([tensors[i] for i in indices], math.inf)
+        for index, finite in zip(indices, torch.isfinite(torch.stack(norms)).tolist(), strict=True):
+            result[index] = finite
+    return result
 
 
 _NOT_FINITE = {

@@ -17,7 +17,7 @@ from pion import distributed_plan, distributed_shards
 from pion._pion import rounding_seed
 from pion.cell import Cell
 from pion.distributed_exchange import AllToAll, buckets
-from pion.torch_step import rounded_stochastically
+from pion.stochastic_rounding import rounded_stochastically
 
 # A step of these keys on zeros, of the look-ahead as gradient, leaves -lr s O as the weight.
 _MAP_ONLY = {

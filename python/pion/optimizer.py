@@ -18,6 +18,7 @@ from pion import state as states
 from pion.cell import Cell, check_finite, check_parameter, checked_shape, shard_of
 from pion.group_values import flag
 from pion.shared_memory import new_parameters
+from pion.torch_statistics import Watcher
 
 _forced_torch_path = False
 
@@ -88,6 +89,8 @@ class Optimizer(torch.optim.Optimizer):
         self._collect = False
         self._compiled = None
         self._statistics = []
+        self._watcher = Watcher()  # of steps by torch operations
+        self._amp = (None, None)  # of a GradScaler, in a step: 1 / its scale, and its flag
         self._variants = {}  # plans of groups for parts of a parameter, by distributed_shards
         self.host = None  # set by pion.offload
         self.replicas = None  # set by pion.distribute
@@ -232,15 +235,15 @@ class Optimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._refresh()
-        self._statistics = []
+        self._statistics, messages = [], self._watcher.read()
         if self.replicas is None and not any(c.shard for run in self._runs for c in run.cells):
             work = self._work()
             check_finite(work)
-            messages = self.step_items(work)
+            messages += self.step_items(work)
         else:
             from pion import distributed_step
 
-            messages = distributed_step.step(self)
+            messages += distributed_step.step(self)
         self._report(messages)
         return loss
 
@@ -256,18 +259,19 @@ class Optimizer(torch.optim.Optimizer):
                 self._fill(cell, state)
             kernels = cell.parameter.is_cpu and not _forced_torch_path
             (on_cpu if kernels else elsewhere).append(item)
-        # results elsewhere are new tensors until all that could be refused has been
-        results = torch_step.compute(elsewhere, self._compiled) if elsewhere else []
+        # both look at all that they could refuse before the first writes
+        pieces = torch_step.prepare(elsewhere, self._amp) if elsewhere else []
         if on_cpu:
             messages += cpu_step.step(on_cpu, self._collect, self._statistics)
         if elsewhere:
-            messages += torch_step.write(results, self._collect, self._statistics)
+            said, figures = torch_step.run(pieces, self._collect, self._watcher, self._compiled)
+            messages += said
+            self._statistics += figures
         return messages
 
     def _fill(self, cell: Cell, state: dict):
         hosted = self.host is not None
-        if "step" not in state:
-            cell.seen = (cell.begun, 0)
+        fresh = "momentum_buffer" not in state
         states.fill(
             state,
             cell.parameter,
@@ -275,6 +279,8 @@ class Optimizer(torch.optim.Optimizer):
             hosted or states.needs_master(cell.parameter, cell.group),
             "cpu" if hosted else None,
         )
+        if fresh:
+            cell.sound = state.get("momentum_buffer")  # zeros
 
     def _work(self) -> list:
         """(cell, gradient, state) of every parameter that has a gradient."""

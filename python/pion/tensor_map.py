@@ -104,8 +104,8 @@ def apply(x: torch.Tensor, map_: Map) -> torch.Tensor:
     x = x / torch.where(largest > 0, largest, 1)
     norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
     dtype = input_type(x, map_)
-    x = (x * (input_scale(map_, dtype) / torch.where(norm > 0, norm, 1))).to(dtype)
-    out, scale, faded = mapped(x, map_)
+    xs = [(x * (input_scale(map_, dtype) / torch.where(norm > 0, norm, 1))).to(dtype)]
+    out, scale, faded = mapped(xs, map_)
     if faded is not None:
         out.mul_(torch.exp2(-faded).view(-1, 1, 1))
     return out if scale == 1.0 else out.mul_(scale)
@@ -131,23 +131,24 @@ def _unit(map_: Map, dtype) -> float:
     return map_.form.steps[0].x_scale if dtype in NARROW else 1.0
 
 
-def mapped(x, map_: Map):
-    """(out, scale, faded): the map is out * scale / 2^faded. x is input_scale() / norm times the
-    matrix, of input_type(); out is f32 (f64); faded None or f32 of `batch` entries."""
+def mapped(xs: list, map_: Map):
+    """(out, scale, faded): the map is out * scale / 2^faded. xs holds x alone, which is freed as
+    soon as it may be: input_scale() / norm times the matrix, of input_type(). out is f32 (f64);
+    faded None or f32 of `batch` entries."""
+    x = xs.pop()
     if map_.kind != "polynomial":
         return by_eigenvalues(x, map_), 1.0, None
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     if map_.spectral_norm:
         x = _of_spectral_norm(x, map_)
+    xs.append(x)
     if x.dtype not in NARROW:
-        out, scale, faded = _exactly(x, map_), 1.0, None
-    elif map_.form.in_gram_space(has_symmetric_kernel(x.device)):
-        out, scale = _in_gram_space(x, map_)
-        faded = None
-    else:
-        out, scale, faded = _directly(x, map_)
-    return out.mT if tall else out, scale, faded
+        del x
+        return _exactly(xs, map_, tall), 1.0, None
+    in_gram_space = map_.form.in_gram_space(has_symmetric_kernel(x.device))
+    del x
+    return (_in_gram_space if in_gram_space else _directly)(xs, map_, tall)
 
 
 def _of_spectral_norm(x, map_: Map):
@@ -207,16 +208,20 @@ def _quintic(gram: tuple, step, narrow) -> tuple:
     return _split(wide, narrow, 2)
 
 
-def _onto(q: tuple, x, alpha: float, dtype):
-    """alpha Q X, rounded once."""
+def _onto(q: tuple, x, alpha: float, dtype, tall: bool = False):
+    """alpha Q X, rounded once; its transpose, X^T Q, where X was tall."""
     if len(q) == 1:
-        return product(q[0], x, dtype, alpha)
-    result = product(q[0], x, torch.float32, alpha).add_(product(q[1], x, torch.float32, alpha))
-    return result.to(dtype)
+        return product(x.mT, q[0], dtype, alpha) if tall else product(q[0], x, dtype, alpha)
+    high, low = (
+        product(x.mT, p, torch.float32, alpha) if tall else product(p, x, torch.float32, alpha)
+        for p in q
+    )
+    return high.add_(low).to(dtype)
 
 
-def _directly(x, map_: Map):
+def _directly(xs: list, map_: Map, tall: bool):
     """X <- T X in every step. (out, scale, faded) of mapped()."""
+    x = xs.pop()
     steps, narrow = map_.form.steps, x.dtype
     parts = 2 if map_.precision == "accurate" else 1
     faded = None
@@ -225,7 +230,7 @@ def _directly(x, map_: Map):
         if faded is not None and step.a == 0.0:  # T X is b A X, of the third degree
             faded = 3.0 * faded
         if index + 1 == len(steps):
-            out = _onto(factor, x, 1.0, torch.float32)
+            out = _onto(factor, x, 1.0, torch.float32, tall)
             return out, 1.0 / (step.x_scale * step.t_scale), faded
         if map_.form.fades and step.a == 0.0:
             factor, more = _unfaded(factor, step)
@@ -250,7 +255,8 @@ def _unfaded(factor: tuple, step):
 _TOP_OF_T = 2.0**15  # of its Frobenius norm, when it is scaled up
 
 
-def _in_gram_space(x, map_: Map):
+def _in_gram_space(xs: list, map_: Map, tall: bool):
+    x = xs.pop()
     steps, narrow = map_.form.steps, x.dtype
     parts = 2 if map_.precision == "accurate" else 1
     for start, end in map_.form.segments:
@@ -258,7 +264,7 @@ def _in_gram_space(x, map_: Map):
         q = _multiplied_out(_gram(x, steps[start], scale, parts), steps[start:end], narrow)
         total = scale * steps[end - 1].q_scale
         if end == len(steps):
-            return _onto(q, x, 1.0, torch.float32), 1.0 / total
+            return _onto(q, x, 1.0, torch.float32, tall), 1.0 / total, None
         x = _onto(q, x, steps[end].x_scale / total, narrow)
     raise AssertionError("a map has segments")
 
@@ -285,11 +291,14 @@ def _multiplied_out(gram: tuple, steps: list, narrow) -> tuple:
 # products of f32 and f64
 
 
-def _exactly(x, map_: Map):
+def _exactly(xs: list, map_: Map, tall: bool):
+    x = xs.pop()
     if x.shape[2] >= _GRAM_ASPECT * x.shape[1]:
-        return _exactly_in_gram_space(x, map_.coefficients)
-    for p in map_.coefficients:
-        x = torch.bmm(_exact_quintic(torch.bmm(x, x.mT), p), x)
+        return _exactly_in_gram_space(x, map_.coefficients, tall)
+    last = len(map_.coefficients) - 1
+    for index, p in enumerate(map_.coefficients):
+        factor = _exact_quintic(torch.bmm(x, x.mT), p)
+        x = torch.bmm(x.mT, factor) if tall and index == last else torch.bmm(factor, x)
     return x
 
 
@@ -301,7 +310,7 @@ def _exact_quintic(gram, p):
     return result
 
 
-def _exactly_in_gram_space(x, coefficients):
+def _exactly_in_gram_space(x, coefficients, tall: bool):
     gram, q, growth = torch.bmm(x, x.mT), None, 1.0
     limit = _GROWTH[gram.dtype]
     for i, p in enumerate(coefficients):
@@ -315,4 +324,4 @@ def _exactly_in_gram_space(x, coefficients):
             gram, q, growth = torch.bmm(x, x.mT), None, 1.0
         else:
             gram = torch.bmm(torch.bmm(factor, gram), factor)
-    return torch.bmm(q, x)
+    return torch.bmm(x.mT, q) if tall else torch.bmm(q, x)

@@ -29,7 +29,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     what.add_argument("--run", action="store_true", help="measure steps on the CUDA device")
     parser.add_argument("--device", choices=times.DEVICES, default="h100", help="of the model")
     parser.add_argument("--weights", choices=_TYPES, default="f32", help="type of the weights")
-    parser.add_argument("--layers", type=_positive, help="of every model, at most; all")
+    parser.add_argument("--layers", type=_positive, default=4, help="of every model; %(default)s")
     parser.add_argument("--case", default="", help="only cases whose name holds this")
     parser.add_argument("--seconds", type=float, default=2.0, help="--run: of every pair")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")

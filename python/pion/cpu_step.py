@@ -4,7 +4,7 @@
 import torch
 
 from pion._pion import Slot
-from pion.groups import set_rate
+from pion.groups import rate_of, set_rate
 from pion.threads import stepper
 
 # of a tensor's type: its name and number in the C++ library, and the type of a weight's state
@@ -17,13 +17,13 @@ _TYPES = {
 
 def step(work: list, collect: bool, statistics: list) -> list[str]:
     """Steps (cell, gradient, state) in place; returns warnings, appends statistics."""
-    slots, kept, copies, rates = [], [], [], rates_of(work)
+    slots, kept, copies = [], [], []
     for cell, gradient, state in work:
         parameter = weight = cell.parameter
         if not parameter.is_contiguous():
             weight = parameter.detach().contiguous()
             copies.append((parameter, weight))
-        slots.append(aim(cell, weight, gradient, state, kept, "master" in state, rates))
+        slots.append(aim(cell, weight, gradient, state, kept, "master" in state))
     messages = stepper().step(slots, collect)
     for parameter, weight in copies:
         parameter.copy_(weight)
@@ -33,26 +33,13 @@ def step(work: list, collect: bool, statistics: list) -> list[str]:
     return messages
 
 
-def rates_of(work: list) -> dict:
-    """Learning rates that are tensors, by their id, each read once: those of a device together."""
-    tensors = {id(lr): lr for cell, _, _ in work
-               if isinstance(lr := cell.group["lr"], torch.Tensor)}  # fmt: skip
-    alike, rates = {}, {}
-    for key, lr in tensors.items():
-        alike.setdefault((lr.device, lr.dtype), []).append((key, lr.detach().reshape(())))
-    for own in alike.values():
-        values = torch.stack([lr for _, lr in own]).tolist()
-        rates |= {key: value for (key, _), value in zip(own, values, strict=True)}
-    return rates
-
-
-def aim(cell, weight, gradient, state: dict, kept: list, master: bool, rates: dict) -> Slot:
+def aim(cell, weight, gradient, state: dict, kept: list, master: bool) -> Slot:
     """The cell's slot, aimed at these tensors. What must live until the step goes to `kept`."""
     # runs for every parameter in every step: half the Python time of a step is in these lines
     tag, _, work = _TYPES[weight.dtype]
     lr = cell.group["lr"]
     if type(lr) is not float and isinstance(lr, torch.Tensor):
-        set_rate(cell.plan.rule, rates[id(lr)], f"step: {cell.name}")
+        set_rate(cell.plan.rule, rate_of(lr), f"step: {cell.name}")
     dtype = gradient.dtype
     if dtype is not work and (dtype is not torch.bfloat16 or work is torch.float64):
         gradient, dtype = gradient.to(work), work

@@ -32,8 +32,6 @@ LOW_PRECISIONS = ("master", "stochastic", "nearest")
 # What torch.optim's own classes may hold; taken when off, refused when on.
 REFUSED = {
     "foreach": "steps are batched by shape anyway",
-    "fused": "on the CPU every step is fused anyway",
-    "capturable": "a CUDA graph cannot hold a step of pion",
     "differentiable": "a step of pion cannot be differentiated",
     "amsgrad": "no rule of pion has it",
 }
@@ -89,6 +87,45 @@ def refuse(keys: dict, where: str):
     for key, why in REFUSED.items():
         if keys.pop(key, None):
             raise ValueError(f"{where}: {key} must be off, got {key}=True: {why}")
+
+
+def asked(keys: dict) -> dict:
+    """Takes `fused` and `capturable` out of the keys: what torch.optim's classes are told, and what
+    steps are anyway, unless the check of a group says otherwise."""
+    return {key: bool(keys.pop(key)) for key in ("fused", "capturable") if key in keys}
+
+
+def check_capturable(group: dict, where: str):
+    """Raises ValueError if a step of the group cannot be part of a CUDA graph."""
+    reasons = {
+        'nonfinite "raise" asks the host': group["nonfinite"] == "raise",
+        f'rule "{group["rule"]}" waits for eigenvalues': group["rule"]
+        in ("low_rank_muon", "low_pass_muon"),
+        "stochastic rounding takes its seeds from the host": group["low_precision"] == "stochastic"
+        and any(p.dtype == torch.bfloat16 for p in group["params"]),
+    }
+    for why, holds in reasons.items():
+        if holds:
+            raise ValueError(f"{where}: capturable must be off, got capturable=True: {why}")
+
+
+_rates = []  # (tensor, number) of this step
+
+
+def forget_rates():
+    """Rates on a device are read again from here on."""
+    _rates.clear()
+
+
+def rate_of(lr: torch.Tensor) -> float:
+    """A tensor rate as a number; one on a device is waited for once a step."""
+    if lr.device.type == "cpu":
+        return lr.item()
+    for tensor, number in list(_rates):
+        if tensor is lr:
+            return number
+    _rates.append((lr, lr.item()))
+    return _rates[-1][1]
 
 
 def remedy(key: str, known) -> str:

@@ -59,7 +59,6 @@ class Host:
         for cell, _, state in work:
             if not cell.aimed:  # what a later chunk would refuse is refused before the first
                 cpu_step.check_state(state, cell.parameter, cell.name)
-        rates = cpu_step.rates_of(work)
         messages, chunks = [], _chunks(work)
         arriving = [self._fetch(chunk, 0) for chunk in chunks[:1]]
         for index, chunk in enumerate(chunks):
@@ -67,7 +66,7 @@ class Host:
                 arriving.append(self._fetch(chunks[index + 1], index + 1))
             for event in arriving[index]:
                 event.synchronize()
-            messages += self._step_chunk(optimizer, chunk, rates)
+            messages += self._step_chunk(optimizer, chunk)
             self._send(chunk, index)
         self._join()
         for cell, _, _ in work:
@@ -76,7 +75,7 @@ class Host:
         self._staged.clear()
         return messages
 
-    def _step_chunk(self, optimizer, chunk: list, rates: dict) -> list[str]:
+    def _step_chunk(self, optimizer, chunk: list) -> list[str]:
         kept, slots = [], []
         for cell, _, state in chunk:
             gradient, weight, read = self._staged[cell.parameter]
@@ -84,7 +83,7 @@ class Host:
                 master = state["master"]
                 same = master.to(weight.dtype) == weight
                 master.copy_(torch.where(same, master, weight.to(master.dtype)))
-            slots.append(_host_slot(cell, gradient, state, kept, rates))
+            slots.append(_host_slot(cell, gradient, state, kept))
         messages = stepper().step(slots, optimizer._collect)
         if optimizer._collect:
             optimizer._statistics += [cpu_step.figures(cell) for cell, _, _ in chunk]
@@ -196,9 +195,9 @@ def _staged_bytes(items: list) -> int:
     )
 
 
-def _host_slot(cell, gradient, state: dict, kept: list, rates: dict) -> Slot:
+def _host_slot(cell, gradient, state: dict, kept: list) -> Slot:
     """The master as an f32 (f64) weight of its own: low precision is only on the device."""
-    return cpu_step.aim(cell, state["master"], gradient, state, kept, False, rates)
+    return cpu_step.aim(cell, state["master"], gradient, state, kept, master=False)
 
 
 def _version(parameter) -> tuple:

@@ -16,6 +16,7 @@ from pion import cpu_step, parameter_lists, torch_step
 from pion import groups as group_keys
 from pion import state as states
 from pion.cell import Cell, check_finite, check_parameter, checked_shape, shard_of
+from pion.fused_updates import has_fused
 from pion.group_values import flag
 from pion.shared_memory import new_parameters
 from pion.torch_statistics import Watcher
@@ -47,6 +48,16 @@ def check_own(optimizer, where: str):
         )
 
 
+def check_fused(parameters: list, where: str):
+    """Raises ValueError for a device whose steps are not fused."""
+    for kind in {p.device.type for p in parameters}:
+        if not has_fused(kind) and kind != "meta":
+            raise ValueError(
+                f"{where}: fused must be off, got fused=True: torch has no fused kernels for "
+                f"device {kind}; the CPU's steps are pion's own, fused anyway"
+            )
+
+
 def _stack_level() -> int:
     """The stacklevel by which a function that calls this warns at the line that called step():
     the first outside pion and torch, whose wrappers of step() are several and vary."""
@@ -73,6 +84,9 @@ class Optimizer(torch.optim.Optimizer):
     closure did, or memory or a device failed in its middle.
     """
 
+    # torch.amp.GradScaler gives step() its scale and flag as tensors and waits for nothing
+    _step_supports_amp_scaling = True
+    _asked = {}  # noqa: RUF012 of the constructor: fused, capturable
     # said to who gives a module in the place of parameters
     _whole_model = "give pion.route(model) to pion.PionAdamW, or model.parameters()"
 
@@ -90,7 +104,8 @@ class Optimizer(torch.optim.Optimizer):
         self._compiled = None
         self._statistics = []
         self._watcher = Watcher()  # of steps by torch operations
-        self._amp = (None, None)  # of a GradScaler, in a step: 1 / its scale, and its flag
+        # of a GradScaler, in a step: 1 / its scale, and its flag
+        self._amp, self._host_unscale = (None, None), None
         self._variants = {}  # plans of groups for parts of a parameter, by distributed_shards
         self.host = None  # set by pion.offload
         self.replicas = None  # set by pion.distribute
@@ -107,6 +122,7 @@ class Optimizer(torch.optim.Optimizer):
         parameters = parameter_lists.in_group(param_group, where, self._whole_model)
         group = param_group | {"params": parameters}
         group_keys.refuse(group, where)
+        told = self._asked | group_keys.asked(group)
         rule = self._rule_of(group, where)
         group = group_keys.merge(group, self._defaults_of(rule), rule, where) | {"rule": rule}
         plan = group_keys.Plan(group, group_keys.fingerprint(group, where), where)
@@ -117,6 +133,10 @@ class Optimizer(torch.optim.Optimizer):
         ]
         number, name = len(self.param_groups), type(self).__name__
         group["params"] = new_parameters(group, held, number, name)
+        if told.get("fused"):
+            check_fused(group["params"], where)
+        if told.get("capturable"):
+            group_keys.check_capturable(group, where)
         defaults, self.defaults = self.defaults, {}  # merged already, by rule
         try:
             super().add_param_group(group)
@@ -186,6 +206,7 @@ class Optimizer(torch.optim.Optimizer):
     def _refresh(self):
         """Plans and cells of groups that have changed since the last step."""
         first = 0
+        group_keys.forget_rates()
         del self._runs[len(self.param_groups) :]
         for g, group in enumerate(self.param_groups):
             if g == len(self._runs):
@@ -236,9 +257,12 @@ class Optimizer(torch.optim.Optimizer):
                 loss = closure()
         self._refresh()
         self._statistics, messages = [], self._watcher.read()
-        if self.replicas is None and not any(c.shard for run in self._runs for c in run.cells):
+        plain = self.replicas is None and not any(c.shard for r in self._runs for c in r.cells)
+        if self._take_scaling(plain):
+            return loss
+        if plain:
             work = self._work()
-            check_finite(work)
+            check_finite(work, gradients=self._amp[1] is None)
             messages += self.step_items(work)
         else:
             from pion import distributed_step
@@ -246,6 +270,22 @@ class Optimizer(torch.optim.Optimizer):
             messages += distributed_step.step(self)
         self._report(messages)
         return loss
+
+    def _take_scaling(self, plain: bool) -> bool:
+        """Takes over what a GradScaler left on the optimizer: by tensors where all parameters are
+        stepped by torch operations; else the host waits. Returns whether to leave the step out."""
+        scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        self._host_unscale = None
+        self._amp = (None if scale is None else scale.float().reciprocal(), found)
+        if scale is None and found is None:
+            return False
+        on_host = not plain or self.host is not None or any(
+            c.parameter.is_cpu and not _forced_torch_path for r in self._runs for c in r.cells
+        )  # fmt: skip
+        if not on_host:
+            return False
+        self._host_unscale, self._amp = self._amp[0], (None, None)
+        return found is not None and bool(found)
 
     def step_items(self, work: list) -> list[str]:
         """Steps (cell, gradient, state) of plain tensors in place; returns warnings."""
@@ -302,6 +342,8 @@ class Optimizer(torch.optim.Optimizer):
                         f"of {list(parameter.shape)} and a gradient of {list(gradient.shape)}; "
                         "make the optimizer after changing the model"
                     )
+                if self._host_unscale is not None:
+                    gradient = gradient * self._host_unscale.to(gradient.device)
                 if cell.numel:
                     work.append((cell, gradient, state[parameter]))
         return work
@@ -349,7 +391,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self):
         self.check_whole("copy")
-        kept = {"_rule": self._rule, "_given": self._given}
+        kept = {"_rule": self._rule, "_given": self._given, "_asked": self._asked}
         kept |= {"_collect": self._collect, "host": self.host}
         return super().__getstate__() | kept | self._own_attributes()
 
@@ -386,6 +428,7 @@ class Optimizer(torch.optim.Optimizer):
                 f"got {len(groups)}"
             )
         converted, state = [], {}
+        saved_states = states.with_steps_on_host(state_dict["state"])
         for g, (saved, own) in enumerate(zip(groups, self.param_groups, strict=True)):
             if len(saved["params"]) != len(own["params"]):
                 raise ValueError(
@@ -403,7 +446,7 @@ class Optimizer(torch.optim.Optimizer):
                 if key not in state_dict["state"]:
                     continue
                 fields = states.adopted(
-                    state_dict["state"][key],
+                    saved_states[key],
                     parameter,
                     states.buffers_of(plan.rule, group),
                     name,

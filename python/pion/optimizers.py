@@ -44,6 +44,7 @@ class _OneRule(Optimizer):
     def __init__(self, params, keys: dict, unsupported: dict):
         where, rule = type(self).__name__, self._rule_name
         group_keys.refuse(unsupported, where)
+        self._asked = group_keys.asked(unsupported)
         if unsupported:
             key, known = next(iter(unsupported)), group_keys.group_defaults(rule)
             raise TypeError(f'{where}: unknown option "{key}"; {group_keys.remedy(key, known)}')
@@ -236,6 +237,7 @@ class PionAdamW(Optimizer):
 
     def __init__(self, params, lr=None, *, matrices: str = _MATRICES, **keys):
         group_keys.refuse(keys, "PionAdamW")
+        self._asked = group_keys.asked(keys)
         if not isinstance(matrices, str) or not _is_matrix_rule(matrices):
             raise ValueError(
                 f"PionAdamW: matrices must be a rule for matrices, got {matrices!r}; rules are: "

@@ -74,7 +74,8 @@ def _copied(value: torch.Tensor, parameter: torch.Tensor, device) -> torch.Tenso
 
         return distributed_shards.copied(value, parameter, work_type(parameter), device)
     buffer = torch.empty(parameter.shape, dtype=work_type(parameter), device=device)
-    return buffer.copy_(value)
+    # from the host the copy is staged, and nothing waits; to it, it must be there
+    return buffer.copy_(value, non_blocking=value.device.type == "cpu")
 
 
 def fill(state: dict, parameter: torch.Tensor, buffers: tuple, master: bool, device=None):
@@ -202,6 +203,21 @@ def _from_torch_adamw(saved: dict, own: dict, where: str) -> dict:
     return {key: saved[key] for key in keys if key in saved}
 
 
+def with_steps_on_host(saved: dict) -> dict:
+    """Saved states whose steps lie on the host: those of a device come in one transfer."""
+    away = {}
+    for key, state in saved.items():
+        step = state.get("step") if isinstance(state, dict) else None
+        if isinstance(step, torch.Tensor) and step.numel() == 1 and step.device.type != "cpu":
+            away.setdefault(step.device, []).append((key, step))
+    result = dict(saved)
+    for pairs in away.values():
+        values = torch.stack([step.reshape(()).float() for _, step in pairs]).tolist()
+        for (key, _), value in zip(pairs, values, strict=True):
+            result[key] = {**saved[key], "step": value}
+    return result
+
+
 def _steps_taken(value, name: str) -> torch.Tensor:
     """A saved step as an f32 scalar."""
     try:
@@ -229,7 +245,8 @@ def adopted(saved: dict, parameter: torch.Tensor, needed: tuple, name: str, devi
                 f"load_state_dict: the state of {name} must hold {', '.join(FIELDS)}, got {key!r}"
             )
         if key == "step":
-            state[key] = _steps_taken(value, name).to(device, copy=True)
+            steps = float(_steps_taken(value, name))
+            state[key] = torch.full((), steps, dtype=torch.float32, device=device)
             continue
         if not isinstance(value, torch.Tensor):
             raise ValueError(  # noqa: TRY004 - as of any state that does not fit

@@ -31,6 +31,13 @@ _GRAM_ASPECT = 1.5
 # A rounding error of A, 2^-24 (f64: 2^-53) of its norm, may grow by this much before A is computed
 # anew from X: to 6e-3 (1e-3). An eigenvalue near 0 grows by a^2 in every step.
 _GROWTH = {torch.float32: 1e5, torch.float64: 1e13}
+# Entries of f32 and f64 matrices from which a step of the direct form is done some columns at a
+# time: below, three matrices fit into 64 MiB.
+_SLABS = 1 << 22
+_SPLIT_SLABS = 3 << 20  # the same of "accurate", of 22 bytes an entry
+# A large matrix goes through Gram space there only from this aspect on, where (m x m) matrices of
+# f32 are small beside it.
+_LARGE_ASPECT = 4.0
 # Where a filter leaves a whole matrix below this norm, it is scaled up to it; c A^2 counts for
 # 2^-12 there, so that it may keep the scale of b A.
 _FADED = 2.0**-6
@@ -147,6 +154,8 @@ def mapped(xs: list, map_: Map):
         del x
         return _exactly(xs, map_, tall), 1.0, None
     in_gram_space = map_.form.in_gram_space(has_symmetric_kernel(x.device))
+    if map_.precision == "accurate" and x.numel() > _SPLIT_SLABS:
+        in_gram_space = in_gram_space and map_.form.aspect >= _LARGE_ASPECT
     del x
     return (_in_gram_space if in_gram_space else _directly)(xs, map_, tall)
 
@@ -162,9 +171,9 @@ def _of_spectral_norm(x, map_: Map):
 
 
 def _split(value, narrow, parts: int) -> tuple:
-    """f32 as one or two 16-bit matrices that add up to it."""
+    """f32 as one or two 16-bit matrices that add up to it; the second takes its memory."""
     high = value.to(narrow)
-    return (high,) if parts == 1 else (high, (value - high).to(narrow))
+    return (high,) if parts == 1 else (high, value.sub_(high).to(narrow))
 
 
 def _times(a: tuple, b: tuple, alpha: float, narrow) -> tuple:
@@ -200,6 +209,8 @@ def _quintic(gram: tuple, step, narrow) -> tuple:
                 own, own, c=own, alpha=alpha, beta=beta, gamma=gamma, dtype=narrow
             ),
         )
+    if gram[0].numel() > _SPLIT_SLABS:
+        return _quintic_by_rows(gram, beta, alpha, gamma, narrow)
     wide = gram[0].float().add_(gram[1]).mul_(beta)
     if step.c != 0.0:
         wide.add_(symmetric_product(gram[0], gram[0], alpha=alpha, dtype=torch.float32))
@@ -208,15 +219,38 @@ def _quintic(gram: tuple, step, narrow) -> tuple:
     return _split(wide, narrow, 2)
 
 
+def _quintic_by_rows(gram: tuple, beta: float, alpha: float, gamma: float, narrow) -> tuple:
+    """The same for large matrices, some rows at a time, as little of it as possible in f32."""
+    result = tuple(torch.empty_like(part) for part in gram)
+    rows = gram[0].shape[1]
+    size = -(-rows // 8)
+    for first in range(0, rows, size):
+        count = min(size, rows - first)
+        high, low = (part.narrow(1, first, count) for part in gram)
+        wide = high.float().add_(low).mul_(beta)
+        if alpha != 0.0:
+            for a, b in ((high, gram[0]), (high, gram[1]), (low, gram[0])):
+                wide.add_(product(a, b, torch.float32, alpha))
+        wide.diagonal(offset=first, dim1=1, dim2=2).add_(gamma)
+        for into, own in zip(result, _split(wide, narrow, 2), strict=True):
+            into.narrow(1, first, count).copy_(own)
+    return result
+
+
 def _onto(q: tuple, x, alpha: float, dtype, tall: bool = False):
     """alpha Q X, rounded once; its transpose, X^T Q, where X was tall."""
     if len(q) == 1:
         return product(x.mT, q[0], dtype, alpha) if tall else product(q[0], x, dtype, alpha)
-    high, low = (
-        product(x.mT, p, torch.float32, alpha) if tall else product(p, x, torch.float32, alpha)
-        for p in q
-    )
-    return high.add_(low).to(dtype)
+    result = torch.empty(x.mT.shape if tall else x.shape, dtype=dtype, device=x.device)
+    slabs = 8 if x.numel() > _SPLIT_SLABS else 1
+    for first in range(0, x.shape[2], size := -(-x.shape[2] // slabs)):
+        own = x.narrow(2, first, min(size, x.shape[2] - first))
+        high, low = (
+            product(own.mT, p, torch.float32, alpha) if tall else product(p, own, torch.float32, alpha)
+            for p in q
+        )
+        result.narrow(1 if tall else 2, first, own.shape[2]).copy_(high.add_(low))
+    return result
 
 
 def _directly(xs: list, map_: Map, tall: bool):
@@ -237,6 +271,7 @@ def _directly(xs: list, map_: Map, tall: bool):
             faded = more if faded is None else faded + more
         following = steps[index + 1].x_scale
         x = _onto(factor, x, following / (step.x_scale * step.t_scale), narrow)
+        del factor
     raise AssertionError("a map has steps")
 
 
@@ -293,13 +328,28 @@ def _multiplied_out(gram: tuple, steps: list, narrow) -> tuple:
 
 def _exactly(xs: list, map_: Map, tall: bool):
     x = xs.pop()
-    if x.shape[2] >= _GRAM_ASPECT * x.shape[1]:
+    if x.shape[2] >= (_LARGE_ASPECT if x.numel() > _SLABS else _GRAM_ASPECT) * x.shape[1]:
         return _exactly_in_gram_space(x, map_.coefficients, tall)
-    last = len(map_.coefficients) - 1
-    for index, p in enumerate(map_.coefficients):
-        factor = _exact_quintic(torch.bmm(x, x.mT), p)
-        x = torch.bmm(x.mT, factor) if tall and index == last else torch.bmm(factor, x)
-    return x
+    for p in map_.coefficients:
+        gram = torch.bmm(x, x.mT)
+        if x.numel() > _SLABS:
+            _exact_step_in_place(x, gram, p)
+        else:
+            gram = _exact_quintic(gram, p)
+            x = torch.bmm(gram, x)
+        del gram
+    return x.mT if tall else x
+
+
+def _exact_step_in_place(x, gram, p):
+    """X <- a X + A (b X + c A X), some columns at a time: as much work as by T where X is square,
+    and X and A are all that lies in memory."""
+    a, b, c = p
+    for columns in x.split(max(1, -(-x.shape[2] // 32)), 2):
+        inner = columns * b
+        if c != 0.0:
+            inner.baddbmm_(gram, columns, alpha=c)
+        columns.mul_(a).baddbmm_(gram, inner)
 
 
 def _exact_quintic(gram, p):
@@ -320,8 +370,18 @@ def _exactly_in_gram_space(x, coefficients, tall: bool):
             break
         growth *= max(p[0] * p[0], 1.0)
         if growth > limit:
-            x = torch.bmm(q, x)
+            x = _exactly_onto(q, x)
             gram, q, growth = torch.bmm(x, x.mT), None, 1.0
         else:
             gram = torch.bmm(torch.bmm(factor, gram), factor)
-    return torch.bmm(x.mT, q) if tall else torch.bmm(q, x)
+    x = _exactly_onto(q, x)
+    return x.mT if tall else x
+
+
+def _exactly_onto(q, x):
+    """Q X; where X is large in its memory."""
+    if x.numel() <= _SLABS:
+        return torch.bmm(q, x)
+    for columns in x.split(max(1, -(-x.shape[2] // 32)), 2):
+        columns.copy_(torch.bmm(q, columns))
+    return x

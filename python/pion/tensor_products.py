@@ -65,31 +65,33 @@ def symmetric_product(
 def true_products():
     """Within it f32 products are of f32 operands, not of TF32 or bf16 ones, as
     torch.set_float32_matmul_precision may have asked for; what was asked for comes back after it."""
-    places = _rounding_places()
-    if places is None:
+    try:
         before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
+    except RuntimeError:  # asked for by backend, which PyTorch 2.9 and later have
+        with _true_products_by_backend():
             yield
-        finally:
-            torch.set_float32_matmul_precision(before)
         return
-    before = [place.fp32_precision for place in places]
-    rounding = [p for p, was in zip(places, before, strict=True) if was not in ("none", "ieee")]
-    for place in rounding:
-        place.fp32_precision = "ieee"
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        for place, was in zip(places, before, strict=True):
-            if place in rounding:
-                place.fp32_precision = was
+        torch.set_float32_matmul_precision(before)
 
 
-def _rounding_places():
-    """Where PyTorch 2.9 and later keep what f32 products may be rounded to."""
+@contextlib.contextmanager
+def _true_products_by_backend():
     places = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    return places if all(hasattr(place, "fp32_precision") for place in places) else None
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, was in zip(places, before, strict=True):
+            place.fp32_precision = was
 
 
 def native(device: str) -> bool:

@@ -68,7 +68,7 @@ class Unit(NamedTuple):
     """A matrix of a parameter: all of it, or one of a stack; views where that is possible."""
 
     row: int  # among the bucket's matrices
-    weight: torch.Tensor  # of the step's type
+    weight: torch.Tensor  # of the step's type, or bf16
     gradient: torch.Tensor
     momentum: torch.Tensor
 
@@ -153,25 +153,22 @@ class Bucket:
             torch._foreach_copy_([t for t, _ in pairs], [w for _, w in pairs])
 
     def units(self, first: int, end: int) -> list[Unit]:
-        """Matrices first..end of all parameters; put_units() writes their weights back."""
+        """Matrices first..end of all parameters; put_units() writes back what moved."""
         count, result, views = self.shape[0], [], {}
         for row in range(first, end):
             k, inner = divmod(row, count)
             if k not in views:
                 momentum, gradient = self.states[k]["momentum_buffer"], self.gradients[k]
                 views[k] = [self._matrices(t) for t in (self._home(k), gradient, momentum)]
-            weight, gradient, momentum = (own[inner] for own in views[k])
-            if weight.dtype != self.work:
-                weight = weight.to(self.work)
-            result.append(Unit(row, weight, gradient, momentum))
+            result.append(Unit(row, *(own[inner] for own in views[k])))
         return result
 
-    def put_units(self, units: list[Unit]):
+    def put_units(self, units: list[Unit], weights: list):
         count = self.shape[0]
         if self.stochastic and self._seeds is None:
             self._seeds = next_seeds(self.items)
         targets, values = [], []
-        for unit in units:
+        for unit, weight in zip(units, weights, strict=True):
             k, inner = divmod(unit.row, count)
             parameter = self.parameters[k]
             if self.masters or parameter.dtype != self.work:
@@ -180,11 +177,11 @@ class Bucket:
                 else:
                     target = self._copies[k].view(self.shape).unbind(0)[inner]
                 if self.stochastic:
-                    first = inner * unit.weight.numel()
-                    round_into(target, unit.weight, self._seeds[k], first)
+                    first = inner * weight.numel()
+                    round_into(target, weight, self._seeds[k], first)
                 else:
                     targets.append(target)
-                    values.append(unit.weight)
+                    values.append(weight)
             if k in self._copies and inner + 1 == count:
                 if targets:
                     torch._foreach_copy_(targets, values)
@@ -195,16 +192,21 @@ class Bucket:
 
     def direction(self, unit: Unit):
         """D of a matrix whose momentum has moved; as it was in its step."""
-        n, gradient = self.numbers, unit.gradient.to(self.work)
+        n = self.numbers
         if not n.nesterov:
             return unit.momentum
+        if self.unscale is None and n.nonfinite != "zero" and not n.maximize and (
+            unit.gradient.dtype == self.work
+        ):  # fmt: skip
+            return torch.lerp(unit.momentum, unit.gradient, 1.0 - n.momentum)
+        gradient = unit.gradient.to(self.work, copy=True)
         if self.unscale is not None:
-            gradient = gradient * self.unscale
+            gradient.mul_(self.unscale)
         if n.nonfinite == "zero":
-            gradient = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+            gradient.nan_to_num_(0.0, 0.0, 0.0)
         if n.maximize:
-            gradient = -gradient
-        return torch.lerp(unit.momentum, gradient, 1.0 - n.momentum)
+            gradient.neg_()
+        return gradient.lerp_(unit.momentum, n.momentum)
 
     def _home(self, k: int):
         """What holds the weights of parameter k while it is stepped."""

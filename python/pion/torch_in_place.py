@@ -16,7 +16,7 @@ from pion import fused_updates
 from pion._pion import UNIT_RMS_FLOOR
 from pion.tensor_map import input_scale, input_type, mapped
 
-MOST = 1 << 22  # entries of a piece, unless it is one matrix: at most 12 bytes each, 48 MiB
+MOST = 1 << 22  # entries of a piece, unless it is one matrix: at most 16 bytes each, 64 MiB
 
 
 def step(bucket, measure: bool, collect: bool) -> torch.Tensor:
@@ -36,7 +36,9 @@ def step(bucket, measure: bool, collect: bool) -> torch.Tensor:
 def _pieces(bucket) -> list[tuple[int, int]]:
     """(first, end) of the rows that are stepped together: matrices, or parameters of entries."""
     rows = len(bucket.items) * (bucket.shape[0] if bucket.parts else 1)
-    most = max(1, MOST // (bucket.entries // (bucket.shape[0] if bucket.parts else 1)))
+    most = MOST // 2 if bucket.work == torch.float64 or bucket.group.get("precision") == (
+        "accurate") else MOST  # fmt: skip
+    most = max(1, most // (bucket.entries // (bucket.shape[0] if bucket.parts else 1)))
     return [(first, min(first + most, rows)) for first in range(0, rows, most)]
 
 
@@ -46,18 +48,22 @@ class _Flags:
     def __init__(self, bucket):
         n, count = bucket.numbers, bucket.shape[0] if bucket.numbers.stack else 1
         self.stays = None  # f32 flags, where a row may have to stay as it is
-        if n.nonfinite != "skip" and not n.stack and bucket.found is None:
+        # whether the norms of directions tell, which saves a pass over the gradients
+        self.late = bool(bucket.parts) and n.nonfinite == "skip" and n.nesterov and not n.stack
+        if self.late or (n.nonfinite != "skip" and not n.stack and bucket.found is None):
             zeros = torch.zeros(len(bucket.items), device=bucket.device)
             self.skipped, self.idle, self.largest = zeros, zeros, zeros + 1
+            if bucket.found is not None:
+                self.skipped = zeros + (bucket.found.to(bucket.device) > 0)
             return
         largest = _largest(bucket.gradients, count)
         self.largest = largest
-        bad = ~torch.isfinite(largest) if n.nonfinite == "skip" else torch.zeros_like(largest) > 0
+        bad = torch.isfinite(largest).logical_not() if n.nonfinite == "skip" else torch.zeros_like(largest) > 0
         if n.nonfinite == "skip" and bucket.parts:
             for row, (cell, _, state) in enumerate(bucket.items):
                 if cell.sound is not state["momentum_buffer"]:  # loaded
                     one = _largest([state["momentum_buffer"]], count)
-                    bad.narrow(0, row * count, count).logical_or_(~torch.isfinite(one))
+                    bad.narrow(0, row * count, count).logical_or_(torch.isfinite(one).logical_not())
         bad = bad.view(-1, count).any(1)
         if bucket.found is not None:
             bad = bad | (bucket.found.to(bad.device) > 0)
@@ -170,39 +176,57 @@ def _matrices(bucket, flags, first: int, end: int, measure: bool, collect: bool)
     gradients, own = _own_gradients(bucket, [u.gradient for u in units], True)
     norm = _norms(gradients) if collect else _of(flags.largest, first, end)
     momenta = [u.momentum for u in units]
-    stays = _of(flags.stays, first, end)
-    fused_updates.averaged(momenta, gradients, 1.0 - n.momentum, _listed(stays))
-    if not n.nesterov:
-        directions = list(momenta)
-    elif own:
-        torch._foreach_lerp_(gradients, momenta, n.momentum)
-        directions = list(gradients)
-    else:
-        directions = list(torch._foreach_lerp(momenta, gradients, 1.0 - n.momentum))
-    del gradients
-    sizes = [_block_norms(directions, part, bucket.shape) for part in bucket.parts]
     skipped, idle = _of(flags.skipped, first, end), _of(flags.idle, first, end)
-    if n.nonfinite == "skip":
-        for size in sizes:
-            finite = torch.isfinite(size).view(len(units), -1).all(1)
-            skipped = torch.where(finite, skipped, 1.0)
-        stays = torch.maximum(skipped, idle)
+    stays = _of(flags.stays, first, end)
+    directions = None
+    if flags.late:  # D = mu M' + (1 - mu) G of the M' to come: its norm tells for both
+        directions = list(torch._foreach_lerp(momenta, gradients, 1.0 - n.momentum**2))
+        sizes = [_block_norms(directions, part, bucket.shape) for part in bucket.parts]
+        skipped = stays = _with_broken(skipped, sizes)
+        norm = torch.stack([s.view(len(units), -1).amax(1) for s in sizes]).amax(0)
+        norm = _norms(gradients) if collect else norm.float()
+    fused_updates.averaged(momenta, gradients, 1.0 - n.momentum, _listed(stays))
+    if directions is None:
+        directions = _directions(n, gradients, momenta, own)
+        sizes = [_block_norms(directions, part, bucket.shape) for part in bucket.parts]
+        if n.nonfinite == "skip":
+            skipped = _with_broken(skipped, sizes)
+            stays = torch.maximum(skipped, idle)
+    del gradients
     passed = _move_weights(bucket, units, directions, sizes, stays, measure, collect)
     return torch.stack((skipped, idle, norm, *passed), 1)
+
+
+def _directions(n, gradients: list, momenta: list, own: bool) -> list:
+    """D of momenta that have moved; in the gradients' memory, if that is ours."""
+    if not n.nesterov:
+        return list(momenta)
+    if not own:
+        return list(torch._foreach_lerp(momenta, gradients, 1.0 - n.momentum))
+    torch._foreach_lerp_(gradients, momenta, n.momentum)
+    return list(gradients)
+
+
+def _with_broken(skipped, sizes: list):
+    """The flags, and 1 where a norm of a matrix is not finite."""
+    for size in sizes:
+        finite = torch.isfinite(size).view(len(skipped), -1).all(1)
+        skipped = torch.where(finite, skipped, 1.0)
+    return skipped
 
 
 def _move_weights(bucket, units, directions: list, sizes: list, stays, measure, collect):
     """Maps the directions, part by part, and moves the weights. Returns norms of the updates,
     directions passed and energy kept."""
     n, parts = bucket.numbers, bucket.parts
-    weights, found = [u.weight for u in units], _listed(stays)
+    weights, found = None, _listed(stays)
     sums = [torch.zeros(len(units), device=bucket.device) for _ in range(3)]
     blocks, whole = 0, None
     if parts[0].axis == 1 and (len(parts) > 1 or parts[0].heads > 1):
         whole = [None] * len(units)
     for index, (part, size) in enumerate(zip(parts, sizes, strict=True)):
         last = index + 1 == len(parts)
-        xs = [_normalized(directions, part, size, bucket.shape, last and not collect)]
+        xs = [_normalized(directions, part, size, last)]
         out, scale, faded = mapped(xs, part.map)
         factor, own = _factor(out, scale, faded, part, n, measure or collect)
         blocks += part.heads
@@ -219,16 +243,23 @@ def _move_weights(bucket, units, directions: list, sizes: list, stays, measure, 
         if whole is not None:
             whole = _into_whole(whole, outs, part, host, bucket)
             continue
-        places = weights if len(parts) == 1 else [
-            w.narrow(0, part.offset, part.size) for w in weights
-        ]
+        weights = weights or _wide(units, bucket.work)
+        places = weights
+        if len(parts) > 1:
+            places = [w.narrow(0, part.offset, part.size) for w in weights]
         fused_updates.moved(places, outs, n.lr * host, n.weight_decay / host, found)
     if whole is not None:
+        weights = _wide(units, bucket.work)
         fused_updates.moved(weights, whole, n.lr, n.weight_decay, found)
-    bucket.put_units(units)
+    bucket.put_units(units, weights)
     if not (measure or collect):
         sums[1] -= 1.0  # not known
     return sums[0].sqrt(), sums[1], sums[2] / max(blocks, 1)
+
+
+def _wide(units: list, work) -> list:
+    """Weights of the step's type: themselves or copies."""
+    return [u.weight if u.weight.dtype == work else u.weight.to(work) for u in units]
 
 
 def _norms(tensors: list):
@@ -245,8 +276,9 @@ def _block_norms(directions: list, part, shape):
     return norms[0] if len(norms) == 1 else torch.cat(norms)
 
 
-def _normalized(directions: list, part, size, shape, free: bool):
-    """Blocks over their norms, as the map takes them; 0 where a norm is 0 or not finite."""
+def _normalized(directions: list, part, size, free: bool):
+    """Blocks over their norms, as the map takes them; 0 where a norm is 0 or not finite. `free`:
+    the directions are not needed any more."""
     like = part.blocks(directions[0])
     dtype = input_type(like, part.map)
     right = torch.isfinite(size) & (size > 0)

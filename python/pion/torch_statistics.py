@@ -33,8 +33,8 @@ def table(bucket, after: dict, measure: bool, collect: bool):
     zero = torch.zeros(rows, device=like.device)
     skipped = zero
     if after["finite"] is not None:
-        skipped = (~after["finite"]).float().view(-1).repeat_interleave(rows // count)
-    idle = (~after["active"]).float().view(-1) if stack else zero
+        skipped = after["finite"].logical_not().float().view(-1).repeat_interleave(rows // count)
+    idle = after["active"].logical_not().float().view(-1) if stack else zero
     order = 2 if collect else math.inf
     gradient = torch.linalg.vector_norm(each(after["gradient"]), order, dim=1)
     columns = [skipped, idle, gradient, zero, zero - 1.0, zero]

@@ -40,10 +40,10 @@ def run(pieces: list, collect: bool, watch, compiled=None) -> tuple[list[str], l
     with true_products():
         for piece in pieces:
             measure = collect or watch.is_due(piece)
-            if piece[0].large:
-                own = [torch_in_place.step(bucket, measure, collect) for bucket in piece]
-            else:
-                own = _stacked(piece, measure, collect, compiled)
+            try:
+                own = _step(piece, measure, collect, compiled)
+            except torch.OutOfMemoryError as error:
+                raise torch.OutOfMemoryError(_no_room(piece, error)) from error
             tables += zip(piece, own, strict=True)
             for bucket in piece:
                 for cell, _, _ in bucket.items:
@@ -53,6 +53,24 @@ def run(pieces: list, collect: bool, watch, compiled=None) -> tuple[list[str], l
         return torch_statistics.collected(tables)
     watch.keep(tables)
     return [], []
+
+
+def _step(piece: list, measure: bool, collect: bool, compiled) -> list:
+    if piece[0].large:
+        return [torch_in_place.step(bucket, measure, collect) for bucket in piece]
+    return _stacked(piece, measure, collect, compiled)
+
+
+def _no_room(piece: list, error) -> str:
+    bucket = max(piece, key=lambda b: b.entries)
+    count, rows, cols = bucket.shape
+    matrix = (rows * cols if bucket.parts else bucket.entries) * bucket.work.itemsize
+    return (
+        f"step: memory must hold two buffers of the largest matrix beside weights, gradients and "
+        f"state, {2 * matrix / 2**20:.0f} MiB for {bucket.items[0][0].name} of "
+        f"{[count, rows, cols]}, or 64 MiB, got an allocation that failed; what came before it has "
+        f"been stepped. Free memory, or use pion.offload, which steps on the host ({error})"
+    )
 
 
 def _check(cell, gradient, state: dict):

@@ -147,17 +147,35 @@ def test_a_gradient_of_rank_one_is_no_empty_update(rule, path):
     assert all(one["directions_passed"] > 0.4 for one in optimizer.statistics())
 
 
-def test_the_torch_path_tells_of_skipped_steps_within_a_hundred():
+def test_the_torch_path_tells_of_a_skipped_gradient_in_the_next_step():
     good, bad = parameter((4, 4), 1), parameter((4, 4), 2)
     optimizer = pion.Muon([("good", good), ("bad", bad)], lr=0.1)
+    heard = []
+    with pion.force_torch_path():
+        for step in range(5):
+            good.grad = torch.ones(4, 4)
+            bad.grad = torch.full((4, 4), float("nan") if step == 2 else 1.0)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                optimizer.step()
+            heard.append([str(w.message) for w in caught])
+    assert [len(said) for said in heard] == [0, 0, 0, 1, 0]
+    assert "the gradient of bad holds NaN" in heard[3][0]
+    assert optimizer.state[bad]["counters"][2] == 1
+
+
+@pytest.mark.parametrize("size", [64, 288])
+def test_the_torch_path_tells_of_empty_updates_without_statistics(size):
+    """Stacked and stepped in place: 20 empty updates, told of in the 21st step, once."""
+    w = parameter((size, size))
+    optimizer = pion.Pion([("w", w)], lr=0.1, promotion_steps=0)
     with pion.force_torch_path(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for step in range(120):
-            good.grad = torch.ones(4, 4)
-            bad.grad = torch.full((4, 4), 1.0 if step % 2 else float("nan"))
+        for step in range(40):
+            w.grad = gaussian(w.shape, step)
             optimizer.step()
-    assert len(caught) == 1
-    assert "5 of the last 10 steps left out bad" in str(caught[0].message)
+            assert len(caught) == (step >= 20)
+    assert str(caught[0].message).startswith("w: the last 20 updates were empty")
 
 
 def test_the_torch_path_warns_while_statistics_are_collected():

@@ -11,7 +11,8 @@ import pion
 def stepped(weights: list, **keys) -> list:
     """The weights after three steps; gradients are cut out of those of the whole."""
     parameters = [torch.nn.Parameter(w.clone()) for w, _ in weights]
-    optimizer = pion.Pion(parameters, lr=0.1, weight_decay=0.1, **keys)
+    # f32: an ulp of a norm would turn roundings to fp16
+    optimizer = pion.Pion(parameters, lr=0.1, weight_decay=0.1, precision="f32", **keys)
     for step in range(3):
         for p, (_, gradient) in zip(parameters, weights, strict=True):
             p.grad = gradient(step).clone()

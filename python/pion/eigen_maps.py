@@ -11,7 +11,7 @@ _NO_F64 = ("mps", "xpu")
 _SLAB = 1 << 20  # entries that are f64 at a time
 
 
-def largest_eigenvalue(x):
+def largest_singular_value(x):
     """The largest singular value of every matrix of x (batch, m, n), m <= n, f32 or f64 of (batch,
     1, 1); of 16-bit ones in f32.
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Updates of many tensors in place by torch's fused multi-tensor kernels, each under a flag.
 
-w <- w - rate (u + decay w) is torch's SGD without momentum: the momentum of a matrix rule, decoupled
-decay and an update are all of that form. `found` is None or a flag a tensor: f32, 1 where the tensor
-stays as it is. A flag costs a launch a tensor, since the kernels take one for all. Devices without
-fused kernels take the same formulas, tensor by tensor.
+w <- w - rate (u + decay w) is torch's SGD without momentum: the momentum of a matrix rule,
+decoupled decay and an update are all of that form. `found` is None or a flag a tensor: f32, 1 where
+the tensor stays as it is. A flag costs a launch a tensor, since the kernels take one for all.
+Devices without fused kernels take the same formulas, tensor by tensor.
 """
+
+import math
 
 import torch
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
@@ -67,8 +69,6 @@ def bias_correction(step, beta: float):
 
 
 def _log(beta: float) -> float:
-    import math
-
     return math.log(beta) if beta > 0 else -math.inf
 
 

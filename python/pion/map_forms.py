@@ -6,8 +6,9 @@ A polynomial of X is one of the Gram matrix A = X X^T, times X. The direct form 
 X <- T X, T = a I + b A + c A^2, in every step; Gram space multiplies the T out to Q and touches X
 twice. Work in units of 2 m^3, for X of m x n, r = n / m, and K steps in segments of k:
 
-    direct        K (2 r + 1)                 with a symmetric kernel  K (3 r + 1) / 2
-    Gram space    sum of 2 r + 4 k - 3                                 sum of (3 r + 4 k - 3) / 2
+                      all products whole         symmetric ones by half
+    direct            K (2 r + 1)                K (3 r + 1) / 2
+    Gram space        sum of 2 r + 4 k - 3       sum of (3 r + 4 k - 3) / 2
 
 A segment is what Gram space does between two computations of A from X. It ends before the linear
 coefficients of its steps but the last have grown by more than 13: rounding errors of A grow as
@@ -16,8 +17,9 @@ they do. Pion's filters (4 promotions grow 12.4) are one segment, five steps of 
 
 import math
 
-# As in pion/spectral/tile_policy.cc: the last three steps of "polar_express" have 12.9 but the last,
-# two steps of Muon 11.9 and three 40.9; those of "cans", 13.02, are further off than bf16 code.
+# As in pion/spectral/tile_policy.cc. The last three steps of "polar_express" have 12.9 without the
+# very last, two steps of Muon 11.9 and three 40.9; those of "cans", 13.02, are further off in one
+# segment than bf16 code.
 _SEGMENT_GROWTH = 13.0
 # Below this aspect Gram space would save less than a tenth, and squares of Polar Express are as far
 # off in it as in direct bf16 code.

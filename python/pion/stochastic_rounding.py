@@ -26,7 +26,7 @@ def next_seeds(items: list) -> list[int]:
 def round_stacked(value, seeds: list[int], targets: list):
     """Rounds value (parameters, ...) to the targets, one for every seed."""
     starts = torch.tensor([[_start(seed)] for seed in seeds], dtype=torch.int64)
-    if value.is_cuda:
+    if value.is_cuda and torch.cuda.is_available():
         starts = starts.pin_memory()
     flat = value.reshape(len(seeds), -1)
     rounded = _rounded(flat, starts.to(value.device, non_blocking=True), 0)

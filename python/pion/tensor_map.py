@@ -13,7 +13,7 @@ import functools
 import torch
 
 from pion._pion import Rule
-from pion.eigen_maps import by_eigenvalues, largest_eigenvalue
+from pion.eigen_maps import by_eigenvalues, largest_singular_value
 from pion.map_forms import Form
 from pion.tensor_products import (
     NARROW,
@@ -41,6 +41,7 @@ _LARGE_ASPECT = 4.0
 # Where a filter leaves a whole matrix below this norm, it is scaled up to it; c A^2 counts for
 # 2^-12 there, so that it may keep the scale of b A.
 _FADED = 2.0**-6
+_TOP_OF_T = 2.0**15  # Frobenius norm of T then, at most
 
 
 class Map:
@@ -162,7 +163,7 @@ def mapped(xs: list, map_: Map):
 
 def _of_spectral_norm(x, map_: Map):
     """x scaled so that its largest singular value is that of its scale, over the margin."""
-    sigma = largest_eigenvalue(x)
+    sigma = largest_singular_value(x)
     wanted = _unit(map_, x.dtype) / map_.norm_margin
     return (x * (wanted / torch.where(sigma > 0, sigma, 1))).to(x.dtype)
 
@@ -246,8 +247,7 @@ def _onto(q: tuple, x, alpha: float, dtype, tall: bool = False):
     for first in range(0, x.shape[2], size := -(-x.shape[2] // slabs)):
         own = x.narrow(2, first, min(size, x.shape[2] - first))
         high, low = (
-            product(own.mT, p, torch.float32, alpha) if tall else product(p, own, torch.float32, alpha)
-            for p in q
+            product(*((own.mT, p) if tall else (p, own)), torch.float32, alpha) for p in q
         )
         result.narrow(1 if tall else 2, first, own.shape[2]).copy_(high.add_(low))
     return result
@@ -287,9 +287,6 @@ def _unfaded(factor: tuple, step):
     return tuple(part.mul_(scale) for part in factor), more
 
 
-_TOP_OF_T = 2.0**15  # of its Frobenius norm, when it is scaled up
-
-
 def _in_gram_space(xs: list, map_: Map, tall: bool):
     x = xs.pop()
     steps, narrow = map_.form.steps, x.dtype
@@ -317,7 +314,8 @@ def _multiplied_out(gram: tuple, steps: list, narrow) -> tuple:
         if index + 1 == len(steps):
             break
         w = _times(factor, gram, step.w_scale / (step.t_scale * step.gram_scale), narrow)
-        gram = _times(w, factor, steps[index + 1].gram_scale / (step.w_scale * step.t_scale), narrow)
+        following = steps[index + 1].gram_scale
+        gram = _times(w, factor, following / (step.w_scale * step.t_scale), narrow)
     if before != steps[-1].q_scale:  # of one step
         q = tuple(part.mul_(steps[-1].q_scale / before) for part in q)
     return q

@@ -48,7 +48,8 @@ def symmetric_product(
         return triton_products.symmetric_product(
             a, b, c=c, alpha=alpha, beta=beta, gamma=gamma, scale=scale, dtype=dtype
         )
-    if c is not None and (a.dtype not in NARROW or (native(a.device.type) and dtype == a.dtype)):
+    whole = a.dtype not in NARROW or (native(a.device.type) and dtype == a.dtype)
+    if c is not None and whole:
         result = torch.baddbmm(c, a, b.mT, beta=beta, alpha=alpha)
     elif c is not None:
         result = product(a, b.mT, torch.float32, alpha).add_(c, alpha=beta).to(dtype)
@@ -64,7 +65,7 @@ def symmetric_product(
 @contextlib.contextmanager
 def true_products():
     """Within it f32 products are of f32 operands, not of TF32 or bf16 ones, as
-    torch.set_float32_matmul_precision may have asked for; what was asked for comes back after it."""
+    torch.set_float32_matmul_precision may have asked for; that choice comes back after it."""
     try:
         before = torch.get_float32_matmul_precision()
     except RuntimeError:  # asked for by backend, which PyTorch 2.9 and later have

@@ -58,7 +58,9 @@ class _Flags:
             return
         largest = _largest(bucket.gradients, count)
         self.largest = largest
-        bad = torch.isfinite(largest).logical_not() if n.nonfinite == "skip" else torch.zeros_like(largest) > 0
+        bad = torch.isfinite(largest).logical_not()
+        if n.nonfinite != "skip":
+            bad = torch.zeros_like(bad)
         if n.nonfinite == "skip" and bucket.parts:
             for row, (cell, _, state) in enumerate(bucket.items):
                 if cell.sound is not state["momentum_buffer"]:  # loaded
@@ -283,7 +285,8 @@ def _normalized(directions: list, part, size, free: bool):
     dtype = input_type(like, part.map)
     right = torch.isfinite(size) & (size > 0)
     factor = torch.where(right, input_scale(part.map, dtype) / size, 0.0).view(-1, 1, 1)
-    x = torch.empty((len(directions) * part.heads, *like.shape[1:]), dtype=dtype, device=like.device)
+    shape = (len(directions) * part.heads, *like.shape[1:])
+    x = torch.empty(shape, dtype=dtype, device=like.device)
     for index, d in enumerate(directions):
         place = (0, index * part.heads, part.heads)
         torch.mul(part.blocks(d), factor.narrow(*place), out=x.narrow(*place))

@@ -17,7 +17,9 @@ import pion.torch_bucket
 MIB = 1 << 20
 
 
-def recorded(shapes: list, rule: str, dtype=torch.float32, steps=40, collect=False, kept=None, **keys):
+def recorded(
+    shapes: list, rule: str, dtype=torch.float32, steps=40, collect=False, kept=None, **keys
+):
     """The recorder of one step on "cuda", and the number of weights; `kept` gets the recorder even
     where the step does not end."""
     with fake_device():

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps recorded on a device that is not there: fake tensors on "cuda", every operation's bytes, the
-memory that is live, and whatever would make the host wait."""
+"""Steps recorded on a device that is not there: fake tensors on "cuda", every operation's bytes,
+the memory that is live, and whatever would make the host wait."""
 
 import contextlib
 import logging
@@ -20,8 +20,8 @@ WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
 
 @contextlib.contextmanager
 def fake_device():
-    """Where PyTorch has no CUDA, copy_ asks for a device guard that is not there; its operation does
-    not."""
+    """Where PyTorch has no CUDA, copy_ asks for a device guard that is not there; its operation
+    does not."""
 
     def copy(own, source, non_blocking=False):
         return torch.ops.aten.copy_.default(own, source, non_blocking)

@@ -194,7 +194,7 @@ def test_the_torch_path_agrees_with_the_kernels_in_double():
                     results.append(run(optimizer, weights, 6))
             else:
                 results.append(run(optimizer, weights, 6))
-        # a spectral norm is an estimate in both, to 0.3 % at most: see largest_eigenvalue
+        # a spectral norm is an estimate in both, to 0.3 % at most: see largest_singular_value
         allowed = 0.01 if keys.get("normalization") == "spectral" else tolerance
         for a, b in zip(*results, strict=True):
             assert (a - b).abs().max() <= allowed, (rule, keys)

@@ -3,12 +3,10 @@
 
 import pytest
 import torch
-from judges import VECTORS  # noqa: F401 tests/ is on the path
 
-import pion  # noqa: F401
 from pion._pion import Rule
-from pion.eigen_maps import largest_eigenvalue
-from pion.tensor_map import apply, cached_map, input_scale, mapped
+from pion.eigen_maps import largest_singular_value
+from pion.tensor_map import apply, cached_map
 
 MAPS = {
     "muon": ("muon", {}),
@@ -89,8 +87,34 @@ def test_errors_are_never_those_of_bfloat16(name, shape):
         direct = error(in_bfloat16(x, made), expected)
         for precision in ("fast", "accurate"):
             made = cached_map(Rule(rule, {**keys, "precision": precision}), *shape)
-            for side in (x, x.T):  # of a tall one the same
-                own = error(apply(side.float()[None], made)[0], expected if side is x else expected.T)
+            for side, wanted in ((x, expected), (x.T, expected.T)):  # of a tall one the same
+                own = error(apply(side.float()[None], made)[0], wanted)
                 what = (spectrum, precision, own, direct)
                 assert own < direct, what
                 assert own <= BOUNDS[name, precision], what
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_the_largest_singular_value_is_right_to_half_a_percent(dtype):
+    # (ln m) / 1024 at most of its square, and the rounding of X to fp16, 2^-11
+    for shape in ((40, 40), (96, 300)):
+        for spectrum, x in spectra(*shape).items():
+            x = x / x.norm()
+            found = float(largest_singular_value(x[None].to(dtype)))
+            right = float(torch.linalg.matrix_norm(x, 2))
+            assert abs(found / right - 1) <= 0.005, (spectrum, dtype)
+
+
+@pytest.mark.parametrize("keys", [{"rank": 5}, {"rank": 30}])
+def test_low_rank_keeps_the_largest_directions_whatever_the_spectrum(keys):
+    # an f32 matrix has singular vectors right to 2^-24 over their gap, here a tenth of s or more;
+    # down to s = 1e-4 of the largest that is 2^-24 * 1e4 * 10 each
+    rows, cols = 48, 80
+    values = 10 ** (-torch.arange(rows, dtype=torch.float64) / 10)
+    x = of_spectrum(values, rows, cols, 4)
+    u, _, vt = torch.linalg.svd(x, full_matrices=False)
+    expected = u[:, : keys["rank"]] @ vt[: keys["rank"]]
+    made = cached_map(Rule("low_rank_muon", keys), rows, cols)
+    for side, wanted in ((x, expected), (x.T, expected.T)):
+        own = apply(side.float()[None], made)[0]
+        assert error(own, wanted) <= 2.0**-24 * 10 ** (keys["rank"] / 10) * 10 * 5

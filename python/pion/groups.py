@@ -95,14 +95,14 @@ def asked(keys: dict) -> dict:
     return {key: bool(keys.pop(key)) for key in ("fused", "capturable") if key in keys}
 
 
-def check_capturable(group: dict, where: str):
+def check_capturable(group: dict, parameters: list, where: str):
     """Raises ValueError if a step of the group cannot be part of a CUDA graph."""
     reasons = {
         'nonfinite "raise" asks the host': group["nonfinite"] == "raise",
         f'rule "{group["rule"]}" waits for eigenvalues': group["rule"]
         in ("low_rank_muon", "low_pass_muon"),
         "stochastic rounding takes its seeds from the host": group["low_precision"] == "stochastic"
-        and any(p.dtype == torch.bfloat16 for p in group["params"]),
+        and any(p.dtype == torch.bfloat16 for p in parameters),
     }
     for why, holds in reasons.items():
         if holds:

@@ -133,10 +133,11 @@ class Optimizer(torch.optim.Optimizer):
         ]
         number, name = len(self.param_groups), type(self).__name__
         group["params"] = new_parameters(group, held, number, name)
+        own = [p[1] if isinstance(p, tuple) else p for p in group["params"]]
         if told.get("fused"):
-            check_fused(group["params"], where)
+            check_fused(own, where)
         if told.get("capturable"):
-            group_keys.check_capturable(group, where)
+            group_keys.check_capturable(group, own, where)
         defaults, self.defaults = self.defaults, {}  # merged already, by rule
         try:
             super().add_param_group(group)

@@ -253,7 +253,9 @@ def test_groups_of_hosts_carry_keys_of_adamw_and_notes():
     again = pion.PionAdamW([dict(group)])
     again.load_state_dict(optimizer.state_dict())
     assert again.param_groups[0]["_mine"] == [1]
-    for wrong in ({"weight_deacy": 0.1}, {"dampening": 0.5}, {"fused": True}):
+    told = pion.PionAdamW([{**group, "fused": True}])  # as steps are anyway
+    assert not any("fused" in g for g in told.param_groups)
+    for wrong in ({"weight_deacy": 0.1}, {"dampening": 0.5}, {"foreach": True}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             pion.PionAdamW([{**group, **wrong}])
 

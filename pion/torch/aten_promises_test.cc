@@ -185,9 +185,9 @@ TEST(AtenMemory, OfManyMatricesIsThatOfAPiece) {
 }
 
 TEST(AtenMemory, OfStochasticRoundingIsThatOfAPiece) {
-  // random bits are made 64 Ki at a time, whatever a step may take
-  const LowerStepBytes lower(16 << 20);
-  EXPECT_LE(peak_of(weights_of(many({{64, 128}}, 190), at::kBFloat16),
+  // random bits are made 512 Ki at a time, whatever a step may take
+  const LowerStepBytes lower(32 << 20);
+  EXPECT_LE(peak_of(weights_of(many({{64, 128}}, 380), at::kBFloat16),
                     AdamWOptions(0.1).low_precision(LowPrecision::kStochastic)),
             step_bytes());
 }

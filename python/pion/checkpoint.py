@@ -15,10 +15,10 @@ from pion.wrapped_names import plain
 _SEED = "optimizer.seed"
 
 
-def state_tensors(optimizer) -> dict[str, torch.Tensor]:
-    """The state by name. Learning rates and other options are not in it. DTensors are gathered:
-    all ranks must take part."""
-    check_own(optimizer, "save_state")
+def state_tensors(optimizer, wanted: bool = True) -> dict[str, torch.Tensor]:
+    """The state by name, in host memory. Learning rates and other options are not in it. DTensors
+    are gathered one after the other, so that no device holds more than one of them whole: all ranks
+    must take part, and those where it is not wanted get nothing."""
     optimizer.check_whole("save_state")
     tensors = {_SEED: torch.tensor(int(optimizer.param_groups[0]["seed"]))}
     for name, cell in optimizer.named_cells():
@@ -30,8 +30,9 @@ def state_tensors(optimizer) -> dict[str, torch.Tensor]:
                 raise ValueError(
                     f"save_state: parameters must have names of their own, got {name} twice"
                 )
-            tensors[key] = states.whole(tensor.detach())
-    return tensors
+            whole = states.whole(tensor.detach())
+            tensors[key] = whole.cpu().contiguous() if wanted else None
+    return tensors if wanted else {}
 
 
 def save_state(optimizer, path):
@@ -42,8 +43,11 @@ def save_state(optimizer, path):
     """
     from safetensors.torch import save_file
 
-    tensors = {name: t.cpu().contiguous() for name, t in state_tensors(optimizer).items()}
-    if any(cell.shard for _, cell in optimizer.named_cells()) and torch.distributed.get_rank() != 0:
+    check_own(optimizer, "save_state")
+    sharded = any(cell.shard for _, cell in optimizer.named_cells())
+    writes = not sharded or torch.distributed.get_rank() == 0
+    tensors = state_tensors(optimizer, wanted=writes)
+    if not writes:
         return
     folder = os.path.dirname(os.path.abspath(path))
     handle, unfinished = tempfile.mkstemp(dir=folder, prefix=".unfinished_")

@@ -45,7 +45,8 @@ def distribute(optimizer, process_group=None):
 
 
 def gather_state(optimizer, rank: int | None = None):
-    """Brings the whole state of a distributed optimizer to that rank of its group, or to all.
+    """Brings the whole state of a distributed optimizer to the host memory of that rank of its
+    group, a buffer at a time; or, with None, to the device of every rank.
 
         pion.gather_state(optimizer, rank=0)            # on every rank
         if torch.distributed.get_rank() == 0:

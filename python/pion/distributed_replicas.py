@@ -6,8 +6,17 @@ import torch
 import torch.distributed as dist
 
 from pion import distributed_plan
-from pion.distributed_exchange import Broadcast, agree, agree_to_step, buckets
-from pion.state import buffers_of, needs_master
+from pion import state as states
+from pion.distributed_exchange import (
+    Broadcast,
+    Sharing,
+    agree,
+    agree_to_step,
+    buckets,
+    message_device,
+)
+
+_GATHERED = 1 << 22  # entries of state that travel at a time, if no buffer has more: 16 MiB of f32
 
 
 class Replicas:
@@ -42,7 +51,7 @@ class Replicas:
         flags = [int(cell in present) for cell in cells]
         flags += [int(cell not in present) for cell in cells]
         device = cells[0].parameter.device
-        flags, error = agree_to_step(self.group, optimizer, met, flags, device)
+        flags, _, error = agree_to_step(self.group, optimizer, met, flags, device)
         for index, cell in enumerate(cells):
             if error is None and flags[index] and flags[len(cells) + index]:
                 error = ValueError(
@@ -56,23 +65,24 @@ class Replicas:
     def step(self, optimizer, work: list) -> list[str]:
         """Steps this rank's parameters and takes the others' results."""
         self.assign([cell for cell, _, _ in work])
-        messages, sending = [], []
-        for bucket in buckets(work, lambda item: item[0].numel):
-            mine = [item for item in bucket if self.owner(item[0]) == self.rank]
-            if mine:
-                messages += optimizer.step_items(mine)
-            sending.append(
-                Broadcast(
-                    [cell.parameter for cell, _, _ in bucket],
-                    [self.owner(cell) for cell, _, _ in bucket],
-                    self.group,
-                    bucket[0][0].parameter.device,
-                )
-            )
-            if len(sending) > 1:  # one travels while the next is computed
-                sending.pop(0).finish()
-        for last in sending:
-            last.finish()
+        messages, alike = [], {}
+        for item in work:
+            parameter = item[0].parameter
+            alike.setdefault((parameter.dtype, parameter.device), []).append(item)
+        for (_, device), items in alike.items():
+            lists = [[] for _ in range(self.ranks)]
+            for item in items:
+                lists[self.owner(item[0])].append(item)
+            parameters = [[item[0].parameter for item in own] for own in lists]
+            sharing = Sharing(parameters, self.group, message_device(self.group, device))
+            mine, done = lists[self.rank], 0
+            for index in range(len(sharing.rounds)):
+                needed = max(done, sharing.needed(index))
+                if mine[done:needed]:  # while the round before travels
+                    messages += optimizer.step_items(mine[done:needed])
+                done = needed
+                sharing.send(index)
+            sharing.finish()
         self.drop(optimizer)
         return messages
 
@@ -84,8 +94,10 @@ class Replicas:
         self._part = self.ranks > 1
 
     def gather(self, optimizer, rank: int | None):
-        """The whole state on that rank, or on all; until the next step. What has none yet gets it,
-        so that a distributed checkpoint can be read into it before the first step."""
+        """The whole state on that rank, in host memory where others own it, or on all, each on its
+        parameter's device; until the next step. A few buffers travel at a time, or one large one.
+        What has none yet gets it, so that a distributed checkpoint can be read into it before the
+        first step."""
         cells = [
             cell
             for cell in _plain_cells(optimizer)
@@ -93,27 +105,44 @@ class Replicas:
         ]
         self.assign(cells)
         parts, mine = self._part, rank in (None, self.rank)
-        for bucket in buckets(cells, lambda cell: cell.numel):
-            if parts or mine:
-                for cell in bucket:
-                    optimizer._fill(cell, optimizer.state[cell.parameter])
-            if parts:
-                fields = [(cell, key) for cell in bucket for key in self._fields(optimizer, cell)]
+        fields = []
+        for cell in cells:
+            own = self.owner(cell) == self.rank
+            if own or (mine and (rank is None or not parts)):
+                optimizer._fill(cell, optimizer.state[cell.parameter])
+            elif mine:
+                self._make(optimizer, cell, optimizer.state[cell.parameter], "cpu")
+            held = optimizer.state[cell.parameter] if own or mine else {}
+            if not held:
+                self._make(optimizer, cell, held, "meta")
+            fields += [(cell, held[key]) for key in self._fields(optimizer, cell)]
+        if parts:
+            for bucket in buckets(fields, lambda field: field[1].numel(), _GATHERED):
                 Broadcast(
-                    [optimizer.state[cell.parameter][key] for cell, key in fields],
-                    [self.owner(cell) for cell, _ in fields],
+                    [tensor for _, tensor in bucket],
+                    [self.owner(cell) for cell, _ in bucket],
                     self.group,
-                    bucket[0].parameter.device,
+                    message_device(self.group, bucket[0][0].parameter.device),
                 ).finish()
-                if not mine:
-                    self.drop(optimizer)
         self._part = parts and not mine
+        if self._part:
+            self.drop(optimizer)
 
     def _fields(self, optimizer, cell) -> list[str]:
-        fields = [*buffers_of(cell.plan.rule, cell.group), "step", "counters"]
-        if optimizer.host is not None or needs_master(cell.parameter, cell.group):
+        fields = [*states.buffers_of(cell.plan.rule, cell.group), "step", "counters"]
+        if optimizer.host is not None or states.needs_master(cell.parameter, cell.group):
             fields.append("master")
         return fields
+
+    def _make(self, optimizer, cell, state: dict, device: str):
+        """State of a parameter that another rank owns, to be written, or of its shapes alone."""
+        parameter, fields = cell.parameter.detach(), self._fields(optimizer, cell)
+        if device == "meta":
+            parameter = parameter.to("meta")
+        buffers = states.buffers_of(cell.plan.rule, cell.group)
+        states.fill(state, parameter, buffers, "master" in fields, device)
+        if device == "meta":
+            state["counters"] = state["counters"].to("meta")
 
     def loaded(self):
         """All of the state has been put into this rank's optimizer."""
@@ -155,5 +184,5 @@ def parameters_alike(optimizer, group) -> bool:
     number = int.from_bytes(hashlib.sha256(told.encode()).digest()[:3], "big")
     cells = _plain_cells(optimizer)
     device = cells[0].parameter.device if cells else torch.device("cpu")
-    largest, least = agree(group, [number, -number], device)
+    (largest, least), _ = agree(group, [number, -number], device)
     return largest == -least

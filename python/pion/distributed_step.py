@@ -5,6 +5,8 @@ First all ranks agree: which parameters have a gradient somewhere, which are not
 a rank has met an error. So every rank sends the same messages whatever its own gradients are.
 """
 
+import math
+
 import torch
 
 from pion import distributed_gather, distributed_shards, distributed_statistics
@@ -70,47 +72,52 @@ def _agree(optimizer, cells: list, gradients: dict, met: list, verdicts: dict, a
     """Fills verdicts: "step" or "nonfinite" for every cell with a gradient on any rank. A rank
     without one has zeros. Fills active, of stacks whose matrices are cut between ranks: for every
     matrix whether its gradient has an entry that is not zero. Returns an error, if a rank has met
-    one."""
+    one. The host waits once."""
     shard = cells[0].shard
     own = [gradients.get(cell) for cell in cells]
-    flags = [*(int(g is not None) for g in own), *_nonfinite(own)]
+    home = cells[0].parameter.to_local().device
     stacks = [cell for cell in cells if cell.stack and _keys(cell) is None]
-    for cell in stacks:
-        flags += _nonzero(cell, gradients.get(cell))
-    error = None
-    if shard.group is not None:
-        flags, error = agree_to_step(shard.group, optimizer, met, flags, shard.device)
+    found = torch.cat(
+        [_nonfinite(own, home), *(_nonzero(cell, gradients.get(cell), home) for cell in stacks)]
+    )
+    given, error = [int(g is not None) for g in own], None
+    if shard.group is None:
+        flags, table = given + found.tolist(), found
+    else:
+        flags, table, error = agree_to_step(shard.group, optimizer, met, given, shard.device, found)
+        table = table.to(home)
     for index, cell in enumerate(cells):
         if flags[index]:
             bad = flags[len(cells) + index] and cell.group["nonfinite"] != "zero"
             verdicts[cell] = "nonfinite" if bad else "step"
-    first = 2 * len(cells)
+    first = len(cells)
     for cell in stacks:
-        count = cell.shape[0]
-        active[cell], first = flags[first : first + count], first + count
+        mask = table.narrow(0, first, cell.shape[0]) != 0
+        active[cell], first = mask.view(*cell.parameter.shape[:-2], 1, 1), first + cell.shape[0]
     return error
 
 
-def _nonzero(cell, gradient) -> list[int]:
-    """For every matrix of a stack whether this rank's part of its gradient is not all zeros."""
+def _nonzero(cell, gradient, home) -> torch.Tensor:
+    """For every matrix of a stack 1 if this rank's part of its gradient is not all zeros."""
     if gradient is None or gradient.numel() == 0:
-        return [0] * cell.shape[0]
+        return torch.zeros(cell.shape[0], dtype=torch.int32, device=home)
     if cell.group["nonfinite"] == "zero":
         gradient = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
-    return (gradient != 0).flatten(-2).any(-1).flatten().int().tolist()
+    return (gradient != 0).flatten(-2).any(-1).flatten().int()
 
 
-def _nonfinite(gradients: list) -> list[int]:
+def _nonfinite(gradients: list, home) -> torch.Tensor:
     """1 for every gradient that holds NaN or Inf: then so does its largest entry."""
-    asked = [i for i, g in enumerate(gradients) if g is not None and g.numel()]
-    result = [0] * len(gradients)
-    if not asked:
-        return result
-    largest = [torch.linalg.vector_norm(gradients[i], torch.inf).double() for i in asked]
-    largest = torch.stack([x.to(largest[0].device) for x in largest])
-    for index, finite in zip(asked, torch.isfinite(largest).tolist(), strict=True):
-        result[index] = int(not finite)
-    return result
+    none = torch.zeros((), device=home)
+    largest, alike = [none] * len(gradients), {}
+    for index, gradient in enumerate(gradients):
+        if gradient is not None and gradient.numel():
+            alike.setdefault(gradient.dtype, []).append(index)
+    for indices in alike.values():
+        norms = torch._foreach_norm([gradients[i] for i in indices], math.inf)
+        for index, norm in zip(indices, norms, strict=True):
+            largest[index] = norm.to(home)
+    return (~torch.isfinite(torch.stack(largest))).int()
 
 
 def _refuse_nonfinite(verdicts: dict):
@@ -123,7 +130,7 @@ def _refuse_nonfinite(verdicts: dict):
 
 
 def _step_sharded(optimizer, gradients: dict, verdicts: dict, active: dict) -> list[str]:
-    messages, items, gathered = [], [], {}
+    messages, items, gathered, empty = [], [], {}, []
     for cell, verdict in verdicts.items():
         state = optimizer.state[cell.parameter]
         optimizer._fill(cell, state)
@@ -135,16 +142,15 @@ def _step_sharded(optimizer, gradients: dict, verdicts: dict, active: dict) -> l
         if gradient is None:  # others have one
             gradient = torch.zeros_like(weight)
         if _keys(cell) is None:
-            mask = None
-            if cell in active:
-                mask = torch.tensor(active[cell], dtype=torch.bool, device=weight.device)
-                mask = mask.view(*weight.shape[:-2], 1, 1)
-            gathered.setdefault(cell.shard.group, []).append((cell, gradient, own, mask))
+            item = (cell, gradient, own, active.get(cell))
+            gathered.setdefault(cell.shard.group, []).append(item)
         elif weight.numel():
             items.append((_local_cell(optimizer, cell, weight), gradient, own))
         else:
-            own["step"] += 1
             own["counters"][3] += 1
+            empty.append(own["step"])
+    if empty:
+        torch._foreach_add_(empty, 1)
     messages += optimizer.step_items(items)
     for members in gathered.values():
         messages += distributed_gather.step(optimizer, members)

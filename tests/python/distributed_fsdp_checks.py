@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of fully_shard and of distributed checkpoints that every rank runs."""
 
+import contextlib
+from unittest import mock
+
 import torch
 import torch.distributed.checkpoint as dcp
 from judges import gaussian, mlp, state_of
+from pion.bench_gpu.record import Recorder
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -152,6 +156,39 @@ def check_whole_states_and_files(rank, ranks, folder):
     own = [p for g in a.param_groups for p in g["params"]]
     for x, y in zip(state_of(a, own), state_of(again, loaded), strict=True):
         assert all(torch.equal(x[k], y[k]) for k in x if k != "counters")
+
+
+def check_saving_holds_one_whole_buffer_at_a_time(rank, ranks, folder):
+    """On ranks that write nothing; on the first, whose memory is the host's, all in the end."""
+    network = mlp((12, *[48] * 10, 5))
+    fully_shard(network, mesh=init_device_mesh("cpu", (ranks,)))
+    optimizer = optimizer_for(network)
+    train(network, optimizer, 1)
+    sizes = [4 * p.numel() for p in network.parameters()]
+    with Recorder("cpu") as record:
+        pion.save_state(optimizer, folder / "one.safetensors")
+    if rank:
+        # a buffer, and what its gathering takes to join its parts
+        assert record.peak_bytes <= 3 * max(sizes) < sum(sizes) / 2, record.peak_bytes
+
+
+def check_waits_of_a_step(rank, ranks, folder):
+    _, sharded = models(ranks)
+    optimizer = optimizer_for(sharded)
+    train(sharded, optimizer, 1)
+    reads = []
+
+    def counted(name):
+        before = getattr(torch.Tensor, name)
+        return mock.patch.object(
+            torch.Tensor, name, lambda *args: reads.append(name) or before(*args)
+        )
+
+    with contextlib.ExitStack() as stack, pion.force_torch_path():
+        for name in ("tolist", "item", "__float__", "__int__", "__bool__", "cpu", "numpy"):
+            stack.enter_context(counted(name))
+        optimizer.step()
+    assert reads == ["tolist"], reads
 
 
 def check_distributed_checkpoints_of_replicas(rank, ranks, folder):

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of pion.distribute that every rank runs."""
 
+import contextlib
 import copy
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from judges import gaussian, mlp, parameter, run, state_of
+from pion.bench_gpu.record import Recorder
 
 import pion
+from pion import distributed_exchange, distributed_replicas
 
 
 def parameters_of(optimizer):
@@ -158,6 +162,61 @@ def check_nonfinite_and_statistics(rank, ranks, folder):
     assert plain.statistics() == shared.statistics()
 
 
+@contextlib.contextmanager
+def messages():
+    """Collectives within it, by name."""
+    collectives = [(dist, name) for name in ("broadcast", "all_reduce", "all_to_all_single")]
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(mock.patch.object(where, name, wraps=getattr(where, name)))
+            for where, name in (*collectives, (distributed_exchange, "_all_gather"))
+        }
+
+
+def check_a_step_is_one_message_a_bucket(rank, ranks, folder):
+    _, _, shared, b = pair()
+    run(shared, b, 1)
+    with messages() as sent:
+        run(shared, b, 1, first=1)
+    counts = {name: collective.call_count for name, collective in sent.items()}
+    if ranks > 1:  # who has gradients; all weights
+        one = {"all_reduce": 1, "_all_gather": 1}
+        assert counts == {"broadcast": 0, "all_to_all_single": 0, **one}
+
+
+def check_weights_of_any_strides_travel(rank, ranks, folder):
+    weights = []
+    for make in (lambda optimizer: optimizer, pion.distribute):
+        parameters = [torch.nn.Parameter(parameter((6, 4, 3, 3), s).detach()) for s in range(5)]
+        for p in parameters[::2]:
+            p.data = p.data.to(memory_format=torch.channels_last)
+        groups = [{"params": parameters, "rule": "muon", "fold": "conv"}]
+        run(make(pion.PionAdamW(groups, lr=0.01)), parameters, 2)
+        weights.append(parameters)
+    assert_equal(*weights)
+
+
+def check_gathering_holds_a_few_buffers_at_a_time(rank, ranks, folder):
+    """On ranks that are not asked for the state; the first has it all in the end."""
+    if ranks == 1:
+        return
+    before, distributed_replicas._GATHERED = distributed_replicas._GATHERED, 1000
+    try:
+        parameters = [parameter((40, 50), seed) for seed in range(12)]
+        shared = pion.distribute(pion.Muon(parameters, lr=0.01))
+        run(shared, parameters, 1)
+        with Recorder("cpu") as record:
+            pion.gather_state(shared, rank=0)
+        if rank:
+            # a message and, on its owner, the buffer that it is made of; steps and counters
+            assert record.peak_bytes <= 3 * 4 * 2000 + 12 * 1024 < 12 * 4 * 2000
+        else:
+            assert all(shared.state[p]["momentum_buffer"].device.type == "cpu" for p in parameters)
+            assert all(shared.state[p]["momentum_buffer"].any() for p in parameters)
+    finally:
+        distributed_replicas._GATHERED = before
+
+
 def _owned(optimizer, parameter):
     """The owner warns; its cost puts the parameter where it is, so ask after a dry assignment."""
     replicas = optimizer.replicas
@@ -174,8 +233,6 @@ class _nothing:
 
 
 def check_many_messages(rank, ranks, folder):
-    from pion import distributed_exchange
-
     before, distributed_exchange.BUCKET = distributed_exchange.BUCKET, 300
     try:
         plain, a, shared, b = pair()

@@ -9,6 +9,7 @@ import torch
 from judges import gaussian, mlp, parameter, run
 
 import pion
+from pion import offloading
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device"))]  # fmt: skip
@@ -48,12 +49,63 @@ def test_state_is_in_host_memory_and_holds_the_weights():
 
 
 def test_chunks_change_nothing(monkeypatch):
-    from pion import offloading
-
     (plain, a), (offloaded, b) = pair()
     monkeypatch.setattr(offloading, "_CHUNK", 100)
     assert len(offloading._chunks([(type("C", (), {"parameter": p}), None, None) for p in b])) > 2
     assert_equal(run(plain, a, 4), run(offloaded, b, 4))
+
+
+def test_staging_memory_is_that_of_three_chunks(monkeypatch):
+    monkeypatch.setattr(offloading, "_CHUNK", 2000)
+    sizes = []
+    for count in (4, 40):
+        parameters = [parameter((30, 20), seed) for seed in range(count)]
+        optimizer = pion.offload(pion.Muon(parameters, lr=0.01))
+        run(optimizer, parameters, 2)
+        (ring,) = optimizer.host._rings.values()
+        sizes.append(ring.bytes())
+        assert not optimizer.host._staged
+    # three matrices a chunk, a gradient and a weight of each, in whole cache lines
+    assert sizes[1] == 3 * 3 * 2 * (30 * 20 * 4 + 32)
+    assert sizes[0] <= sizes[1]
+
+
+def test_a_parameter_larger_than_a_chunk_and_types_side_by_side(monkeypatch):
+    monkeypatch.setattr(offloading, "_CHUNK", 50)
+    shapes = [(9, 7), (3, 3), (21, 5), (2, 2)]
+    trajectories = []
+    for change in (lambda optimizer: optimizer, pion.offload):
+        parameters = [
+            parameter(shape, seed, dtype)
+            for dtype in (torch.float32, torch.bfloat16, torch.float64)
+            for seed, shape in enumerate(shapes)
+        ]
+        optimizer = change(pion.Muon(parameters, lr=0.01, weight_decay=0.1))
+        trajectories.append(run(optimizer, parameters, 4))
+    assert_equal(*trajectories)
+
+
+def test_a_rate_that_is_a_tensor_is_read_once_a_step():
+    class Elsewhere(torch.Tensor):
+        """As if on a device that has to be waited for."""
+
+        device = torch.device("cuda")
+
+        def item(self):
+            reads.append(1)
+            return super().item()
+
+    rate, reads = torch.tensor(0.01).as_subclass(Elsewhere), []
+    parameters = [parameter((6, 4), seed) for seed in range(20)]
+    optimizer = pion.offload(pion.Muon([{"params": [p]} for p in parameters], lr=0.01))
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    run(optimizer, parameters, 3)
+    assert len(reads) == 3
+    rate.fill_(0.0)
+    before = [p.detach().clone() for p in parameters]
+    run(optimizer, parameters, 1)
+    assert_equal(before, parameters)
 
 
 def test_foreign_writes_are_taken_over():

@@ -23,23 +23,56 @@ def step(bucket, measure: bool, collect: bool) -> torch.Tensor:
     """Steps a bucket; returns its table (see torch_statistics), on the device."""
     flags = _Flags(bucket)
     piece_of = _matrices if bucket.parts else _entries
-    tables = []
-    for first, end in _pieces(bucket):
-        tables.append(piece_of(bucket, flags, first, end, measure, collect))
-    table = tables[0] if len(tables) == 1 else torch.cat(tables)
+    pieces = _pieces(bucket)
+    columns = [piece_of(bucket, flags, *piece, measure, collect) for piece in pieces]
+    # skipped, idle, the largest entry or norm, of the update, directions passed, energy kept
+    unknown = -1.0 if bucket.parts and not (measure or collect) else 0.0
+    rows = [end - first for first, end in pieces]
+    columns = [
+        _column(own, rows, default, bucket.device)
+        for own, default in zip(
+            zip(*columns, strict=True), (0.0, 0.0, 1.0, 0.0, unknown, 0.0), strict=True
+        )
+    ]
     if bucket.parts:
-        taken = 1.0 - table.select(1, 0).view(len(bucket.items), -1).amax(1)
+        taken = 1.0 - columns[0].view(len(bucket.items), -1).amax(1)
         torch._foreach_add_([s["step"] for s in bucket.states], list(taken.unbind(0)))
-    return table
+    return torch.stack(columns, 1)
+
+
+def _column(own, rows: list[int], default: float, device):
+    """One of a table, from those of the pieces: None where all rows have the default."""
+    if all(one is None for one in own):
+        return torch.full((sum(rows),), default, device=device)
+    own = [
+        torch.full((n,), default, device=device) if one is None else one
+        for one, n in zip(own, rows, strict=True)
+    ]
+    return own[0] if len(own) == 1 else torch.cat(own)
 
 
 def _pieces(bucket) -> list[tuple[int, int]]:
     """(first, end) of the rows that are stepped together: matrices, or parameters of entries."""
     rows = len(bucket.items) * (bucket.shape[0] if bucket.parts else 1)
-    most = MOST // 2 if bucket.work == torch.float64 or bucket.group.get("precision") == (
-        "accurate") else MOST  # fmt: skip
-    most = max(1, most // (bucket.entries // (bucket.shape[0] if bucket.parts else 1)))
+    most = max(1, _most(bucket) // (bucket.entries // (bucket.shape[0] if bucket.parts else 1)))
     return [(first, min(first + most, rows)) for first in range(0, rows, most)]
+
+
+def _most(bucket) -> int:
+    """Entries of a piece."""
+    if bucket.work == torch.float64 or bucket.group.get("precision") == "accurate":
+        return MOST // 2
+    work, parts = {t.dtype for t in (*bucket.parameters, *bucket.gradients)}, bucket.parts
+    copies = work != {bucket.work} or bucket.unscale is not None
+    copies = copies or bucket.numbers.nonfinite == "zero" or bucket.numbers.maximize
+    if copies or bucket.group.get("precision") != "fast" or len(parts) != 1:
+        return MOST
+    # a direction in f32 and X in fp16, or X, four (m x m) of fp16 and O in f32
+    part = parts[0]
+    if part.axis == 1 and part.heads > 1:
+        return MOST
+    block = part.size / part.heads, bucket.shape[2 - part.axis]
+    return int(16 * MOST / (6.0 + 8.0 * min(block) / max(block)))
 
 
 class _Flags:
@@ -47,31 +80,33 @@ class _Flags:
 
     def __init__(self, bucket):
         n, count = bucket.numbers, bucket.shape[0] if bucket.numbers.stack else 1
-        self.stays = None  # f32 flags, where a row may have to stay as it is
+        # f32 flags of rows, where one may have to stay as it is, or be one of these
+        self.stays = self.skipped = self.idle = self.largest = None
         # whether the norms of directions tell, which saves a pass over the gradients
         self.late = bool(bucket.parts) and n.nonfinite == "skip" and n.nesterov and not n.stack
         if self.late or (n.nonfinite != "skip" and not n.stack and bucket.found is None):
-            zeros = torch.zeros(len(bucket.items), device=bucket.device)
-            self.skipped, self.idle, self.largest = zeros, zeros, zeros + 1
             if bucket.found is not None:
-                self.skipped = zeros + (bucket.found.to(bucket.device) > 0)
+                found = (bucket.found.to(bucket.device) > 0).float()
+                self.skipped = found.view(1).expand(len(bucket.items))
             return
         largest = _largest(bucket.gradients, count)
         self.largest = largest
-        bad = torch.isfinite(largest).logical_not()
+        bad = (largest < math.inf).logical_not_()
         if n.nonfinite != "skip":
             bad = torch.zeros_like(bad)
         if n.nonfinite == "skip" and bucket.parts:
             for row, (cell, _, state) in enumerate(bucket.items):
                 if cell.sound is not state["momentum_buffer"]:  # loaded
                     one = _largest([state["momentum_buffer"]], count)
-                    bad.narrow(0, row * count, count).logical_or_(torch.isfinite(one).logical_not())
+                    bad.narrow(0, row * count, count).logical_or_((one < math.inf).logical_not_())
         bad = bad.view(-1, count).any(1)
         if bucket.found is not None:
             bad = bad | (bucket.found.to(bad.device) > 0)
         self.skipped = bad.repeat_interleave(count).float() if count > 1 else bad.float()
-        self.idle = (largest == 0).float() if n.stack else torch.zeros_like(self.skipped)
-        self.stays = torch.maximum(self.skipped, self.idle)
+        self.stays = self.skipped
+        if n.stack:
+            self.idle = (largest == 0).float()
+            self.stays = torch.maximum(self.skipped, self.idle)
 
 
 def _largest(tensors: list, count: int):
@@ -135,14 +170,13 @@ def _entries(bucket, flags, first: int, end: int, measure: bool, collect: bool):
     else:
         updates = _sums(n, gradients, states, steps, found)
         fused_updates.moved(weights, updates, n.lr, n.weight_decay, found)
-    rows = [_of(x, first, end) for x in (flags.skipped, flags.idle, flags.largest)]
-    zero = torch.zeros_like(skipped)
+    largest, update = _of(flags.largest, first, end), None
     if collect:
-        rows[2] = _norms(gradients)
+        largest = _norms(gradients)
         size = [_update_size(n, u, s) for u, s in zip(updates, states, strict=True)]
-        zero = torch.stack(size) * n.lr
+        update = torch.stack(size) * n.lr
     bucket.put(weights, first, end)
-    return torch.stack((*rows, zero, *[torch.zeros_like(skipped)] * 2), 1)
+    return skipped, _of(flags.idle, first, end), largest, update, None, None
 
 
 def _sums(n, gradients: list, states: list, steps: list, found) -> list:
@@ -184,19 +218,18 @@ def _matrices(bucket, flags, first: int, end: int, measure: bool, collect: bool)
     if flags.late:  # D = mu M' + (1 - mu) G of the M' to come: its norm tells for both
         directions = list(torch._foreach_lerp(momenta, gradients, 1.0 - n.momentum**2))
         sizes = [_block_norms(directions, part, bucket.shape) for part in bucket.parts]
-        skipped = stays = _with_broken(skipped, sizes)
-        norm = torch.stack([s.view(len(units), -1).amax(1) for s in sizes]).amax(0)
-        norm = _norms(gradients) if collect else norm.float()
+        skipped = stays = _with_broken(skipped, sizes, len(units))
+        norm = _norms(gradients) if collect else _largest_of(sizes, len(units))
     fused_updates.averaged(momenta, gradients, 1.0 - n.momentum, _listed(stays))
     if directions is None:
         directions = _directions(n, gradients, momenta, own)
         sizes = [_block_norms(directions, part, bucket.shape) for part in bucket.parts]
         if n.nonfinite == "skip":
-            skipped = _with_broken(skipped, sizes)
-            stays = torch.maximum(skipped, idle)
+            skipped = _with_broken(skipped, sizes, len(units))
+            stays = skipped if idle is None else torch.maximum(skipped, idle)
     del gradients
     passed = _move_weights(bucket, units, directions, sizes, stays, measure, collect)
-    return torch.stack((skipped, idle, norm, *passed), 1)
+    return skipped, idle, norm, *passed
 
 
 def _directions(n, gradients: list, momenta: list, own: bool) -> list:
@@ -209,12 +242,19 @@ def _directions(n, gradients: list, momenta: list, own: bool) -> list:
     return list(gradients)
 
 
-def _with_broken(skipped, sizes: list):
+def _with_broken(skipped, sizes: list, units: int):
     """The flags, and 1 where a norm of a matrix is not finite."""
     for size in sizes:
-        finite = torch.isfinite(size).view(len(skipped), -1).all(1)
-        skipped = torch.where(finite, skipped, 1.0)
+        broken = (size < math.inf).logical_not_()
+        broken = (broken if len(broken) == units else broken.view(units, -1).any(1)).float()
+        skipped = broken if skipped is None else torch.maximum(skipped, broken)
     return skipped
+
+
+def _largest_of(sizes: list, units: int):
+    """The largest norm of a block of every matrix."""
+    own = [size if len(size) == units else size.view(units, -1).amax(1) for size in sizes]
+    return (own[0] if len(own) == 1 else torch.stack(own).amax(0)).float()
 
 
 def _move_weights(bucket, units, directions: list, sizes: list, stays, measure, collect):
@@ -222,7 +262,9 @@ def _move_weights(bucket, units, directions: list, sizes: list, stays, measure, 
     directions passed and energy kept."""
     n, parts = bucket.numbers, bucket.parts
     weights, found = None, _listed(stays)
-    sums = [torch.zeros(len(units), device=bucket.device) for _ in range(3)]
+    sums = None
+    if measure or collect or n.unit_rms:
+        sums = [torch.zeros(len(units), device=bucket.device) for _ in range(3)]
     blocks, whole = 0, None
     if parts[0].axis == 1 and (len(parts) > 1 or parts[0].heads > 1):
         whole = [None] * len(units)
@@ -255,7 +297,7 @@ def _move_weights(bucket, units, directions: list, sizes: list, stays, measure, 
         fused_updates.moved(weights, whole, n.lr, n.weight_decay, found)
     bucket.put_units(units, weights)
     if not (measure or collect):
-        sums[1] -= 1.0  # not known
+        return None, None, None
     return sums[0].sqrt(), sums[1], sums[2] / max(blocks, 1)
 
 
@@ -283,8 +325,7 @@ def _normalized(directions: list, part, size, free: bool):
     the directions are not needed any more."""
     like = part.blocks(directions[0])
     dtype = input_type(like, part.map)
-    right = torch.isfinite(size) & (size > 0)
-    factor = torch.where(right, input_scale(part.map, dtype) / size, 0.0).view(-1, 1, 1)
+    factor = (input_scale(part.map, dtype) / size).nan_to_num_(0.0, 0.0, 0.0).view(-1, 1, 1)
     shape = (len(directions) * part.heads, *like.shape[1:])
     x = torch.empty(shape, dtype=dtype, device=like.device)
     for index, d in enumerate(directions):

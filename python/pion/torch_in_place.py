@@ -8,6 +8,7 @@ device. Bytes of an f32 weight and step beside products: matrix rules 38, with N
 32, SGD with momentum 28; 4 of them are for finiteness under nonfinite "skip".
 """
 
+import functools
 import math
 
 import torch
@@ -27,28 +28,19 @@ def step(bucket, measure: bool, collect: bool) -> torch.Tensor:
     columns = [piece_of(bucket, flags, *piece, measure, collect) for piece in pieces]
     # skipped, idle, the largest entry or norm, of the update, directions passed, energy kept
     unknown = -1.0 if bucket.parts and not (measure or collect) else 0.0
-    rows = [end - first for first, end in pieces]
+    rows = pieces[-1][1]
+    filled = functools.cache(lambda value: torch.full((rows,), value, device=bucket.device))
     columns = [
-        _column(own, rows, default, bucket.device)
+        filled(default) if own[0] is None else own[0] if len(own) == 1 else torch.cat(own)
         for own, default in zip(
             zip(*columns, strict=True), (0.0, 0.0, 1.0, 0.0, unknown, 0.0), strict=True
         )
     ]
     if bucket.parts:
-        taken = 1.0 - columns[0].view(len(bucket.items), -1).amax(1)
-        torch._foreach_add_([s["step"] for s in bucket.states], list(taken.unbind(0)))
+        skipped, count = columns[0], len(bucket.items)
+        skipped = skipped if rows == count else skipped.view(count, -1).amax(1)
+        torch._foreach_add_([s["step"] for s in bucket.states], list((1.0 - skipped).unbind(0)))
     return torch.stack(columns, 1)
-
-
-def _column(own, rows: list[int], default: float, device):
-    """One of a table, from those of the pieces: None where all rows have the default."""
-    if all(one is None for one in own):
-        return torch.full((sum(rows),), default, device=device)
-    own = [
-        torch.full((n,), default, device=device) if one is None else one
-        for one, n in zip(own, rows, strict=True)
-    ]
-    return own[0] if len(own) == 1 else torch.cat(own)
 
 
 def _pieces(bucket) -> list[tuple[int, int]]:
@@ -245,8 +237,8 @@ def _directions(n, gradients: list, momenta: list, own: bool) -> list:
 def _with_broken(skipped, sizes: list, units: int):
     """The flags, and 1 where a norm of a matrix is not finite."""
     for size in sizes:
-        broken = (size < math.inf).logical_not_()
-        broken = (broken if len(broken) == units else broken.view(units, -1).any(1)).float()
+        broken = (size * 0.0).nan_to_num_(1.0).float()
+        broken = broken if len(broken) == units else broken.view(units, -1).amax(1)
         skipped = broken if skipped is None else torch.maximum(skipped, broken)
     return skipped
 

@@ -105,7 +105,7 @@ class Watcher:
         for bucket, rows in tables:
             by_device.setdefault(rows.device, []).append((bucket, rows))
         for device, own in by_device.items():
-            rows = torch.cat([one for _, one in own])
+            rows = own[0][1] if len(own) == 1 else torch.cat([one for _, one in own])
             event = None
             if device.type == "cuda" and torch.cuda.is_available():
                 target = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)

@@ -33,14 +33,18 @@ void round_to_nearest(std::span<const float> from, std::span<bfloat16> to) {
 void round_stochastically(std::span<const float> from, std::span<bfloat16> to,
                           std::uint64_t seed, std::uint64_t first) {
   check_sizes("round_stochastically", from.size(), to.size());
-  // seeds 0, 1, 2, ... must not give shifted copies of one sequence: mixed before the
-  // counter
-  const std::uint64_t start = mix(seed + 0x9e3779b97f4a7c15u);
+  const std::uint64_t start = rounding_start(seed);
   for (std::size_t i = 0; i < from.size(); ++i) {
     const std::uint64_t word = mix(start + (first + i) * 0x9e3779b97f4a7c15u);
     to[i] =
         bfloat16::round_stochastically(from[i], static_cast<std::uint16_t>(word >> 48));
   }
+}
+
+// Seeds 0, 1, 2, ... must not give shifted copies of one sequence: mixed before the
+// counter.
+std::uint64_t rounding_start(std::uint64_t seed) {
+  return mix(seed + 0x9e3779b97f4a7c15u);
 }
 
 std::uint64_t rounding_seed(std::uint64_t seed, std::uint64_t parameter,

@@ -28,6 +28,11 @@ void round_to_nearest(std::span<const float> from, std::span<bfloat16> to);
 void round_stochastically(std::span<const float> from, std::span<bfloat16> to,
                           std::uint64_t seed, std::uint64_t first = 0);
 
+// Where the counter of round_stochastically begins: the random bits of entry i are the
+// upper 16 of mix(start + i 0x9e3779b97f4a7c15), for front ends that compute them
+// elsewhere.
+std::uint64_t rounding_start(std::uint64_t seed);
+
 // Independent seeds for every parameter and step of an optimizer, so that all front ends
 // round alike.
 std::uint64_t rounding_seed(std::uint64_t seed, std::uint64_t parameter,

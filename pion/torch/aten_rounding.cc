@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "pion/optim/rounding.h"
+
 namespace pion {
 namespace {
 
@@ -27,12 +29,6 @@ at::Tensor mix(const at::Tensor& z) {
   return z.bitwise_xor_(shifted(z, 31));
 }
 
-std::uint64_t mix(std::uint64_t z) {
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
 // Where the counters of every row begin, (rows, 1). From pinned memory a device copies
 // them when it comes to it.
 at::Tensor starts(std::span<const std::uint64_t> seeds, const at::Device& device) {
@@ -40,7 +36,7 @@ at::Tensor starts(std::span<const std::uint64_t> seeds, const at::Device& device
       {static_cast<std::int64_t>(seeds.size()), 1},
       at::TensorOptions(at::kLong).pinned_memory(device.is_cuda() || device.is_xpu()));
   for (std::size_t i = 0; i < seeds.size(); ++i)
-    own.mutable_data_ptr<std::int64_t>()[i] = bits(mix(seeds[i] + kStride));
+    own.mutable_data_ptr<std::int64_t>()[i] = bits(rounding_start(seeds[i]));
   return own.to(device, /*non_blocking=*/true);
 }
 

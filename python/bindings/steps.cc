@@ -379,6 +379,7 @@ void bind_steps(nb::module_& module) {
       .def_prop_ro("threads", &Stepper::threads);
   module.def("rounding_seed", &rounding_seed, nb::arg("seed"), nb::arg("parameter"),
              nb::arg("step"));
+  module.def("rounding_start", &rounding_start, nb::arg("seed"));
 }
 
 }  // namespace pion::python

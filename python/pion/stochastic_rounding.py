@@ -4,10 +4,9 @@ hashed with a seed. Seeds are mixed on the host, in integers; nothing waits for 
 
 import torch
 
-from pion._pion import rounding_seed
+from pion._pion import rounding_seed, rounding_start
 
 _STRIDE = 0x9E3779B97F4A7C15
-_MASK = (1 << 64) - 1
 _SLAB = 1 << 20  # entries at a time: 24 MiB of i64
 
 
@@ -25,7 +24,7 @@ def next_seeds(items: list) -> list[int]:
 
 def round_stacked(value, seeds: list[int], targets: list):
     """Rounds value (parameters, ...) to the targets, one for every seed."""
-    starts = torch.tensor([[_start(seed)] for seed in seeds], dtype=torch.int64)
+    starts = torch.tensor([[_signed(rounding_start(seed))] for seed in seeds], dtype=torch.int64)
     if value.is_cuda and torch.cuda.is_available():
         starts = starts.pin_memory()
     flat = value.reshape(len(seeds), -1)
@@ -35,7 +34,7 @@ def round_stacked(value, seeds: list[int], targets: list):
 
 def round_into(target, value, seed: int, first: int = 0):
     """Rounds value to target, both contiguous: entries `first` and following of a parameter."""
-    source, into, start = value.view(-1), target.view(-1), _start(seed)
+    source, into, start = value.view(-1), target.view(-1), _signed(rounding_start(seed))
     for begin in range(0, source.numel(), _SLAB):
         length = min(_SLAB, source.numel() - begin)
         own = _rounded(source.narrow(0, begin, length), start, first + begin)
@@ -57,20 +56,13 @@ def _rounded(flat, start, first: int):
     return torch.where(torch.isfinite(flat), rounded.view(torch.float32), flat).bfloat16()
 
 
-def _start(seed: int) -> int:
-    z = (seed + _STRIDE) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return _signed(z ^ (z >> 31))
-
-
 def _shifted(z, by: int):
     """A shift to the right of i64 as of u64."""
     return (z >> by) & ((1 << (64 - by)) - 1)
 
 
 def _signed(value: int) -> int:
-    value &= _MASK
+    value &= (1 << 64) - 1
     return value - (1 << 64) if value >> 63 else value
 
 

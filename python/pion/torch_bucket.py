@@ -98,6 +98,12 @@ class Bucket:
     def large(self) -> bool:
         return self.entries >= LARGE
 
+    @property
+    def copies(self) -> bool:
+        """Whether a step in place works on copies of the gradients."""
+        typed = self.gradients[0].dtype == self.work
+        return not typed or self.numbers.nonfinite == "zero" or self.unscale is not None
+
     def forget(self):
         """Gradients and copies, which the step has used."""
         self.gradients, self._copies = [], {}
@@ -189,24 +195,6 @@ class Bucket:
                 parameter.copy_(self._copies.pop(k))
         if targets:
             torch._foreach_copy_(targets, values)
-
-    def direction(self, unit: Unit):
-        """D of a matrix whose momentum has moved; as it was in its step."""
-        n = self.numbers
-        if not n.nesterov:
-            return unit.momentum
-        if self.unscale is None and n.nonfinite != "zero" and not n.maximize and (
-            unit.gradient.dtype == self.work
-        ):  # fmt: skip
-            return torch.lerp(unit.momentum, unit.gradient, 1.0 - n.momentum)
-        gradient = unit.gradient.to(self.work, copy=True)
-        if self.unscale is not None:
-            gradient.mul_(self.unscale)
-        if n.nonfinite == "zero":
-            gradient.nan_to_num_(0.0, 0.0, 0.0)
-        if n.maximize:
-            gradient.neg_()
-        return gradient.lerp_(unit.momentum, n.momentum)
 
     def _home(self, k: int):
         """What holds the weights of parameter k while it is stepped."""

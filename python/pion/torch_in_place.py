@@ -54,9 +54,8 @@ def _most(bucket) -> int:
     """Entries of a piece."""
     if bucket.work == torch.float64 or bucket.group.get("precision") == "accurate":
         return MOST // 2
-    work, parts = {t.dtype for t in (*bucket.parameters, *bucket.gradients)}, bucket.parts
-    copies = work != {bucket.work} or bucket.unscale is not None
-    copies = copies or bucket.numbers.nonfinite == "zero" or bucket.numbers.maximize
+    parts = bucket.parts
+    copies = bucket.copies or bucket.numbers.maximize or bucket.parameters[0].dtype != bucket.work
     if copies or bucket.group.get("precision") != "fast" or len(parts) != 1:
         return MOST
     # a direction in f32 and X in fp16, or X, four (m x m) of fp16 and O in f32
@@ -120,8 +119,7 @@ def _listed(flags):
 
 def _own_gradients(bucket, gradients: list, sign: bool) -> tuple[list, bool]:
     """Gradients of the step's type, and whether they are copies that may be written."""
-    n, work, inverse = bucket.numbers, bucket.work, bucket.unscale
-    copies = gradients[0].dtype != work or n.nonfinite == "zero" or inverse is not None
+    n, work, inverse, copies = bucket.numbers, bucket.work, bucket.unscale, bucket.copies
     if copies:
         own = [torch.empty(g.shape, dtype=work, device=g.device) for g in gradients]
         torch._foreach_copy_(own, gradients)
@@ -232,6 +230,14 @@ def _directions(n, gradients: list, momenta: list, own: bool) -> list:
         return list(torch._foreach_lerp(momenta, gradients, 1.0 - n.momentum))
     torch._foreach_lerp_(gradients, momenta, n.momentum)
     return list(gradients)
+
+
+def _direction(bucket, unit):
+    """D of a matrix whose momentum has moved, as it was in its step."""
+    gradients, own = [unit.gradient], False
+    if bucket.numbers.nesterov:
+        gradients, own = _own_gradients(bucket, gradients, True)
+    return _directions(bucket.numbers, gradients, [unit.momentum], own)[0]
 
 
 def _with_broken(skipped, sizes: list, units: int):
@@ -379,7 +385,7 @@ def _add_figures(sums: list, bucket, units, part, out, norms, sizes, collect: bo
     inner = []
     for index, unit in enumerate(units):
         own = out.narrow(0, index * part.heads, part.heads)
-        d = part.blocks(bucket.direction(unit))
+        d = part.blocks(_direction(bucket, unit))
         inner.append(torch.stack([
             torch.dot(a.reshape(-1), b.reshape(-1))
             for a, b in zip(d.unbind(0), own.unbind(0), strict=True)

@@ -5,8 +5,8 @@
 
 #include <vector>
 
+#include "pion/spectral/map_form.h"
 #include "pion/spectral/spectral_map.h"
-#include "pion/torch/aten_form.h"
 
 namespace pion {
 
@@ -14,7 +14,7 @@ namespace pion {
 // memory of the input is free before the second: the constructor reads the blocks,
 // add_to() writes what becomes of them.
 //
-// kFast multiplies fp16 matrices with sums in f32; X, A, T and Q (see aten_form.h) are
+// kFast multiplies fp16 matrices with sums in f32; X, A, T and Q (see map_form.h) are
 // kept in fp16, each times a power of two that keeps it in range. Those are known
 // beforehand, but for filters that suppress a whole matrix: there the scale follows the
 // norm, on the device. kAccurate keeps A, T and Q as two fp16 matrices each, high and

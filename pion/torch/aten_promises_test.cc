@@ -10,7 +10,7 @@
 
 #include "pion/torch/aten_batch.h"
 #include "pion/torch/one_rule.h"
-#include "pion/torch/operation_record.h"
+#include "pion/torch/operation_record_test.h"
 #include "pion/torch/parameter.h"
 
 namespace pion {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "pion/optim/matrix_step.h"
+#include "pion/spectral/map_form.h"
 #include "python/bindings/bindings.h"
 
 namespace nb = nanobind;
@@ -72,6 +74,17 @@ std::vector<std::tuple<double, double, double>> coefficients(const SpectralMap& 
   return result;
 }
 
+// As the fields of python/pion/map_forms.py.
+auto form_of(const SpectralMap& map, std::int64_t rows, std::int64_t cols) {
+  const MapForm& form = map_form(map, rows, cols);
+  std::vector<std::vector<double>> steps;
+  for (const FormStep& s : form.steps)
+    steps.push_back({s.p.a, s.p.b, s.p.c, s.into, s.x_scale, s.gram_scale, s.t_scale,
+                     s.q_scale, s.w_scale, s.slope});
+  return std::make_tuple(std::move(steps), form.segments, form.aspect, form.fades,
+                         form.gram, form.gram_by_halves);
+}
+
 void bind_map(nb::module_& module) {
   nb::class_<SpectralMap>(module, "SpectralMap",
                           "What a rule does to the singular values of one block.")
@@ -87,6 +100,8 @@ void bind_map(nb::module_& module) {
                    [](const SpectralMap& map) { return name_of(map.precision); })
       .def_ro("rank", &SpectralMap::rank)
       .def_ro("cutoff", &SpectralMap::cutoff)
+      .def("form", &form_of, nb::arg("rows"), nb::arg("cols"),
+           "How it is multiplied out in 16-bit products: pion.map_forms.form.")
       .def(
           "__call__",
           [](const SpectralMap& map, double s) { return evaluate(map.sequence, s); },

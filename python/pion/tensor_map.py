@@ -14,7 +14,7 @@ import torch
 
 from pion._pion import Rule
 from pion.eigen_maps import by_eigenvalues, largest_singular_value
-from pion.map_forms import Form
+from pion.map_forms import form
 from pion.tensor_products import (
     NARROW,
     has_symmetric_kernel,
@@ -57,9 +57,7 @@ class Map:
         )  # fmt: skip
         self.form = None
         if self.kind == "polynomial":
-            self.form = Form(
-                self.coefficients, rows, cols, self.spectral_norm, self.norm_margin
-            )
+            self.form = form(map_, rows, cols)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "pion/torch/aten_form.h"
+#include "pion/spectral/map_form.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,9 +10,9 @@
 namespace pion {
 namespace {
 
-// As in pion/spectral/tile_policy.cc: the last three steps of "polar_express" have 12.9
-// but the last, two steps of Muon 11.9 and three 40.9; those of "cans", 13.02, are
-// further off than bf16 code.
+// As in tile_policy.cc: the last three steps of "polar_express" have 12.9 without the very
+// last, two steps of Muon 11.9 and three 40.9; those of "cans", 13.02, are further off in
+// one segment than bf16 code.
 constexpr double kSegmentGrowth = 13;
 // Below this aspect Gram space would save less than a tenth, and squares of Polar Express
 // are as far off in it as in direct bf16 code.
@@ -94,11 +94,14 @@ bool loses_bits(const MapForm& form, double flat, double m, double n) {
   return false;
 }
 
-bool is_less_work(const MapForm& form) {
+// Of a symmetric product that costs so much of a whole one, 1 or 1/2.
+bool is_less_work(const MapForm& form, double symmetric) {
+  // X X^T, and T X or Q X
+  const double wide = form.aspect * (symmetric + 1);
   double gram = 0;
   for (const auto& [start, end] : form.segments)
-    gram += 2 * form.aspect + 4 * static_cast<double>(end - start) - 3;
-  return gram < static_cast<double>(form.steps.size()) * (2 * form.aspect + 1);
+    gram += wide + symmetric * (4 * static_cast<double>(end - start) - 3);
+  return gram < static_cast<double>(form.steps.size()) * (wide + symmetric);
 }
 
 MapForm make_form(const SpectralMap& map, std::int64_t rows, std::int64_t cols) {
@@ -123,8 +126,10 @@ MapForm make_form(const SpectralMap& map, std::int64_t rows, std::int64_t cols) 
     flat *= std::abs(factor(step.p, flat));
     if (ends.count(i + 1) > 0) grid.q.assign(grid.x.size(), 1.0);
   }
-  form.gram = form.aspect >= kGramAspect && is_less_work(form) && !form.fades &&
-              !loses_bits(form, alike, m, n);
+  const bool fits =
+      form.aspect >= kGramAspect && !form.fades && !loses_bits(form, alike, m, n);
+  form.gram = fits && is_less_work(form, 1);
+  form.gram_by_halves = fits && is_less_work(form, 0.5);
   return form;
 }
 

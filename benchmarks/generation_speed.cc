@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Question  How long does a GRPO step's work on a small language model take: sampling, and
-//           the gradient of the answers' log-probabilities? Beside it, the same by
-//           transformers.
+// Question  How long does a GRPO step's work on a small language model take, sampling and
+//           the gradient of the answers' log-probabilities, here and in transformers?
 // Run       build/release/benchmarks/generation_speed [--json FILE] [--model FOLDER]
 //           [--threads N] [--repetitions N] [--prompts N] [--samples N]
 //           [--prompt-tokens N] [--new-tokens N] [--sizes tiny|qwen2.5-0.5b]

@@ -108,7 +108,7 @@ void add_stages(const Choice& choice, const BenchOptions& options,
   if (rules.empty()) rules = {"pion2", "muon"};
   std::vector<Precision> precisions = {Precision::kFast, Precision::kAccurate};
   if (!choice.precisions.empty()) precisions = choice.precisions;
-  std::erase(precisions, Precision::kF32);  // goes through other code
+  std::erase(precisions, Precision::kF32);  // stages are those of narrow products
   if (precisions.empty()) return;
   for (const std::string& shape :
        shapes_or(options, {"64x256"},

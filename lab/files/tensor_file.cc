@@ -5,34 +5,24 @@
 
 #include <set>
 #include <stdexcept>
+#include <utility>
 
 namespace pion::lab {
 namespace {
 
+constexpr std::pair<TensorType, torch::ScalarType> kTypes[] = {
+    {TensorType::kBool, torch::kBool},   {TensorType::kU8, torch::kUInt8},
+    {TensorType::kI32, torch::kInt32},   {TensorType::kI64, torch::kInt64},
+    {TensorType::kF16, torch::kFloat16}, {TensorType::kBF16, torch::kBFloat16},
+    {TensorType::kF32, torch::kFloat32}, {TensorType::kF64, torch::kFloat64}};
+
 TensorType tensor_type(torch::ScalarType type, const std::string& name) {
-  switch (type) {
-    case torch::kBool:
-      return TensorType::kBool;
-    case torch::kUInt8:
-      return TensorType::kU8;
-    case torch::kInt32:
-      return TensorType::kI32;
-    case torch::kInt64:
-      return TensorType::kI64;
-    case torch::kFloat16:
-      return TensorType::kF16;
-    case torch::kBFloat16:
-      return TensorType::kBF16;
-    case torch::kFloat32:
-      return TensorType::kF32;
-    case torch::kFloat64:
-      return TensorType::kF64;
-    default:
-      throw std::invalid_argument("write_tensors: tensor \"" + name +
-                                  "\" must be bool, u8, i32, "
-                                  "i64, f16, bf16, f32 or f64, got " +
-                                  torch::toString(type));
-  }
+  for (const auto& [stored, own] : kTypes)
+    if (own == type) return stored;
+  throw std::invalid_argument(
+      "write_tensors: tensor \"" + name +
+      "\" must be bool, u8, i32, i64, f16, bf16, f32 or f64, got " +
+      torch::toString(type));
 }
 
 std::string shape_text(torch::IntArrayRef shape) {
@@ -45,26 +35,8 @@ std::string shape_text(torch::IntArrayRef shape) {
 }  // namespace
 
 torch::ScalarType scalar_type(TensorType type) {
-  switch (type) {
-    case TensorType::kBool:
-      return torch::kBool;
-    case TensorType::kU8:
-      return torch::kUInt8;
-    case TensorType::kI32:
-      return torch::kInt32;
-    case TensorType::kI64:
-      return torch::kInt64;
-    case TensorType::kF16:
-      return torch::kFloat16;
-    case TensorType::kBF16:
-      return torch::kBFloat16;
-    case TensorType::kF32:
-      return torch::kFloat32;
-    case TensorType::kF64:
-      return torch::kFloat64;
-    case TensorType::kOther:
-      break;
-  }
+  for (const auto& [stored, own] : kTypes)
+    if (stored == type) return own;
   throw std::invalid_argument("scalar_type: must be a type that is read, got another");
 }
 

@@ -8,9 +8,8 @@ namespace pion::lab {
 // Writes one self-contained HTML page (charts, tables, a played game; no network) that
 // shows what the optimizers did.
 //
-//   run_or_comparison  a directory with compare.json (a comparison) or with metrics.jsonl,
-//                      recipe.toml or result.json (a run, which may be unfinished); read
-//                      only
+//   run_or_comparison  read only: a directory with compare.json (a comparison), or with
+//                      metrics.jsonl, recipe.toml or result.json (a run, maybe unfinished)
 //   html               written to a temporary name beside it, then renamed: a reader sees
 //                      the old page or the new one
 //

@@ -115,8 +115,7 @@ struct Routing {
 // wrapper has flattened the model (FSDP1), when no matrix is left to see.
 //
 // Judgements that a user may want to know:
-//   input layers (patch and state embeddings) and output heads take the rest's rule:
-//     K. Jordan
+//   input layers (patch, state embeddings) and output heads take the rest's rule (Jordan)
 //   tied parameters take one role; if one of them is an embedding or a head, all are
 //   LoRA: B is a hidden matrix, A takes the rest's rule: (rank x in) is so wide that
 //     making its few singular values equal amplifies noise
